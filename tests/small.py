@@ -1,0 +1,45 @@
+"""A run small enough for tests: session 04 in five epochs of ten steps on 400 drawn images, with a hold-out."""
+
+import json
+import os
+import subprocess
+import sys
+
+CHANGES = {
+    "model.depth": 10,
+    "model.widen_factor": 1,
+    "data.name": "embedded",
+    "data.embedded_train": 500,
+    "data.embedded_test": 100,
+    "data.validation_size": 100,
+    "recipe.scale": 0.05,
+    "recipe.batch_size": 40,
+    "eval_batch_size": 40,
+}
+ARGUMENTS = ["--config", "configs/session04.py", *(f"--config.{key}={value}" for key, value in CHANGES.items())]
+TIMINGS = ("seconds", "images_per_second")
+
+
+def start(module, *arguments, devices=1):
+    """A command of the package as a process on simulated devices, its output as text."""
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", f"wrn_jax.{module}", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def finish(module, *arguments, devices=1):
+    """(exit code, standard output, standard error) of a command of the package."""
+    process = start(module, *arguments, devices=devices)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def metrics(workdir):
+    """The records of a run without what a clock measured."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]

@@ -1,0 +1,179 @@
+"""Configuration: round trips, overrides, and one clear line for every mistake."""
+
+import json
+
+import pytest
+
+from wrn_jax.config import (
+    Config,
+    Cosine,
+    Model,
+    Recipe,
+    apply_arguments,
+    epoch,
+    epochs,
+    from_dict,
+    help_text,
+    keys,
+    load_file,
+    step,
+)
+from wrn_jax.errors import UserError
+
+RECIPES = ["session02", "session04", "quickstart"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_survives_json(name):
+    config = load_file(f"configs/{name}.py")
+    assert from_dict(json.loads(json.dumps(config.to_dict())), "test") == config
+
+
+def test_published_recipes_choose_on_test_and_the_default_does_not():
+    assert load_file("configs/session02.py").data.validation_size == 0
+    assert load_file("configs/session04.py").data.validation_size == 0
+    assert Config().data.validation_size == 5000
+
+
+def test_quickstart_is_session04_with_its_clock_scaled():
+    quick, base = load_file("configs/quickstart.py"), load_file("configs/session04.py")
+    moving = ("learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "epochs")
+    assert {name: getattr(quick.recipe, name) for name in moving} == {name: getattr(base.recipe, name) for name in moving}
+    assert quick.recipe.scale < 1
+    assert quick.data.name == "embedded"
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("argument", "key", "value"),
+        [
+            ("model.depth=16", "model.depth", 16),
+            ("precision=bfloat16", "precision", "bfloat16"),
+            ("optimizer.clip_norm=none", "optimizer.clip_norm", None),
+            ("data.download=false", "data.download", False),
+            ("data.directory=2024", "data.directory", "2024"),
+            ("data.directory=none", "data.directory", None),
+            ("recipe.scale=0.1", "recipe.scale", 0.1),
+            ("recipe.scale=2", "recipe.scale", 2.0),
+            ("recipe.checkpoint_epochs=[1, 2]", "recipe.checkpoint_epochs", (1, 2)),
+            ("recipe.dropout=0.4", "recipe.dropout", {epoch(1): 0.4}),
+            ("recipe.dropout={'epoch 1': 0.4, 'step 80': 0}", "recipe.dropout", {epoch(1): 0.4, step(80): 0}),
+            ("recipe.augmentation=off", "recipe.augmentation", {epoch(1): "off"}),
+            (
+                'recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0, "over": "9 epochs"}',
+                "recipe.learning_rate",
+                {epoch(1): Cosine(0.1, 0, epochs(9))},
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_sets_a_key(self, argument, key, value, apart):
+        arguments = f"--config.{argument}".split("=", 1) if apart else [f"--config.{argument}"]
+        found = apply_arguments(Config(), arguments)
+        for part in key.split("."):
+            found = getattr(found, part)
+        assert found == value
+
+    def test_sets_one_phase_and_one_strength(self):
+        base = load_file("configs/session04.py")
+        changed = apply_arguments(
+            base,
+            ["--config.recipe.dropout.epoch 51=0.25", "--config.recipe.learning_rate.epoch 6.peak=0.2",
+             "--config.augmentation_levels.full.rotate=5"],
+        )  # fmt: skip
+        assert changed.recipe.dropout[epoch(51)] == 0.25
+        assert changed.recipe.learning_rate[epoch(6)].peak == 0.2
+        assert changed.augmentation_levels["full"].rotate == 5
+        assert base.recipe.dropout[epoch(51)] == 0.2
+
+    def test_a_level_of_ones_own(self):
+        config = apply_arguments(
+            Config(), ['--config.augmentation_levels.mine={"flip_probability": 0.5}', "--config.recipe.augmentation=mine"]
+        )
+        assert config.augmentation_levels["mine"].flip_probability == 0.5
+
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ("model.dept=16", "unknown key 'model.dept'; did you mean 'model.depth'?"),
+            ("depht=16", "unknown key 'depht'; did you mean 'depth'?"),
+            ("zzz=16", "unknown key 'zzz'; --help shows all keys"),
+            ("model.depth=17", "model.depth = 17: should be 6n + 4 with n >= 1: 10, 16, 22, 28, 34, 40, ..."),
+            ("model.depth=ten", "model.depth = 'ten': should be a valid integer"),
+            ("model.depth=16.5", "model.depth = 16.5: should be a valid integer"),
+            ("model.widen_factor=0", "model.widen_factor = 0: should be greater than or equal to 1"),
+            ("seed=true", "seed = True: should be a valid integer"),
+            ("precision=fp16", "precision = 'fp16': should be 'auto', 'float32', 'bfloat16' or 'float16'"),
+            ("recipe.scale=nan", "recipe.scale = 'nan': should be a valid number"),
+            ("recipe.scale=NaN", "recipe.scale = nan: should be a finite number"),
+            ("recipe.dropout=1.5", "recipe.dropout.epoch 1 = 1.5: should be between 0 and 0.99"),
+            ("recipe.learning_rate=-1", "recipe.learning_rate.epoch 1 = -1.0: should be between 0 and 1000"),
+            ("recipe.dropout={'epoch 2': 0.1}", "recipe.dropout: the first phase should begin at 'epoch 1' (or 'step 0')"),
+            (
+                "recipe.dropout={'epoch 1': 0.1, 'epoch 9': 0.2, 'epoch 5': 0.3}",
+                "recipe.dropout: the positions of the phases should be in the order of time",
+            ),
+            (
+                "recipe.dropout.epoc 51=0.1",
+                "recipe.dropout.epoc 51 = 'epoc 51': a position reads like 'epoch 41' (from 1) or 'step 980' (from 0)",
+            ),
+            (
+                'recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0, "over": 9}',
+                "recipe.learning_rate.epoch 1.over = 9: a duration reads like '5 epochs' or '25 steps'",
+            ),
+            ('recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0}', "recipe.learning_rate.epoch 1.over: is missing"),
+            ("recipe.augmentation=heavy", "recipe.augmentation = 'heavy': should be one of off, minimal, reduced, full"),
+            ("augmentation_levels.full.rotate=500", "augmentation_levels.full.rotate = 500.0: should be between 0 and 180"),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, argument, message):
+        with pytest.raises(UserError) as error:
+            apply_arguments(Config(), [f"--config.{argument}"])
+        assert str(error.value) == f"command line: {message}"
+
+    def test_other_arguments_are_refused(self):
+        with pytest.raises(UserError, match="unknown argument '--depth'"):
+            apply_arguments(Config(), ["--depth", "16"])
+        with pytest.raises(UserError, match="seed: a value is missing"):
+            apply_arguments(Config(), ["--config.seed"])
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("config = 3", "assigns no 'config = Config(...)'"),
+            ("from wrn_jax.config import *\nconfig = Config(model=Model(depth=17))", "Model: depth = 17: should be 6n + 4"),
+            ("from wrn_jax.config import *\nconfig = Config(modle=Model())", "Config: unknown key 'modle'"),
+            ("from wrn_jax.config import *\nconfig = Config(recipe=Recipe(dropout=2))", "Recipe: dropout.epoch 1 = 2.0: should be between"),
+            ("config = Config()", "NameError: name 'Config' is not defined"),
+            ("config = (", "SyntaxError: '(' was never closed"),
+            ("raise SystemExit(4)", "SystemExit: 4"),
+        ],
+    )
+    def test_a_mistake_names_the_file(self, tmp_path, text, message):
+        path = tmp_path / "bad.py"
+        path.write_text(text)
+        with pytest.raises(UserError) as error:
+            load_file(path)
+        assert str(error.value).startswith(f"{path}: {message}")
+        assert "\n" not in str(error.value)
+
+    def test_a_missing_file(self):
+        with pytest.raises(UserError, match=r"nowhere\.py: no such configuration file"):
+            load_file("nowhere.py")
+
+
+def test_objects_check_themselves():
+    config = Config(model=Model(depth=16), recipe=Recipe(dropout=0.2))
+    assert config.recipe.dropout == {epoch(1): 0.2}
+    with pytest.raises(AttributeError):
+        config.seed = 3
+
+
+def test_help_names_every_key_with_its_meaning():
+    text = help_text()
+    for key, (kind, default, description) in keys():
+        if not key.startswith("augmentation_levels."):
+            assert f"{key}  ({kind}; default {default})" in text
+            assert description, key

@@ -1,0 +1,195 @@
+"""A whole run through all phases, and what it leaves behind."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small import CHANGES
+from wrn_jax import loop
+from wrn_jax.checkpoints import Checkpoints
+from wrn_jax.config import load_file
+from wrn_jax.errors import Diverged, UserError
+from wrn_jax.timeline import Timeline
+
+KEYS = [
+    "epoch", "step", "learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "train_loss", "train_accuracy",
+    "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "skipped_steps", "seconds", "images_per_second",
+]  # fmt: skip
+
+
+def small_config(**changes):
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_file("configs/session04.py").override(CHANGES | {"devices": 1} | named)
+
+
+@dataclasses.dataclass
+class Finished:
+    config: object
+    workdir: object
+    summary: object
+    output: str
+    compiled: list
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run of session 04 through all its phases."""
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    compiled, lines = [], []
+    listener = lambda name, seconds, **about: (  # noqa: E731
+        compiled.append(about.get("fun_name")) if name == "/jax/core/compile/backend_compile_duration" else None
+    )
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    config = small_config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.records, "say", lambda text, active=True: lines.append(text))
+        summary = loop.train(config, workdir)
+    jax.monitoring.unregister_event_duration_listener(listener)
+    return Finished(config, workdir, summary, "\n".join(lines), compiled)
+
+
+def test_compiles_the_training_step_once_over_all_phases(finished):
+    assert finished.compiled.count("jit(train_step)") == 1
+    assert finished.compiled.count("jit(eval_step)") == 1
+
+
+def test_records_one_object_an_epoch_with_the_values_of_the_timeline(finished):
+    rows = [json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50]
+    assert all(list(row) == KEYS for row in rows)
+    table = Timeline(finished.config.recipe, finished.config.augmentation_levels, 10).table()
+    for row, planned in zip(rows, table, strict=True):
+        assert row["learning_rate"] == pytest.approx(planned["learning_rate_last"], rel=1e-6)
+        for name in ("dropout", "mixup_alpha", "label_smoothing", "augmentation"):
+            assert row[name] == planned[name]
+        assert 0 <= row["train_accuracy"] <= 1
+        assert row["images_per_second"] > 0
+
+
+def test_learns_more_than_chance(finished):
+    first, last = (json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()[:: 4])
+    assert last["train_loss"] < first["train_loss"]
+
+
+def test_announces_every_transition_when_it_happens(finished):
+    lines = finished.output.splitlines()
+    expected = Timeline(finished.config.recipe, finished.config.augmentation_levels, 10).events()
+    announced = [line for line in lines if ", step " in line]
+    assert announced == [f"epoch {event.epoch}, step {event.step}: {event}" for event in expected]
+    for event in expected:
+        own = lines.index(f"epoch {event.epoch}, step {event.step}: {event}")
+        ends = [i for i, line in enumerate(lines) if line.startswith("epoch ") and "images/s" in line]
+        assert sum(end < own for end in ends) == event.epoch - 1
+
+
+def test_one_line_an_epoch_says_all(finished):
+    line = next(line for line in finished.output.splitlines() if line.startswith("epoch 3/5"))
+    for word in ("loss", "train", "valid", "test", "rate", "images/s", "left"):
+        assert word in line
+
+
+def test_keeps_the_recipes_checkpoints_the_best_and_the_last(finished):
+    with Checkpoints(finished.workdir / "checkpoints") as checkpoints:
+        kept = [one.epoch for one in checkpoints.list()]
+    # Session 04's every ten epochs are every half epoch here: all five ends of an epoch.
+    assert kept == [1, 2, 3, 4, 5]
+    assert finished.summary.judge == "valid"
+    assert finished.summary.best == max(
+        [json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()],
+        key=lambda row: (row["valid_accuracy"], -row["epoch"]),
+    )
+
+
+def test_writes_config_header_curves_and_events(finished):
+    assert loop.saved_config(finished.workdir) == finished.config
+    header = json.loads((finished.workdir / "header.jsonl").read_text())
+    assert header["hardware"]["platform"] == "cpu"
+    assert header["versions"]["jax"] == jax.__version__
+    assert header["seed"] == 0
+    assert header["parameters"] == 83_700
+    assert (finished.workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((finished.workdir / "tensorboard").glob("events.out.tfevents.*"))
+    names = {path.name for path in finished.workdir.iterdir()}
+    assert names == {"config.json", "header.jsonl", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints"}
+
+
+def test_starting_anew_over_a_run_is_refused(finished):
+    with pytest.raises(UserError, match="holds a run already; continue it with --resume, or choose another --workdir"):
+        loop.train(finished.config, finished.workdir)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = (finished.workdir / "metrics.jsonl").read_text()
+    summary = loop.train(finished.config, finished.workdir, resume=True)
+    assert summary == finished.summary
+    assert (finished.workdir / "metrics.jsonl").read_text() == before
+
+
+def test_resuming_with_another_configuration_names_the_keys(finished):
+    with pytest.raises(UserError, match=r"another configuration: model\.depth was 10, is 16"):
+        loop.train(finished.config.override({"model.depth": 16}), finished.workdir, resume=True)
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no run to resume"):
+        loop.train(small_config(), tmp_path / "none", resume=True)
+
+
+def test_stops_on_non_finite_numbers_and_names_the_step(tmp_path):
+    config = small_config(recipe__learning_rate=1000, optimizer__clip_norm=None, optimizer__weight_decay=1.0)
+    with pytest.raises(Diverged, match=r"loss \S+, gradient norm \S+ at step \d+ of epoch 1: no longer finite"):
+        loop.train(config, tmp_path / "diverges")
+
+
+def test_early_stopping_counts_epochs_since_the_best_and_holds_on_resume(tmp_path):
+    # At rate 0 the network, and with it the accuracy, changes only by its running averages; the first best stays soon.
+    config = small_config(early_stopping_patience=1, recipe__learning_rate=0, recipe__checkpoint_epochs=[])
+    summary = loop.train(config, tmp_path / "early")
+    assert summary.last["epoch"] == summary.best["epoch"] + 1 < 5
+    with Checkpoints(tmp_path / "early" / "checkpoints") as checkpoints:
+        assert {one.epoch for one in checkpoints.list()} == {summary.best["epoch"], summary.last["epoch"]}
+    assert loop.train(config, tmp_path / "early", resume=True) == summary
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": 3}, r"recipe\.batch_size = 40: should divide evenly over 3 devices, for example 39"),
+        ({"devices": 9}, r"devices = 9: only 8 cpu device\(s\) found"),
+        ({"model.batch_norm_groups": 3}, r"model\.batch_norm_groups = 3: should divide recipe\.batch_size = 40"),
+        ({"model.num_classes": 10}, r"model\.num_classes = 10: embedded has 100 classes"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        loop.train(small_config().override(changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_work_directory_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to: Not a directory"):
+        loop.train(small_config(), tmp_path / "file" / "run")
+
+
+def test_eight_devices_train_like_one(finished, tmp_path):
+    summary = loop.train(small_config(devices=8), tmp_path / "eight")
+    one = json.loads((finished.workdir / "metrics.jsonl").read_text().splitlines()[0])
+    eight = json.loads((tmp_path / "eight" / "metrics.jsonl").read_text().splitlines()[0])
+    assert eight["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+    assert summary.last["epoch"] == 5
+
+
+def test_float16_counts_skipped_steps():
+    sums = loop.EpochSums("float16")
+    metrics = {"loss": 2.0, "finite": True, "correct": 3.0, "examples": 4, "loss_scale": 1024.0, "gradient_norm": 1.0}
+    wrap = lambda values: {name: np.asarray(value) for name, value in values.items()}  # noqa: E731
+    sums.add(wrap(metrics), 0, 1)
+    sums.add(wrap(metrics | {"finite": False, "loss": np.inf}), 1, 1)
+    assert (sums.skipped, sums.loss, sums.examples) == (1, 8.0, 4)
+    with pytest.raises(Diverged, match="at step 2 of epoch 1"):
+        sums.add(wrap(metrics | {"finite": False, "loss_scale": 0.5}), 2, 1)

@@ -1,0 +1,1 @@
+"""WideResNets on CIFAR, trained by progressive recipes in JAX/Flax."""

@@ -1,0 +1,61 @@
+"""What the commands share: reading the configuration, and errors in one line."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from wrn_jax import config as configs
+from wrn_jax.errors import Diverged, UserError
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(message)
+
+
+def parser(program: str, description: str, with_keys: bool = False) -> argparse.ArgumentParser:
+    """An argument parser whose errors are `UserError`s; `with_keys` adds `--config` and lists the keys in the help."""
+    made = _OneLineParser(
+        prog=f"python -m wrn_jax.{program}",
+        description=description,
+        epilog=configs.help_text() if with_keys else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if with_keys:
+        made.add_argument("--config", type=Path, metavar="FILE", help="configuration file (Python; it is executed)")
+        made.add_argument("--config.KEY", metavar="VALUE", help="changes one key, for example --config.model.depth=16")
+    return made
+
+
+def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the arguments of the form `--config.KEY`, in their order."""
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = list(sys.argv[1:] if argv is None else argv)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--config."):
+            options.append(argument)
+            continue
+        overrides.append(argument)
+        if "=" not in argument and rest:
+            overrides.append(rest.pop(0))
+    return made.parse_args(options), overrides
+
+
+def run(main: Callable[[], None], program: str) -> int:
+    """Calls `main` and returns the exit code: 0, 2 after an error of the user, 3 after a run that diverged."""
+    # Orbax warns through absl of what a killed run left behind, just before it cleans it up.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        main()
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 3
+    return 0

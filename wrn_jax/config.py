@@ -1,0 +1,433 @@
+"""The typed configuration of a run: frozen dataclasses, loaded strictly from Python files, JSON and the command line.
+
+Validation is pydantic's, for three reasons: ranges and unions are declared where the key is, every error carries the path
+of the key (so it fits on one line), and the same declaration reads JSON back. A configuration file is ordinary Python that
+assigns `config`; it is executed, so run only files that you trust.
+"""
+
+import ast
+import dataclasses
+import difflib
+import json
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from wrn_jax.augment import LEVELS, Strengths
+from wrn_jax.errors import UserError
+from wrn_jax.schedules import (
+    KINDS,
+    Cosine,
+    Linear,
+    PositionField,
+    Schedule,
+    WarmRestarts,
+    epoch,
+    epochs,
+    extremes,
+    step,
+    steps,
+)
+
+__all__ = [
+    "Config",
+    "Cosine",
+    "Data",
+    "Linear",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Strengths",
+    "WarmRestarts",
+    "epoch",
+    "epochs",
+    "load_file",
+    "step",
+    "steps",
+]
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+def _phases(value: Any) -> Any:
+    """A bare value means "from epoch 1 on"."""
+    return value if isinstance(value, Mapping) and "kind" not in value else {"epoch 1": value}
+
+
+def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
+    for unit in ("epoch", "step"):
+        counts = [position.count for position in phases if position.unit == unit]
+        if counts != sorted(counts):
+            raise PydanticCustomError("whole_line", "KEY: the positions of the phases should be in the order of time")
+    first = next(iter(phases), None)
+    if first is None or first.count != (1 if first.unit == "epoch" else 0):
+        raise PydanticCustomError("whole_line", "KEY: the first phase should begin at 'epoch 1' (or 'step 0')")
+    return phases
+
+
+Phases = Annotated[dict[PositionField, Schedule], BeforeValidator(_phases)]
+LevelPhases = Annotated[dict[PositionField, str], BeforeValidator(_phases)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Model:
+    """The network: WideResNet-`depth`-`widen_factor` (Zagoruyko & Komodakis, "Wide Residual Networks", 2016)."""
+
+    depth: int = 28
+    """Layers with weights: 6n + 4 (10, 16, 22, 28, 40, ...)."""
+    widen_factor: Positive = 10
+    """Width multiplier of the groups' 16, 32 and 64 channels."""
+    num_classes: Positive | None = None
+    """Outputs of the last layer; none: as many as the data set has classes."""
+    batch_norm_groups: Positive = 1
+    """Parts of the batch that are normalised apart: 1 uses the whole global batch, the number of devices gives the
+    per-replica habit."""
+
+    @field_validator("depth")
+    @classmethod
+    def _depth(cls, depth: int) -> int:
+        if depth < 10 or (depth - 4) % 6:
+            raise PydanticCustomError("depth", "Input should be 6n + 4 with n >= 1: 10, 16, 22, 28, 34, 40, ...")
+        return depth
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Data:
+    """The data set, and how it is split."""
+
+    name: Literal["cifar100", "cifar10", "embedded"] = "cifar100"
+    """The data set; "embedded" is drawn by code and needs no download."""
+    directory: str | None = None
+    """TFDS data directory; none: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    archive: str | None = None
+    """Local copy of the original binary archive, to prepare the TFDS directory from when it has no such data set."""
+    download: bool = True
+    """Whether a missing data set may be downloaded."""
+    cache: str | None = None
+    """Directory for decoded images; none: wrn_jax in $XDG_CACHE_HOME or ~/.cache."""
+    validation_size: NonNegative = 5000
+    """Training images held out for choosing the best checkpoint, the same number of each class; 0: none, and "best" is
+    chosen on the test set, the published way."""
+    validation_seed: NonNegative = 0
+    """Seed of the choice of the held-out images."""
+    embedded_train: Positive = 10000
+    """Training images of the embedded data set."""
+    embedded_test: Positive = 2000
+    """Test images of the embedded data set."""
+    embedded_seed: NonNegative = 0
+    """Seed of the drawing of the embedded data set."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """What moves during training, on one clock. Each of the moving values is a table from positions to values."""
+
+    epochs: Positive = 100
+    """Length of the recipe as written, before `scale`."""
+    scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Stretches everything that is given in epochs: 0.1 runs 100 epochs in 10. The run's length is rounded to whole epochs."""
+    batch_size: Positive = 256
+    """Images per update, over all devices."""
+    learning_rate: Phases = Field(default_factory=lambda: {epoch(1): 0.1})
+    """Learning rate."""
+    dropout: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Dropout rate inside the blocks."""
+    mixup_alpha: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Both parameters of mixup's Beta distribution; 0 is off."""
+    label_smoothing: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Probability mass that is spread evenly over all classes."""
+    augmentation: LevelPhases = Field(default_factory=lambda: {epoch(1): "full"})
+    """Name of an augmentation level."""
+    checkpoint_epochs: tuple[Positive, ...] = ()
+    """Epochs (of the recipe as written) after which a checkpoint is kept for good."""
+
+    @field_validator("learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation")
+    @classmethod
+    def _ordered(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
+        return _check_order(phases)
+
+    @field_validator("learning_rate", "mixup_alpha")
+    @classmethod
+    def _not_negative(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
+        for position, value in phases.items():
+            if not (extremes(value)[0] >= 0 and extremes(value)[1] <= 1e3):
+                raise PydanticCustomError(
+                    "whole_line", "KEY.{position} = {value}: should be between 0 and 1000",
+                    {"value": str(value), "position": str(position)},
+                )  # fmt: skip
+        return phases
+
+    @field_validator("dropout", "label_smoothing")
+    @classmethod
+    def _below_one(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
+        for position, value in phases.items():
+            if not (extremes(value)[0] >= 0 and extremes(value)[1] <= 0.99):
+                raise PydanticCustomError(
+                    "whole_line", "KEY.{position} = {value}: should be between 0 and 0.99",
+                    {"value": str(value), "position": str(position)},
+                )  # fmt: skip
+        return phases
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Optimizer:
+    """Stochastic gradient descent with momentum: clip, L2, momentum, learning rate, in this order."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum (not Nesterov's)."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """L2 coefficient, on all parameters, added to the clipped gradients."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Global norm to which the raw gradients are clipped; none: no clipping."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    """A run, completely: the same configuration, versions and hardware give the same bits."""
+
+    seed: NonNegative = 0
+    """Seed of initialisation, data order, augmentation, mixup and dropout."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute type; auto: bfloat16 on TPU and on NVIDIA GPUs of compute capability 8.0 and later, float16 with dynamic loss
+    scaling on older ones, float32 on CPU. Parameters, statistics and sums are float32 always."""
+    devices: Positive | None = None
+    """Number of devices to use; none: all."""
+    eval_batch_size: Positive = 500
+    """Images per evaluation step, over all devices."""
+    early_stopping_patience: Positive | None = None
+    """Epochs without a better accuracy (validation, or test without a hold-out) after which the run ends; none: off."""
+    model: Model = Field(default_factory=Model)
+    """The network."""
+    data: Data = Field(default_factory=Data)
+    """The data."""
+    recipe: Recipe = Field(default_factory=Recipe)
+    """What moves during training."""
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    """The optimiser."""
+    augmentation_levels: dict[str, Strengths] = Field(default_factory=lambda: dict(LEVELS))
+    """Augmentation levels by name."""
+
+    @field_validator("augmentation_levels")
+    @classmethod
+    def _levels(cls, levels: dict[str, Strengths]) -> dict[str, Strengths]:
+        for name, strengths in levels.items():
+            for field in dataclasses.fields(strengths):
+                value, top = getattr(strengths, field.name), _highest(field.name)
+                if not 0 <= value <= top:
+                    raise PydanticCustomError(
+                        "whole_line", "KEY.{field} = {value}: should be between 0 and {top}",
+                        {"field": f"{name}.{field.name}", "top": f"{top:g}", "value": str(value)},
+                    )  # fmt: skip
+        return levels
+
+    @model_validator(mode="after")
+    def _known_levels(self) -> Self:
+        for name in self.recipe.augmentation.values():
+            if name not in self.augmentation_levels:
+                raise PydanticCustomError(
+                    "whole_line", "recipe.augmentation = '{name}': should be one of {known}",
+                    {"known": ", ".join(self.augmentation_levels), "name": name},
+                )  # fmt: skip
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, lists, numbers and strings, as in `config.json`."""
+        return _ADAPTER.dump_python(self, mode="json")
+
+    def override(self, changes: Mapping[str, Any], source: str = "override") -> "Config":
+        """A copy with some keys changed.
+
+        Args:
+          changes: new values by dotted key, such as `{"model.depth": 16}`.
+          source: what an error message is to call the origin of the changes.
+
+        Raises:
+          UserError: an unknown key, a wrong type or a value out of range.
+        """
+        tree = self.to_dict()
+        for key, value in changes.items():
+            _assign(tree, key, value, source)
+        return from_dict(tree, source)
+
+
+def _highest(name: str) -> float:
+    """Upper bound of a field of `Strengths`."""
+    if name.endswith("probability") or name in ("shift", "brightness", "contrast"):
+        return 1.0
+    bounds = {"scale": 0.9, "rotate": 180.0, "cutout_size": 32.0, "hue": 90.0}
+    return bounds.get(name, 255.0)
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def from_dict(tree: Mapping[str, Any], source: str) -> Config:
+    """The configuration that `to_dict` or JSON describes; `source` names it in errors. Raises UserError."""
+    try:
+        return _ADAPTER.validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_first_error(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config:
+    """The object `config` that a Python configuration file assigns.
+
+    Args:
+      path: the file.
+      relative_to: a file whose folder a relative `path` starts from: `__file__` in a configuration built on another.
+
+    Raises:
+      UserError: the file is missing, fails, or does not assign a `Config`.
+    """
+    path = Path(path) if relative_to is None else Path(relative_to).parent / path
+    if not path.is_file():
+        raise UserError(f"{path}: no such configuration file")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except UserError:
+        raise
+    except ValidationError as error:
+        raise UserError(f"{path}: {error.title}: {_first_error(error)}") from None
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split()) or "no message"
+        raise UserError(f"{path}: {type(error).__name__}: {text}") from None
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: assigns no 'config = Config(...)'")
+    return config
+
+
+def apply_arguments(config: Config, arguments: Sequence[str]) -> Config:
+    """`config` with the overrides of a command line: `--config.model.depth=16` or `--config.model.depth 16`.
+
+    Values are read as JSON or Python literals (16, 0.1, none, true, [1, 2], {"epoch 1": 0.3}), anything else as text.
+
+    Raises:
+      UserError: an argument that is no override, an unknown key, a wrong type or a value out of range.
+    """
+    changes: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--config."):
+            raise UserError(f"unknown argument '{argument}'; keys are set by --config.KEY=VALUE, --help shows all")
+        key, equals, text = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            if not rest:
+                raise UserError(f"{key}: a value is missing; write --config.{key}=VALUE")
+            text = rest.pop(0)
+        changes[key] = _parse(text, dict(keys()).get(key, ("",))[0])
+    return config.override(changes, "command line")
+
+
+def _parse(text: str, kind: str) -> Any:
+    """The value that `text` means for a key whose type is called `kind` in the help."""
+    if text.lower() in ("none", "null"):
+        return None
+    if kind.startswith("str"):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+            json.dumps(value)  # sets, bytes and the like are no values here
+            return value
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *folders, leaf = key.split(".")
+    node: Any = tree
+    for folder in folders:
+        node = node.get(folder) if isinstance(node, dict) else None
+    is_open = key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1 or folders == ["augmentation_levels"]
+    if not isinstance(node, dict) or (leaf not in node and not is_open):
+        raise UserError(f"{source}: {_unknown(key)}")
+    node[leaf] = value
+
+
+def _first_error(error: ValidationError) -> str:
+    """The first error of a validation as one line: key, what was found, what is accepted."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if part not in KINDS and part != "[key]")
+    message = " ".join(first["msg"].removeprefix("Value error, ").removeprefix("Input ").split())
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return _unknown(key)
+    if first["type"] == "missing":
+        return f"{key}: is missing"
+    if first["type"] == "whole_line":
+        return message.replace("KEY", key)
+    shown = repr(first["input"])
+    return f"{key} = {shown if len(shown) <= 60 else shown[:57] + '...'}: {message[:1].lower()}{message[1:]}"
+
+
+def _unknown(key: str) -> str:
+    """What to say about a key that does not exist: the nearest one that does, whole or by its last part."""
+    known = [name for name, _ in keys()]
+    close = difflib.get_close_matches(key, known, 1, 0.6)
+    if not close:
+        parts = {name.rpartition(".")[2] for name in known} | {"start", "end", "over", "since", "peak", "floor", "period"}
+        close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts | {"multiplier"}), 1, 0.6)
+    return f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else "; --help shows all keys")
+
+
+def keys() -> list[tuple[str, tuple[str, str, str]]]:
+    """All keys in order, each with (type, default, description), for help texts and suggestions."""
+    return list(_walk(Config(), ""))
+
+
+def _walk(node: Any, prefix: str) -> Any:
+    for name, field in type(node).__pydantic_fields__.items():
+        value = getattr(node, name)
+        if hasattr(value, "__pydantic_fields__"):
+            yield from _walk(value, f"{prefix}{name}.")
+        elif name == "augmentation_levels":
+            for level, strengths in value.items():
+                for part in dataclasses.fields(strengths):
+                    yield f"{name}.{level}.{part.name}", ("float", f"{getattr(strengths, part.name):g}", "")
+        else:
+            yield prefix + name, (_type_name(field), _show(value), " ".join((field.description or "").split()))
+
+
+def _type_name(field: Any) -> str:
+    text = str(field.annotation)
+    if "Literal" in text:
+        return text[text.index("[") + 1 : text.rindex("]")].replace("'", "").replace(", ", "|")
+    if "dict" in text:
+        return "phases"
+    if "tuple" in text:
+        return "[int, ...]"
+    names = [name for name in ("int", "float", "bool", "str") if f"{name}" in text.replace("FieldInfo", "")]
+    return names[0] + (" or none" if "None" in text else "")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{phase} from {position}" for position, phase in value.items())
+    return {None: "none", (): "[]"}.get(value, str(value))
+
+
+def help_text() -> str:
+    """The keys as a text for `--help`: one paragraph each with type, default and meaning."""
+    lines = ["configuration keys (set one by --config.KEY=VALUE):"]
+    for key, (kind, default, description) in keys():
+        if key.startswith("augmentation_levels.") and not key.startswith("augmentation_levels.full."):
+            continue
+        lines.append(f"  {key}  ({kind}; default {default})")
+        if description:
+            lines.append(f"      {description}")
+    lines.append("  augmentation_levels.LEVEL.*: the same for the levels " + ", ".join(LEVELS))
+    lines.append("phases are a value, or a table such as '{\"epoch 1\": 0.3, \"epoch 51\": 0.2}'")
+    return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""Evaluates a checkpoint: `python -m wrn_jax.evaluate --workdir DIR --checkpoint best`."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wrn_jax import command, loop
+from wrn_jax import config as configs
+from wrn_jax import mesh as meshes
+from wrn_jax.checkpoints import Checkpoints, Saved, best_of
+from wrn_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Restores a checkpoint and prints accuracy, top-5 accuracy and loss over all test images. Raises UserError."""
+    made = command.parser("evaluate", "Evaluates a checkpoint of a run on the test images.")
+    made.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the directory of the run")
+    made.add_argument(
+        "--checkpoint", default="best", metavar="WHICH", help="best (default), last, or the number of an epoch that was kept"
+    )
+    options, overrides = command.parse(made, argv)
+    config = loop.saved_config(options.workdir)
+    config = configs.apply_arguments(config, overrides)
+    folder = options.workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{options.workdir}: holds no checkpoints")
+    setup = loop.set_up(config)
+    network = setup.network
+    with Checkpoints(folder) as checkpoints:
+        chosen = choose(checkpoints.list(), options.checkpoint, folder)
+        where = meshes.replicated(setup.mesh)
+        params, stats = checkpoints.restore_model(chosen.step, network.params, network.batch_stats, where)
+    result = setup.evaluator(params, stats, setup.evaluator.put(setup.dataset.test))
+    print(f"{options.workdir}, epoch {chosen.epoch} (step {chosen.step}), {network.dtype}: {result['count']:.0f} test images")
+    print(f"accuracy  {result['accuracy']:.2%}")
+    print(f"top-5     {result['top5']:.2%}")
+    print(f"loss      {result['loss']:.4f}")
+    if options.checkpoint == "best" and setup.dataset.valid is None:
+        print("this checkpoint was chosen on these very images (no hold-out), which flatters its accuracy")
+
+
+def choose(saved: list[Saved], which: str, folder: Path) -> Saved:
+    """The checkpoint that `which` names: "best", "last" or an epoch. Raises UserError."""
+    if not saved:
+        raise UserError(f"{folder}: holds no complete checkpoint")
+    if which == "best":
+        return best_of(saved)
+    if which == "last":
+        return saved[-1]
+    if not re.fullmatch(r"[0-9]+", which):
+        raise UserError(f"--checkpoint {which}: should be best, last or the number of an epoch")
+    for one in saved:
+        if one.epoch == int(which):
+            return one
+    raise UserError(f"--checkpoint {which}: not kept; there are epochs {', '.join(str(one.epoch) for one in saved)}")
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main, "evaluate"))

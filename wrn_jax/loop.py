@@ -1,0 +1,332 @@
+"""The story of a run, top to bottom: set up, restore, compile, epochs, evaluate, save."""
+
+import dataclasses
+import functools
+import json
+import math
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from wrn_jax import data, records
+from wrn_jax import mesh as meshes
+from wrn_jax.checkpoints import Checkpoints
+from wrn_jax.config import Config, from_dict
+from wrn_jax.errors import Diverged, UserError
+from wrn_jax.evaluation import Evaluator
+from wrn_jax.optimizer import make_optimizer
+from wrn_jax.state import Network
+from wrn_jax.step import Normalisation, make_train_step, order_key
+from wrn_jax.timeline import SCHEDULED, Timeline, shortest
+
+CURVES_INTERVAL = 60.0
+"""Least seconds between two drawings of the curves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+      workdir: where everything lies.
+      judge: the split that chose the best epoch, "valid" or "test".
+      best, last: rows of `metrics.jsonl`.
+    """
+
+    workdir: Path
+    judge: str
+    best: dict[str, Any]
+    last: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What training and evaluation of a configuration share.
+
+    Attributes:
+      mesh: the devices.
+      dataset: the data, on the host.
+      network: the network, without values.
+      normalisation: of the images.
+      evaluator: for whole splits.
+    """
+
+    mesh: Mesh
+    dataset: data.Dataset
+    network: Network
+    normalisation: Normalisation
+    evaluator: Evaluator
+
+
+def set_up(config: Config) -> Setup:
+    """Finds the devices, loads the data and defines the network. Raises UserError."""
+    mesh = meshes.make_mesh(config.devices)
+    meshes.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
+    dataset = data.load(config.data)
+    num_classes = config.model.num_classes or dataset.num_classes
+    if num_classes < dataset.num_classes:
+        raise UserError(f"model.num_classes = {num_classes}: {dataset.name} has {dataset.num_classes} classes")
+    network = Network(config.model, num_classes, meshes.compute_dtype(config.precision, mesh.devices.flat[0]))
+    normalisation = Normalisation(dataset.mean, dataset.std)
+    evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
+    return Setup(mesh, dataset, network, normalisation, evaluator)
+
+
+def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
+    """Trains the run that `config` describes.
+
+    Args:
+      config: the configuration.
+      workdir: where records and checkpoints go; created when missing.
+      resume: whether to continue the run in `workdir`.
+
+    Raises:
+      UserError: something in configuration, data or work directory that the user can mend.
+      Diverged: loss or gradient norm became non-finite.
+    """
+    lead = jax.process_index() == 0
+    say = functools.partial(records.say, active=lead)
+    check_workdir(config, workdir, resume)
+
+    # Set up.
+    setup = set_up(config)
+    mesh, network, dataset = setup.mesh, setup.network, setup.dataset
+    make_directory(workdir)
+    num_train, batch_size = len(dataset.train.labels), config.recipe.batch_size
+    timeline = Timeline(config.recipe, config.augmentation_levels, data.steps_per_epoch(num_train, batch_size))
+    optimizer = make_optimizer(config.optimizer)
+    splits = {name: split for name, split in (("valid", dataset.valid), ("test", dataset.test)) if split is not None}
+    judge = next(iter(splits))
+    eval_batches = {name: setup.evaluator.put(split) for name, split in splits.items()}
+    images, labels = meshes.replicate((dataset.train.images, dataset.train.labels), mesh)
+
+    # Restore.
+    key = jax.random.key(config.seed)
+    create = functools.partial(network.create_state, optimizer)
+    versions = records.versions()
+    keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
+    with Checkpoints(workdir / "checkpoints", keep, {"config": config.to_dict(), "versions": versions}) as checkpoints:
+        saved = checkpoints.list()
+        if saved:
+            state = checkpoints.restore(saved[-1].step, jax.eval_shape(create, key), meshes.replicated(mesh))
+        else:
+            state = jax.jit(create, out_shardings=meshes.replicated(mesh))(key)
+        epochs_done = saved[-1].epoch if saved else 0
+        header = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": shlex.join(sys.argv),
+            "epochs_done": epochs_done,
+            "seed": config.seed,
+            "precision": network.dtype,
+            "best_chosen_on": judge,
+            "parameters": network.num_parameters,
+            "train_examples": num_train,
+            "steps_per_epoch": timeline.steps_per_epoch,
+            "hardware": records.hardware() | {"devices_used": mesh.size},
+            "versions": versions,
+        }
+        log = records.Records(workdir, header, config.to_dict(), epochs_done, lead)
+        for line in opening_lines(header, config, timeline):
+            say(line)
+        if resume:
+            say(f"resuming after epoch {epochs_done}" if saved else "no checkpoint yet: starting from the beginning")
+        best = best_row(log.rows, judge)
+        patience = config.early_stopping_patience or timeline.epochs
+        if epochs_done == timeline.epochs or (best and epochs_done - best["epoch"] >= patience):
+            say("this run is finished already")
+            return Summary(workdir, judge, best, log.rows[-1])
+
+        # Compile, before the clock starts. A compiled program refuses other shapes: nothing compiles a second time.
+        say("compiling the training step ...")
+        begin = time.perf_counter()
+        order_of = jax.jit(
+            lambda epoch: data.epoch_order(order_key(key), epoch, num_train, batch_size),
+            out_shardings=meshes.replicated(mesh),
+        )
+        function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
+        jitted = jax.jit(function, donate_argnums=0)
+        train_step = jitted.lower(state, images, labels, order_of(np.int32(1))).compile()
+        say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
+
+        # Epochs.
+        started = drawn = time.perf_counter()
+        for epoch in range(epochs_done + 1, timeline.epochs + 1):
+            epoch_begin = time.perf_counter()
+            order = order_of(np.int32(epoch))
+            sums = EpochSums(network.dtype)
+            pending = None
+            with records.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
+                for step in range((epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch):
+                    for event in timeline.events_at(step):
+                        say(f"epoch {epoch}, step {step}: {event}")
+                        log.transition(event.name, f"{event.before} -> {event.after}", step)
+                    state, metrics = train_step(state, images, labels, order)
+                    # Reading the metrics of the step before, while this one runs, keeps the device busy.
+                    if pending is not None:
+                        progress.advance(sums.add(pending, step - 1, epoch))
+                    pending = metrics
+                progress.advance(sums.add(pending, step, epoch))
+            train_seconds = time.perf_counter() - epoch_begin
+
+            # Evaluate.
+            results = {
+                name: setup.evaluator(state.params, state.batch_stats, batches) for name, batches in eval_batches.items()
+            }
+
+            # Save and record.
+            row = make_row(epoch, timeline, sums, results, train_seconds, time.perf_counter() - epoch_begin)
+            checkpoints.save(state, epoch * timeline.steps_per_epoch, epoch, row, row[f"{judge}_accuracy"])
+            log.epoch(row)
+            best = best_row(log.rows, judge)
+            per_epoch = (time.perf_counter() - started) / (epoch - epochs_done)
+            say(epoch_line(row, timeline.epochs, judge if best["epoch"] == epoch else None, per_epoch))
+            if lead and time.perf_counter() - drawn > CURVES_INTERVAL:
+                draw(workdir, log.rows, timeline, judge)
+                drawn = time.perf_counter()
+            if epoch - best["epoch"] >= patience:
+                say(f"stopping early: no better {records.SPLITS[judge]} accuracy in {patience} epochs")
+                break
+    if lead:
+        draw(workdir, log.rows, timeline, judge)
+    log.close()
+    return Summary(workdir, judge, best, log.rows[-1])
+
+
+def saved_config(workdir: Path) -> Config:
+    """The configuration of the run in `workdir`. Raises UserError if there is none."""
+    path = workdir / "config.json"
+    try:
+        tree = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{workdir}: holds no run (no readable config.json)") from None
+    return from_dict(tree, str(path))
+
+
+def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
+    """Refuses to start anew over a run, or to continue a run of another configuration. Raises UserError."""
+    if not (workdir / "config.json").exists() and not (workdir / "checkpoints").exists():
+        if resume:
+            raise UserError(f"{workdir}: holds no run to resume")
+        return
+    if not resume:
+        raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
+    old, new = _flat(saved_config(workdir).to_dict()), _flat(config.to_dict())
+    different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if different:
+        shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in different[:3])
+        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UserError(f"{workdir}: holds a run of another configuration: {shown}{more}")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {key: value for name, node in tree.items() for key, value in _flat(node, f"{prefix}{name}.").items()}
+
+
+def make_directory(workdir: Path) -> None:
+    """Makes the work directory, and finds out whether it can be written to. Raises UserError."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        records.write_atomically(workdir / ".writable", "")
+        (workdir / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"{workdir}: cannot be written to: {error.strerror}") from None
+
+
+@dataclasses.dataclass
+class EpochSums:
+    """Running sums over the steps of an epoch, on the host."""
+
+    dtype: str
+    loss: float = 0.0
+    correct: float = 0.0
+    examples: int = 0
+    skipped: int = 0
+    last: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def add(self, metrics: dict[str, jax.Array], step: int, epoch: int) -> float:
+        """Adds the metrics of update `step` (from 0) and returns its loss. Raises Diverged on a non-finite value."""
+        found = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        if not found["finite"]:
+            # In float16 an overflow only skips the update, as long as a smaller scale may help.
+            if self.dtype != "float16" or found["loss_scale"] < 1.0:
+                raise Diverged(
+                    f"loss {found['loss']:g}, gradient norm {found['gradient_norm']:g} at step {step} of epoch {epoch}: "
+                    "no longer finite; a lower learning rate or a longer warm-up may help"
+                )
+            self.skipped += 1
+        if math.isfinite(found["loss"]):
+            self.loss += found["loss"] * found["examples"]
+            self.correct += found["correct"]
+            self.examples += found["examples"]
+        self.last = found
+        return found["loss"]
+
+
+def make_row(
+    epoch: int, timeline: Timeline, sums: EpochSums, results: dict[str, dict[str, float]], train_seconds: float, seconds: float
+) -> dict[str, Any]:
+    """The object of `metrics.jsonl` for an epoch; the hyperparameters are those that its last step used."""
+    counted = max(sums.examples, 1)
+    valid = results.get("valid", {})
+    return {
+        "epoch": epoch,
+        "step": epoch * timeline.steps_per_epoch,
+        **{name: shortest(sums.last[name]) for name in SCHEDULED},
+        "augmentation": timeline.level_names[int(sums.last["augmentation"])],
+        "train_loss": sums.loss / counted,
+        "train_accuracy": sums.correct / counted,
+        "valid_loss": valid.get("loss"),
+        "valid_accuracy": valid.get("accuracy"),
+        "test_loss": results["test"]["loss"],
+        "test_accuracy": results["test"]["accuracy"],
+        "skipped_steps": sums.skipped,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(sums.examples / train_seconds, 2),
+    }
+
+
+def best_row(rows: list[dict[str, Any]], judge: str) -> dict[str, Any] | None:
+    """The row of highest accuracy on `judge` ("valid" or "test"), the earliest among equals; None without rows."""
+    return max(rows, key=lambda row: (row[f"{judge}_accuracy"], -row["epoch"]), default=None)
+
+
+def epoch_line(row: dict[str, Any], epochs: int, best_on: str | None, seconds_per_epoch: float) -> str:
+    """An epoch in one line; `best_on` names the split on which it is the best so far."""
+    valid = "" if row["valid_accuracy"] is None else f"  valid {row['valid_accuracy']:.2%}"
+    skipped = f"  {row['skipped_steps']} skipped" if row["skipped_steps"] else ""
+    left = records.format_duration(seconds_per_epoch * (epochs - row["epoch"]))
+    best = f"  best on {records.SPLITS[best_on]}" if best_on else ""
+    return (
+        f"epoch {row['epoch']:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4f}  train {row['train_accuracy']:.2%}"
+        f"{valid}  test {row['test_accuracy']:.2%}  rate {row['learning_rate']:.6f}  {row['images_per_second']:.0f} images/s"
+        f"{skipped}  {left} left{best}"
+    )
+
+
+def draw(workdir: Path, rows: list[dict[str, Any]], timeline: Timeline, judge: str) -> None:
+    """Draws `curves.png` anew."""
+    transitions = [(event.step / timeline.steps_per_epoch, f"{event.name}: {event.after}") for event in timeline.events()]
+    best = best_row(rows, judge)
+    title = f"{workdir.name}: best {records.SPLITS[judge]} accuracy {best[f'{judge}_accuracy']:.2%} at epoch {best['epoch']}"
+    records.draw_curves(workdir / "curves.png", rows, transitions, timeline.values, timeline.steps_per_epoch, title)
+
+
+def opening_lines(header: dict[str, Any], config: Config, timeline: Timeline) -> list[str]:
+    """What is about to run, in a few lines."""
+    hardware, model = header["hardware"], config.model
+    chosen = "a hold-out" if header["best_chosen_on"] == "valid" else "the test set (the published way)"
+    return [
+        f"WideResNet-{model.depth}-{model.widen_factor}, {header['parameters']:,} parameters, {header['precision']}, on "
+        f"{hardware['devices_used']} x {hardware['device']} ({hardware['platform']}, {hardware['cpu_cores']} CPU cores), "
+        f"JAX {header['versions']['jax']}",
+        f"{config.data.name}: {header['train_examples']:,} training images; best epoch chosen on {chosen}",
+        f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps, batch {config.recipe.batch_size}, seed {config.seed}",
+    ]

@@ -1,0 +1,75 @@
+"""Devices, the mesh over them, and where arrays live."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from wrn_jax.errors import UserError
+
+AXIS = "data"
+"""Name of the mesh's only axis; the batch is split over it."""
+
+
+def make_mesh(num_devices: int | None = None) -> Mesh:
+    """A one-dimensional mesh over the first `num_devices` devices (none: all). Raises UserError if there are fewer."""
+    devices = jax.devices()
+    count = len(devices) if num_devices is None else num_devices
+    if count > len(devices):
+        raise UserError(f"devices = {count}: only {len(devices)} {devices[0].platform} device(s) found")
+    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharded(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """The arrays of `tree`, the same on every process, as arrays with a copy on every device."""
+    sharding = replicated(mesh)
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, np.ndarray) and jax.process_count() > 1:
+            # Every process holds all of it: no comparison over the network, which costs seconds for a data set.
+            return jax.make_array_from_process_local_data(sharding, leaf, global_shape=leaf.shape)
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(put, tree)
+
+
+def check_divisible(batch_size: int, mesh: Mesh, groups: int, key: str) -> None:
+    """Raises UserError unless `batch_size` divides evenly over the devices and the normalisation groups."""
+    if batch_size % mesh.size:
+        nearest = max(mesh.size, batch_size // mesh.size * mesh.size)
+        raise UserError(f"{key} = {batch_size}: should divide evenly over {mesh.size} devices, for example {nearest}")
+    if batch_size % groups:
+        raise UserError(f"model.batch_norm_groups = {groups}: should divide {key} = {batch_size}")
+
+
+def compute_dtype(precision: str, device: jax.Device) -> str:
+    """The compute type that `precision` means on `device`: "float32", "bfloat16" or "float16"."""
+    if precision != "auto":
+        return precision
+    if device.platform == "tpu":
+        return "bfloat16"
+    if device.platform in ("gpu", "cuda", "rocm"):
+        capability = getattr(device, "compute_capability", "0")
+        # ROCm reports an architecture name here; its GPUs in use have bfloat16.
+        is_new = not capability[:1].isdigit() or float(capability) >= 8.0
+        return "bfloat16" if is_new else "float16"
+    return "float32"
+
+
+def start_processes() -> None:
+    """Joins this process to the others of a multi-host run; the first call of JAX in the program.
+
+    Cloud TPU slices and SLURM are recognised; elsewhere JAX's environment variables name the coordinator.
+    """
+    jax.distributed.initialize()

@@ -1,0 +1,68 @@
+"""The Optax chain, and dynamic loss scaling for float16."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wrn_jax.config import Optimizer
+
+
+def scale_by_traced_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """Multiplies by minus the `learning_rate` that is passed to `update`.
+
+    Optax's own schedules count their updates in the optimiser state. That would be a second clock, which drifts from the
+    state's as soon as an update is skipped; here the rate comes from the one timeline.
+    """
+
+    def update(updates, state, params=None, *, learning_rate, **extra_args):
+        del params, extra_args
+        return jax.tree.map(lambda u: -learning_rate * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def make_optimizer(config: Optimizer) -> optax.GradientTransformationExtraArgs:
+    """Stochastic gradient descent in the order of the reference: clip, L2 on all parameters, momentum, learning rate.
+
+    The raw gradients are clipped to a global norm first, then the L2 term is added, so that clipping never weakens the decay.
+    `update` takes the rate as the keyword `learning_rate`, a float32 scalar.
+    """
+    clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
+    return optax.chain(
+        clip,
+        optax.add_decayed_weights(config.weight_decay),
+        optax.trace(decay=config.momentum),
+        scale_by_traced_learning_rate(),
+    )
+
+
+SCALE_INITIAL = 65536.0
+SCALE_PERIOD = 2000
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossScale:
+    """Dynamic loss scaling (Micikevicius et al., "Mixed Precision Training", 2018; the constants are PyTorch's).
+
+    Attributes:
+      scale: float32 scalar by which the loss is multiplied; 1 where the compute type needs none.
+      good_steps: int32 scalar, updates since the scale last changed.
+    """
+
+    scale: jax.Array
+    good_steps: jax.Array
+
+    @classmethod
+    def create(cls, dtype: str) -> "LossScale":
+        """The initial scale for a compute type."""
+        return cls(jnp.float32(SCALE_INITIAL if dtype == "float16" else 1.0), jnp.int32(0))
+
+    def adjust(self, finite: jax.Array) -> "LossScale":
+        """Halved after a non-finite update, doubled after `SCALE_PERIOD` finite ones in a row. `finite`: bool scalar."""
+        grow = finite & (self.good_steps + 1 >= SCALE_PERIOD)
+        factor = jnp.where(finite, jnp.where(grow, 2.0, 1.0), 0.5)
+        good_steps = jnp.where(finite & ~grow, self.good_steps + 1, 0)
+        return LossScale(self.scale * factor, good_steps.astype(jnp.int32))

@@ -1,0 +1,197 @@
+"""The training step and the evaluation step: pure functions, built from what never changes during a run.
+
+The builders close over definitions only; every array is an argument. So the loop, the tests and ahead-of-time compilation
+share one definition, and nothing that moves can cause a second compilation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from wrn_jax import mesh as meshes
+from wrn_jax.augment import augment, normalize
+from wrn_jax.objective import masked_counts, mix, mixed_correct, mixed_cross_entropy, mixup_weight
+from wrn_jax.state import TrainState
+from wrn_jax.timeline import Timeline
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per channel of images in 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Normalises [B, H, W, 3] images in 0..255 (any type) to float32."""
+        return normalize(images.astype(jnp.float32), jnp.array(self.mean), jnp.array(self.std))
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """The random keys of one step: one for each use, all derived from the run's key and the step."""
+
+    augmentation: jax.Array
+    mixup: jax.Array
+    partner: jax.Array
+    dropout: jax.Array
+
+    @classmethod
+    def derive(cls, key: jax.Array, step: jax.Array) -> "Streams":
+        """The keys of update `step`. `fold_in` depends on its two arguments alone, so a resumed run draws the same."""
+        # Offset 1 keeps the streams of the steps apart from the order of the data, which is folded from the key by epoch.
+        key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+        return cls(*(jax.random.fold_in(key, index) for index in range(4)))
+
+
+def order_key(key: jax.Array) -> jax.Array:
+    """The key of the data order, from the run's key."""
+    return jax.random.fold_in(key, 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What the network is trained on in one step.
+
+    Attributes:
+      images: [B, 32, 32, 3] float32, augmented, normalised and mixed.
+      labels, partner_labels: [B] int32.
+      weight: float32 scalar, the weight of `labels`.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    partner_labels: jax.Array
+    weight: jax.Array
+
+
+def update(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    dtype: str,
+    state: TrainState,
+    batch: Batch,
+    dropout_key: jax.Array,
+    dropout: jax.Array,
+    label_smoothing: jax.Array,
+    learning_rate: jax.Array,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One update of `state` on `batch`.
+
+    With `axis_name`, the batch is one device's part of it and everything is averaged over that mapped axis; the network must
+    then average its statistics over the same axis.
+
+    Returns:
+      The next state and `loss`, `correct` (sum over the batch), `gradient_norm` (before clipping), `finite`, `loss_scale`.
+    """
+    scale = state.loss_scale.scale
+
+    def objective(params):
+        model = nnx.merge(graphdef, params, state.batch_stats)
+        logits = model(batch.images, dropout, dropout_key, train=True)
+        loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, label_smoothing)
+        correct = mixed_correct(logits, batch.labels, batch.partner_labels, batch.weight)
+        return loss * scale, (loss, correct, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    gradients, (loss, correct, stats) = jax.grad(objective, has_aux=True)(state.params)
+    if axis_name is not None:
+        loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
+        correct = jax.lax.psum(correct, axis_name)
+    gradients = jax.tree.map(lambda g: g / scale, gradients)
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+    steps, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rate=learning_rate)
+    params = optax.apply_updates(state.params, steps)
+    loss_scale = state.loss_scale
+    if dtype == "float16":
+        # An overflow is expected now and then: leave everything as it was, and lower the scale.
+        old = (state.params, state.batch_stats, state.opt_state)
+        params, stats, opt_state = jax.tree.map(
+            lambda new, before: jnp.where(finite, new, before), (params, stats, opt_state), old
+        )
+        loss_scale = loss_scale.adjust(finite)
+    after = TrainState(state.step + 1, params, stats, opt_state, loss_scale, state.key)
+    metrics = {"loss": loss, "correct": correct, "gradient_norm": norm, "finite": finite, "loss_scale": scale}
+    return after, metrics
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    timeline: Timeline,
+    normalisation: Normalisation,
+    dtype: str,
+    mesh: Mesh,
+) -> Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
+    """Builds the training step, to be jitted with its first argument donated.
+
+    The step takes
+      state: the state before the update, replicated,
+      images: [N, 32, 32, 3] uint8, the whole training set,
+      labels: [N] int32,
+      order: [steps_per_epoch, B] int32, the order of this epoch,
+    and returns the next state and the metrics of `update`, the hyperparameters it used, and `examples`, all scalars.
+    """
+    sharded = meshes.batch_sharded(mesh)
+
+    def train_step(state: TrainState, images: jax.Array, labels: jax.Array, order: jax.Array):
+        now = timeline.at(state.step)
+        streams = Streams.derive(state.key, state.step)
+        chosen = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], sharded)
+        augmented = augment(images[chosen], streams.augmentation, now.strengths)
+        weight = mixup_weight(streams.mixup, now.mixup_alpha)
+        partner = jax.random.permutation(streams.partner, chosen.shape[0])
+        batch = Batch(
+            images=jax.lax.with_sharding_constraint(mix(normalisation(augmented), partner, weight), sharded),
+            labels=labels[chosen],
+            partner_labels=labels[chosen][partner],
+            weight=weight,
+        )
+        state, metrics = update(
+            graphdef,
+            optimizer,
+            dtype,
+            state,
+            batch,
+            streams.dropout,
+            now.dropout,
+            now.label_smoothing,
+            now.learning_rate,
+        )
+        metrics |= {
+            "learning_rate": now.learning_rate,
+            "dropout": now.dropout,
+            "mixup_alpha": now.mixup_alpha,
+            "label_smoothing": now.label_smoothing,
+            "augmentation": now.augmentation,
+            "examples": jnp.int32(chosen.shape[0]),
+        }
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    graphdef: nnx.GraphDef, normalisation: Normalisation
+) -> Callable[[dict[str, Any], dict[str, Any], jax.Array, jax.Array], Metrics]:
+    """Builds the evaluation step.
+
+    The step takes parameters, running statistics, images [B, 32, 32, 3] uint8 and labels [B] int32 with -1 on padding, and
+    returns the sums of `objective.masked_counts` over the images that are no padding.
+    """
+
+    def eval_step(params, batch_stats, images, labels):
+        logits = nnx.merge(graphdef, params, batch_stats)(normalisation(images))
+        return masked_counts(logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
+
+    return eval_step

@@ -1,0 +1,57 @@
+"""Trains a recipe: `python -m wrn_jax.train --config configs/session04.py`."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wrn_jax import command, loop, mesh
+from wrn_jax import config as configs
+from wrn_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the arguments, trains, and says how it ended. Raises UserError or Diverged."""
+    made = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
+    made.add_argument("--workdir", type=Path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
+    made.add_argument("--resume", action="store_true", help="continue the run in --workdir; --config may be left out")
+    made.add_argument("--distributed", action="store_true", help="join the other processes of a multi-host run first")
+    options, overrides = command.parse(made, argv)
+    if options.resume and options.workdir is None:
+        raise UserError("--resume needs --workdir, the directory of the run to continue")
+    if options.config is not None:
+        config = configs.load_file(options.config)
+    elif options.resume:
+        config = loop.saved_config(options.workdir)
+    else:
+        raise UserError("--config FILE is missing, for example --config configs/session04.py; --help shows all keys")
+    config = configs.apply_arguments(config, overrides)
+    if options.distributed:
+        mesh.start_processes()
+    workdir = options.workdir or Path("runs") / f"{options.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    summary = loop.train(config, workdir, options.resume)
+    for line in closing_lines(summary):
+        print(line)
+
+
+def closing_lines(summary: loop.Summary) -> list[str]:
+    """How a run ended: accuracies, where things lie, how to evaluate."""
+    best, last = summary.best, summary.last
+    chosen = "on the hold-out" if summary.judge == "valid" else "on the test set, which flatters it"
+    return [
+        "",
+        f"best   epoch {best['epoch']}: {_accuracies(best)} (chosen {chosen})",
+        f"final  epoch {last['epoch']}: {_accuracies(last)}",
+        f"everything is in {summary.workdir}: metrics.jsonl, curves.png, config.json, header.jsonl, checkpoints/, tensorboard/",
+        f"evaluate it: python -m wrn_jax.evaluate --workdir {summary.workdir} --checkpoint best",
+    ]
+
+
+def _accuracies(row: dict[str, Any]) -> str:
+    valid = "" if row["valid_accuracy"] is None else f"validation {row['valid_accuracy']:.2%}, "
+    return f"{valid}test {row['test_accuracy']:.2%}"
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main, "train"))
