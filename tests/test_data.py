@@ -1,6 +1,5 @@
 """Reading CIFAR, its cache and its errors on small prepared folders; the hold-out; the order of an epoch."""
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.test_prepare import SMALL, binary_files, one_line, records_of, write_archive
+from tests.test_prepare import SMALL, binary_files, one_line, ordinary_rights, records_of, write_archive
 from wrn_jax import config, data, embedded
 from wrn_jax.errors import UserError
 
@@ -250,19 +249,6 @@ def test_damaged_folder_is_one_line(folder, tmp_path, case):
     assert str(folder) in one_line(error)
 
 
-@contextlib.contextmanager
-def ordinary_rights():
-    """File permissions bind root only when it acts as somebody else."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.mark.parametrize("locked", ["cifar100", "cifar100/3.0.2", f"cifar100/3.0.2/{TEST}"])
 def test_missing_permission_is_one_line(prepared, small_sets, tmp_path, locked):
     # Not below tmp_path, which pytest closes to everyone else.
@@ -326,7 +312,7 @@ def test_directory_comes_from_argument_then_environment_then_home(monkeypatch, t
 
 def test_newest_version_is_read(folder, tmp_path):
     folder.rename(folder.with_name("3.0.2.backup"))
-    shutil.copytree(folder.with_name("3.0.2.backup"), folder.with_name("3.0.1"))
+    shutil.copytree(folder.with_name("3.0.2.backup"), folder.with_name("3.0.9"))
     shutil.copytree(folder.with_name("3.0.2.backup"), folder.with_name("3.0.10"))
     folder.with_name("9.0.0").mkdir()  # unfinished: no dataset_info.json
     assert data._version_folder(folder.parent.parent, "cifar100") == folder.with_name("3.0.10")
@@ -402,6 +388,23 @@ def test_damaged_cache_is_made_again(folder, tmp_path, capsys, damage):
     if cache_file(tmp_path).is_file():
         assert_same(load_copy(folder, tmp_path), first)
         assert capsys.readouterr().err == ""
+
+
+class Code:
+    """Runs when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_cache_cannot_run_code(folder, tmp_path):
+    first = load_copy(folder, tmp_path)
+    write_arrays(cache_file(tmp_path), test_images=np.array([Code(tmp_path / "made")], dtype=object))
+    assert_same(load_copy(folder, tmp_path), first)
+    assert not (tmp_path / "made").exists()
 
 
 def test_unwritable_cache_is_a_warning(folder, tmp_path, capsys):
@@ -506,6 +509,12 @@ def test_planned_sizes_are_the_real_ones(folder, tmp_path, name):
     )
     dataset = data.load(asked)
     assert data.planned_sizes(asked) == (len(dataset.train.images), dataset.num_classes) == (200, 100)
+
+
+@pytest.mark.parametrize(("name", "size"), [("embedded", 150), ("cifar100", 150), ("cifar100", 50_000)])
+def test_planned_sizes_refuse_what_loading_would(tmp_path, name, size):
+    with pytest.raises(UserError, match=f"data.validation_size: {size} was asked for"):
+        data.planned_sizes(settings(tmp_path, tmp_path, name=name, validation_size=size))
 
 
 @pytest.mark.parametrize(("examples", "batch", "steps"), [(50000, 256, 196), (100, 10, 10), (101, 10, 11), (3, 10, 1)])

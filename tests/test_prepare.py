@@ -1,15 +1,19 @@
 """Preparing CIFAR without TensorFlow: from archives, whole and damaged ones, and over a local web server."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import http.server
 import io
+import os
 import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +81,19 @@ def one_line(error):
     return text
 
 
+@contextlib.contextmanager
+def ordinary_rights():
+    """File permissions bind root only when it acts as somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.parametrize("name", ["cifar100", "cifar10"])
 def test_every_record_arrives(name, tmp_path):
     contents = binary_files(name)
@@ -142,6 +159,7 @@ def link_for(file):
         (lambda contents: contents | {"train.bin": contents["train.bin"][:-1]}, "train.bin is a file of 922199 bytes"),
         (lambda contents: contents | {"train.bin": contents["train.bin"] * 2}, "expected a file of 922200 bytes"),
         (lambda contents: contents | {"train.bin": link_for("train.bin")}, "train.bin is no regular file"),
+        (lambda contents: contents | {"fine_label_names.txt": link_for("fine_label_names.txt")}, "is no regular file"),
         (lambda contents: contents | {"fine_label_names.txt": names_file(99)}, "holds 99 class names; expected 100"),
         (lambda contents: contents | {"coarse_label_names.txt": bytes(70000)}, "at most 65536 bytes"),
         (
@@ -183,7 +201,7 @@ def test_unreadable_archive_is_one_line(whole, tmp_path, damage, expected):
 
 
 def test_only_expected_names_are_unpacked(whole, tmp_path):
-    outside = tarfile.TarInfo("../../outside.txt")
+    outside = tarfile.TarInfo("../outside.txt")
     archive = write_archive(tmp_path / "archive.tar.gz", "cifar100", {"a": outside} | whole)
     (tmp_path / "here").mkdir()
     data._extract("cifar100", archive, tmp_path / "here")
@@ -260,12 +278,18 @@ def test_another_process_may_finish_first(whole, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["cifar100"]
 
 
-def test_folder_that_cannot_be_written_is_one_line(whole, tmp_path):
+@pytest.mark.parametrize("inside", ["", "tfds"])
+def test_folder_that_cannot_be_written_is_one_line(whole, tmp_path, inside):
+    import tensorflow_datasets as tfds
+
+    tfds.builder_cls("cifar100")  # imports what a user of ordinary rights might not be allowed to read here
     archive = write_archive(tmp_path / "archive.tar.gz", "cifar100", whole)
-    with pytest.raises(UserError) as error:
-        data.prepare("cifar100", archive / "tfds", archive)  # a folder inside a file
-    assert str(archive) in one_line(error)
-    assert "Not a directory" in one_line(error)
+    with tempfile.TemporaryDirectory() as locked:
+        os.chmod(locked, 0o555)
+        with ordinary_rights(), pytest.raises(UserError) as error:
+            data.prepare("cifar100", Path(locked, inside), archive)
+    assert one_line(error).startswith(f"{locked}/")
+    assert "cannot prepare cifar100 there (Permission denied)" in one_line(error)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -331,10 +355,13 @@ def test_download_must_be_the_file_on_record(whole, tmp_path, address, monkeypat
 def test_failed_download_is_one_line(tmp_path, address, monkeypatch, path, expected):
     fetch_from(monkeypatch, address + path)
     monkeypatch.setattr(data, "CONNECT_TIMEOUT", 0.3)
+    started = time.monotonic()
     with pytest.raises(UserError) as error:
         data.prepare("cifar100", tmp_path / "tfds", download=True)
     assert expected in one_line(error)
     assert address + path in one_line(error)
+    assert time.monotonic() - started < 5
+    assert getattr(error.value.__cause__, "closed", True)  # an HTTP error holds the connection until it is closed
     assert list((tmp_path / "tfds").iterdir()) == []
 
 

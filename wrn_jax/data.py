@@ -144,10 +144,17 @@ def load(data: Data) -> Dataset:
 
 
 def planned_sizes(data: Data) -> tuple[int, int]:
-    """(training images after the hold-out, classes) of the data set that `data` describes, without reading it."""
+    """(training images after the hold-out, classes) of the data set that `data` describes, without reading it.
+
+    Raises:
+      UserError: the hold-out cannot be made.
+    """
     if data.name == "embedded":
-        return data.embedded_train - data.validation_size, len(embedded.CLASS_NAMES)
-    return NUM_EXAMPLES[data.name]["train"] - data.validation_size, CIFAR[data.name].num_classes
+        num_train, num_classes = data.embedded_train, len(embedded.CLASS_NAMES)
+    else:
+        num_train, num_classes = NUM_EXAMPLES[data.name]["train"], CIFAR[data.name].num_classes
+    _check_hold_out(data.validation_size, num_train // num_classes, num_classes)
+    return num_train - data.validation_size, num_classes
 
 
 def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Split, Split | None]:
@@ -166,12 +173,7 @@ def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Spli
         return split, None
     if seed < 0:
         raise UserError(f"data.validation_seed: found {seed}; expected 0 or more")
-    smallest = int(np.bincount(split.labels, minlength=num_classes).min())
-    if size < 0 or size % num_classes or size // num_classes >= smallest:
-        raise UserError(
-            f"data.validation_size: {size} was asked for; expected 0 or a multiple of {num_classes} (the number of "
-            f"classes) of at most {max(smallest - 1, 0) * num_classes}, so that every class keeps a training example"
-        )
+    _check_hold_out(size, int(np.bincount(split.labels, minlength=num_classes).min()), num_classes)
     # One random number per example; raw generator output is the part of numpy that never changes between versions.
     rank = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(split.labels))
     held = np.zeros(len(split.labels), bool)
@@ -179,6 +181,15 @@ def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Spli
         members = np.flatnonzero(split.labels == label)
         held[members[np.argsort(rank[members], kind="stable")[: size // num_classes]]] = True
     return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
+
+
+def _check_hold_out(size, smallest, num_classes):
+    """Raises UserError unless `size` is a fair hold-out of classes of at least `smallest` examples each."""
+    if size < 0 or size % num_classes or (size and size // num_classes >= smallest):
+        raise UserError(
+            f"data.validation_size: {size} was asked for; expected 0 or a multiple of {num_classes} (the number of "
+            f"classes) of at most {max(smallest - 1, 0) * num_classes}, so that every class keeps a training example"
+        )
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

@@ -3,7 +3,7 @@
     python -m wrn_jax.prepare --name cifar100 --archive cifar-100-binary.tar.gz
     python -m wrn_jax.prepare --name cifar100 --download --data-dir ~/data/tfds
 
-Takes about a minute for either set and writes about 140 MB. Exit code 0 when the folder is there, 2 for an error that
+Takes half a minute to a minute and writes about 140 MB. Exit code 0 when the folder is there, 2 for an error that
 the user can mend, told in one line.
 """
 

@@ -1,0 +1,61 @@
+"""Devices, divisibility, and what `auto` precision means on which hardware."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from wrn_jax import mesh as meshes
+from wrn_jax.errors import UserError
+
+
+@pytest.mark.parametrize(("asked", "size"), [(None, 8), (1, 1), (4, 4)])
+def test_mesh_has_the_devices_asked_for(asked, size):
+    assert meshes.make_mesh(asked).size == size
+
+
+def test_too_many_devices():
+    with pytest.raises(UserError, match=r"devices = 9: only 8 cpu device\(s\) found"):
+        meshes.make_mesh(9)
+
+
+def test_replicated_and_sharded():
+    mesh = meshes.make_mesh(4)
+    whole = meshes.replicate({"a": np.arange(8)}, mesh)["a"]
+    assert [shard.data.shape for shard in whole.addressable_shards] == [(8,)] * 4
+    parts = jax.device_put(np.arange(8), meshes.batch_sharded(mesh))
+    assert [shard.data.shape for shard in parts.addressable_shards] == [(2,)] * 4
+    assert parts.sharding.spec == PartitionSpec("data")
+
+
+def test_divisibility():
+    mesh = meshes.make_mesh(8)
+    meshes.check_divisible(64, mesh, 8, "recipe.batch_size")
+    with pytest.raises(UserError, match=r"recipe\.batch_size = 63: should divide evenly over 8 devices, for example 56"):
+        meshes.check_divisible(63, mesh, 1, "recipe.batch_size")
+    with pytest.raises(UserError, match="for example 8"):
+        meshes.check_divisible(3, mesh, 1, "recipe.batch_size")
+    with pytest.raises(UserError, match=r"batch_norm_groups = 3: should divide recipe\.batch_size = 64"):
+        meshes.check_divisible(64, mesh, 3, "recipe.batch_size")
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype"),
+    [
+        ("cpu", None, "float32"),
+        ("tpu", None, "bfloat16"),
+        ("gpu", "7.5", "float16"),
+        ("gpu", "8.0", "bfloat16"),
+        ("cuda", "9.0", "bfloat16"),
+        ("gpu", "10.0", "bfloat16"),
+        ("rocm", "gfx90a", "bfloat16"),
+    ],
+)
+def test_auto_precision(platform, capability, dtype):
+    device = types.SimpleNamespace(platform=platform)
+    if capability is not None:
+        device.compute_capability = capability
+    assert meshes.compute_dtype("auto", device) == dtype
+    assert meshes.compute_dtype("float16", device) == "float16"
