@@ -252,9 +252,7 @@ class ShiftScaleRotate(A.Affine):
 
 def cutout(size, p):
     """One black square. These are the argument names that albumentations 2 reads; it ignores those of version 1."""
-    return A.CoarseDropout(
-        num_holes_range=(1, 1), hole_height_range=(size, size), hole_width_range=(size, size), fill=0, p=p
-    )
+    return A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(size, size), hole_width_range=(size, size), fill=0, p=p)
 
 
 def make_pipeline(level, seeds):

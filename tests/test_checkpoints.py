@@ -39,7 +39,9 @@ def test_keeps_last_best_and_milestones_across_restarts(tmp_path):
 
 def test_restores_every_bit_onto_other_devices(tmp_path):
     create, state, _ = make_state(num_devices=8)
-    expected = jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if leaf.ndim == 0 and leaf is state.key else leaf), state)
+    expected = jax.tree.map(
+        lambda leaf: np.asarray(jax.random.key_data(leaf) if leaf.ndim == 0 and leaf is state.key else leaf), state
+    )
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state, 7, 1, {}, 0.5)
     for devices in (1, 2):

@@ -88,7 +88,8 @@ class TestArguments:
 
     def test_a_level_of_ones_own(self):
         config = apply_arguments(
-            Config(), ['--config.augmentation_levels.mine={"flip_probability": 0.5}', "--config.recipe.augmentation=mine"]
+            Config(),
+            ['--config.augmentation_levels.mine={"flip_probability": 0.5}', "--config.recipe.augmentation=mine"],
         )
         assert config.augmentation_levels["mine"].flip_probability == 0.5
 
@@ -108,7 +109,10 @@ class TestArguments:
             ("recipe.scale=NaN", "recipe.scale = nan: should be a finite number"),
             ("recipe.dropout=1.5", "recipe.dropout.epoch 1 = 1.5: should be between 0 and 0.99"),
             ("recipe.learning_rate=-1", "recipe.learning_rate.epoch 1 = -1.0: should be between 0 and 1000"),
-            ("recipe.dropout={'epoch 2': 0.1}", "recipe.dropout: the first phase should begin at 'epoch 1' (or 'step 0')"),
+            (
+                "recipe.dropout={'epoch 2': 0.1}",
+                "recipe.dropout: the first phase should begin at 'epoch 1' (or 'step 0')",
+            ),
             (
                 "recipe.dropout={'epoch 1': 0.1, 'epoch 9': 0.2, 'epoch 5': 0.3}",
                 "recipe.dropout: the positions of the phases should be in the order of time",
@@ -121,9 +125,18 @@ class TestArguments:
                 'recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0, "over": 9}',
                 "recipe.learning_rate.epoch 1.over = 9: a duration reads like '5 epochs' or '25 steps'",
             ),
-            ('recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0}', "recipe.learning_rate.epoch 1.over: is missing"),
-            ("recipe.augmentation=heavy", "recipe.augmentation = 'heavy': should be one of off, minimal, reduced, full"),
-            ("augmentation_levels.full.rotate=500", "augmentation_levels.full.rotate = 500.0: should be between 0 and 180"),
+            (
+                'recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0}',
+                "recipe.learning_rate.epoch 1.over: is missing",
+            ),
+            (
+                "recipe.augmentation=heavy",
+                "recipe.augmentation = 'heavy': should be one of off, minimal, reduced, full",
+            ),
+            (
+                "augmentation_levels.full.rotate=500",
+                "augmentation_levels.full.rotate = 500.0: should be between 0 and 180",
+            ),
         ],
     )
     def test_a_mistake_is_one_line(self, argument, message):
@@ -143,9 +156,15 @@ class TestFiles:
         ("text", "message"),
         [
             ("config = 3", "assigns no 'config = Config(...)'"),
-            ("from wrn_jax.config import *\nconfig = Config(model=Model(depth=17))", "Model: depth = 17: should be 6n + 4"),
+            (
+                "from wrn_jax.config import *\nconfig = Config(model=Model(depth=17))",
+                "Model: depth = 17: should be 6n + 4",
+            ),
             ("from wrn_jax.config import *\nconfig = Config(modle=Model())", "Config: unknown key 'modle'"),
-            ("from wrn_jax.config import *\nconfig = Config(recipe=Recipe(dropout=2))", "Recipe: dropout.epoch 1 = 2.0: should be between"),
+            (
+                "from wrn_jax.config import *\nconfig = Config(recipe=Recipe(dropout=2))",
+                "Recipe: dropout.epoch 1 = 2.0: should be between",
+            ),
             ("config = Config()", "NameError: name 'Config' is not defined"),
             ("config = (", "SyntaxError: '(' was never closed"),
             ("raise SystemExit(4)", "SystemExit: 4"),

@@ -96,9 +96,7 @@ print(len(dataset.train.images), len(dataset.valid.images), len(dataset.test.ima
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", code]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=120
-    )
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=120)
     assert (ran.returncode, ran.stdout) == (0, "200 100 100 False\n"), ran.stderr
     # Plain lines where there is no terminal, and nothing else.
     actions = ["preparing cifar100", "decoding cifar100", "decoding cifar100"]
@@ -504,9 +502,7 @@ def test_embedded_set_is_drawn_as_asked(tmp_path):
 
 @pytest.mark.parametrize("name", ["embedded", "cifar100"])
 def test_planned_sizes_are_the_real_ones(folder, tmp_path, name):
-    asked = settings(
-        folder.parent.parent, tmp_path, name=name, embedded_train=300, embedded_test=1, validation_size=100
-    )
+    asked = settings(folder.parent.parent, tmp_path, name=name, embedded_train=300, embedded_test=1, validation_size=100)
     dataset = data.load(asked)
     assert data.planned_sizes(asked) == (len(dataset.train.images), dataset.num_classes) == (200, 100)
 

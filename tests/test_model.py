@@ -18,7 +18,9 @@ from wrn_jax.step import Normalisation
 def formula_network(vectors):
     """(network, parameters, statistics) of a vector file, its formula checked to give the bits it gave then."""
     network = Network(
-        Model(depth=int(vectors["depth"]), widen_factor=int(vectors["widen_factor"])), int(vectors["num_classes"]), "float32"
+        Model(depth=int(vectors["depth"]), widen_factor=int(vectors["widen_factor"])),
+        int(vectors["num_classes"]),
+        "float32",
     )
     trees = (from_torch(tree, formula_weights) for tree in (network.params, network.batch_stats))
     return network, *jax.tree.map(jnp.asarray, tuple(trees))

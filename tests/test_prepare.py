@@ -117,9 +117,7 @@ def test_every_record_arrives(name, tmp_path):
                 assert record["coarse_label"] == labels[index] // 5
             seen.add(index)
         assert len(seen) == len(images)
-    assert (folder / "label.labels.txt").read_text().split() == [
-        f"name{i}" for i in range(data.CIFAR[name].num_classes)
-    ]
+    assert (folder / "label.labels.txt").read_text().split() == [f"name{i}" for i in range(data.CIFAR[name].num_classes)]
 
 
 @pytest.fixture(scope="module")

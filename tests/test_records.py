@@ -10,8 +10,9 @@ from PIL import Image
 from wrn_jax import records
 
 ROW = {
-    "epoch": 1, "step": 10, "learning_rate": 0.1, "dropout": 0.3, "mixup_alpha": 0.2, "label_smoothing": 0.1, "augmentation": "full",
-    "train_loss": 4.0, "train_accuracy": 0.1, "valid_loss": None, "valid_accuracy": None, "test_loss": 3.9, "test_accuracy": 0.12,
+    "epoch": 1, "step": 10, "learning_rate": 0.1, "dropout": 0.3, "mixup_alpha": 0.2, "label_smoothing": 0.1,
+    "augmentation": "full", "train_loss": 4.0, "train_accuracy": 0.1, "valid_loss": None, "valid_accuracy": None,
+    "test_loss": 3.9, "test_accuracy": 0.12,
 }  # fmt: skip
 
 

@@ -67,7 +67,9 @@ class TestEnds:
     def test_far_out_restarts_stay_exact(self):
         schedule = WarmRestarts(1.0, 0.0, steps(25))
         far = 25 * 40_000_000
-        np.testing.assert_allclose(schedule.at(jnp.array([far, far + 5]), self.clock), schedule.at(jnp.array([0, 5]), self.clock))
+        np.testing.assert_allclose(
+            schedule.at(jnp.array([far, far + 5]), self.clock), schedule.at(jnp.array([0, 5]), self.clock)
+        )
 
 
 class TestJoin:
@@ -87,7 +89,10 @@ class TestJoin:
         np.testing.assert_allclose(value(jnp.array([19, 20, 30])), [0.5, 0.5, 0.75], rtol=1e-6)
 
     def test_warm_up_overrides_restarts(self):
-        value = join({epoch(1): Linear(0.01, 0.1, epochs(5)), epoch(6): WarmRestarts(0.1, 0, epochs(25), since=epoch(1))}, self.clock)
+        value = join(
+            {epoch(1): Linear(0.01, 0.1, epochs(5)), epoch(6): WarmRestarts(0.1, 0, epochs(25), since=epoch(1))},
+            self.clock,
+        )
         found = value(jnp.array([0, 25, 49, 50, 249, 250]))
         cosine = lambda k: 0.05 * (1 + np.cos(np.pi * k / 250))  # noqa: E731
         expected = [0.01, 0.055, 0.01 + 0.09 * 0.98, cosine(50), cosine(249), 0.1]

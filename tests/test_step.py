@@ -69,7 +69,13 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
     """(step, state, arrays) of a WRN-10-1 on noise, through the whole training step of session 04."""
     base = load_file("configs/session04.py")
     config = base.override(
-        {"model.depth": 10, "model.widen_factor": 1, "recipe.batch_size": batch_size, "recipe.scale": 0.02, **(changes or {})}
+        {
+            "model.depth": 10,
+            "model.widen_factor": 1,
+            "recipe.batch_size": batch_size,
+            "recipe.scale": 0.02,
+            **(changes or {}),
+        }
     )
     mesh = meshes.make_mesh(num_devices)
     random = np.random.default_rng(0)
@@ -215,6 +221,17 @@ def test_the_batch_is_sharded_and_the_state_is_not():
     assert "f32[2,32,32,16]" in text
     state, _ = step(state, *arrays)
     assert {leaf.sharding.spec for leaf in jax.tree.leaves(state.params)} == {PartitionSpec()}
+
+
+@pytest.mark.parametrize(("platform", "dtype"), [("tpu", "bfloat16"), ("cuda", "bfloat16"), ("cuda", "float16")])
+def test_lowers_for_accelerators(platform, dtype):
+    step, state, arrays = small_run(dtype, num_devices=8)
+    text = step.trace(state, *arrays).lower(lowering_platforms=(platform,)).as_text()
+    short = {"bfloat16": "bf16", "float16": "f16"}[dtype]
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    # Stem, six in blocks and two shortcuts, each with two gradients; the stem's images need none.
+    assert len(convolutions) == 3 * 9 - 1
+    assert all(f"x{short}>" in line and "xf32>" not in line for line in convolutions)
 
 
 def test_order_of_random_streams_is_by_use():

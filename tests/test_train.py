@@ -22,7 +22,9 @@ def last_state(workdir):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         last = checkpoints.list()[-1]
         state = checkpoints.restore(last.step, like, meshes.replicated(meshes.make_mesh(1)))
-    return last.epoch, [np.asarray(jax.random.key_data(leaf) if leaf.dtype == like.key.dtype else leaf) for leaf in jax.tree.leaves(state)]
+    return last.epoch, [
+        np.asarray(jax.random.key_data(leaf) if leaf.dtype == like.key.dtype else leaf) for leaf in jax.tree.leaves(state)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
 
 
 def test_divergence_is_one_line_and_exit_code_3(tmp_path):
-    hot = ["--config.recipe.learning_rate=1000", "--config.optimizer.clip_norm=none", "--config.optimizer.weight_decay=1"]
+    hot = [
+        "--config.recipe.learning_rate=1000",
+        "--config.optimizer.clip_norm=none",
+        "--config.optimizer.weight_decay=1",
+    ]
     code, _, errors = finish("train", *ARGUMENTS, *hot, "--workdir", tmp_path / "run")
     assert code == 3
     assert "no longer finite" in errors

@@ -106,9 +106,7 @@ def affine(images: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax
 
     def warp(channel):
         taps = jnp.take_along_axis(words[..., channel], index, axis=1, mode="clip").reshape(batch, height, width)
-        top_left, top_right, bottom_left, bottom_right = (
-            ((taps >> bits) & 255).astype(jnp.float32) for bits in (0, 8, 16, 24)
-        )
+        top_left, top_right, bottom_left, bottom_right = (((taps >> bits) & 255).astype(jnp.float32) for bits in (0, 8, 16, 24))
         upper = top_left + (top_right - top_left) * x_weight
         lower = bottom_left + (bottom_right - bottom_left) * x_weight
         return jnp.round(upper + (lower - upper) * y_weight)

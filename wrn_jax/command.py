@@ -47,7 +47,7 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[ar
 
 
 def run(main: Callable[[], None], program: str) -> int:
-    """Calls `main` and returns the exit code: 0, 2 after an error of the user, 3 after a run that diverged."""
+    """Calls `main` and returns the exit code: 0, 2 after a user's mistake, 3 after divergence, 130 after Ctrl-C."""
     # Orbax warns through absl of what a killed run left behind, just before it cleans it up.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
@@ -58,4 +58,7 @@ def run(main: Callable[[], None], program: str) -> int:
     except Diverged as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; a training run continues after its last checkpoint by --resume", file=sys.stderr)
+        return 130
     return 0

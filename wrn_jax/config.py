@@ -352,7 +352,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
     node: Any = tree
     for folder in folders:
         node = node.get(folder) if isinstance(node, dict) else None
-    is_open = key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1 or folders == ["augmentation_levels"]
+    is_open = (key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1) or folders == ["augmentation_levels"]
     if not isinstance(node, dict) or (leaf not in node and not is_open):
         raise UserError(f"{source}: {_unknown(key)}")
     node[leaf] = value
@@ -378,7 +378,15 @@ def _unknown(key: str) -> str:
     known = [name for name, _ in keys()]
     close = difflib.get_close_matches(key, known, 1, 0.6)
     if not close:
-        parts = {name.rpartition(".")[2] for name in known} | {"start", "end", "over", "since", "peak", "floor", "period"}
+        parts = {name.rpartition(".")[2] for name in known} | {
+            "start",
+            "end",
+            "over",
+            "since",
+            "peak",
+            "floor",
+            "period",
+        }
         close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts | {"multiplier"}), 1, 0.6)
     return f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else "; --help shows all keys")
 
@@ -429,5 +437,5 @@ def help_text() -> str:
         if description:
             lines.append(f"      {description}")
     lines.append("  augmentation_levels.LEVEL.*: the same for the levels " + ", ".join(LEVELS))
-    lines.append("phases are a value, or a table such as '{\"epoch 1\": 0.3, \"epoch 51\": 0.2}'")
+    lines.append('phases are a value, or a table such as \'{"epoch 1": 0.3, "epoch 51": 0.2}\'')
     return "\n".join(lines)

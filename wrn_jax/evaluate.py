@@ -17,7 +17,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = command.parser("evaluate", "Evaluates a checkpoint of a run on the test images.")
     made.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the directory of the run")
     made.add_argument(
-        "--checkpoint", default="best", metavar="WHICH", help="best (default), last, or the number of an epoch that was kept"
+        "--checkpoint",
+        default="best",
+        metavar="WHICH",
+        help="best (default), last, or the number of an epoch that was kept",
     )
     options, overrides = command.parse(made, argv)
     config = loop.saved_config(options.workdir)

@@ -258,8 +258,8 @@ class EpochSums:
             # In float16 an overflow only skips the update, as long as a smaller scale may help.
             if self.dtype != "float16" or found["loss_scale"] < 1.0:
                 raise Diverged(
-                    f"loss {found['loss']:g}, gradient norm {found['gradient_norm']:g} at step {step} of epoch {epoch}: "
-                    "no longer finite; a lower learning rate or a longer warm-up may help"
+                    f"no longer finite at step {step}, in epoch {epoch}: loss {found['loss']:g}, gradient norm "
+                    f"{found['gradient_norm']:g}; a lower learning rate or a longer warm-up may help"
                 )
             self.skipped += 1
         if math.isfinite(found["loss"]):
@@ -271,7 +271,12 @@ class EpochSums:
 
 
 def make_row(
-    epoch: int, timeline: Timeline, sums: EpochSums, results: dict[str, dict[str, float]], train_seconds: float, seconds: float
+    epoch: int,
+    timeline: Timeline,
+    sums: EpochSums,
+    results: dict[str, dict[str, float]],
+    train_seconds: float,
+    seconds: float,
 ) -> dict[str, Any]:
     """The object of `metrics.jsonl` for an epoch; the hyperparameters are those that its last step used."""
     counted = max(sums.examples, 1)

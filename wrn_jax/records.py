@@ -150,7 +150,9 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, active: bool, interval: float = 60.0):
-        self._bar = tqdm(total=total, desc=label, unit="step", leave=False, dynamic_ncols=True) if active and is_terminal() else None
+        self._bar = (
+            tqdm(total=total, desc=label, unit="step", leave=False, dynamic_ncols=True) if active and is_terminal() else None
+        )
         self._label, self._total, self._active, self._interval = label, total, active, interval
         self._done = 0
         self._spoken = time.monotonic()
@@ -210,7 +212,10 @@ def draw_curves(
     axes = figure.subplots(2, 3)
     figure.suptitle(title)
     styles = {"train": ("tab:blue", "o", "-"), "valid": ("tab:green", "s", "--"), "test": ("tab:orange", "^", "-.")}
-    for axis, quantity, factor, label in ((axes[0, 0], "accuracy", 100, "accuracy (%)"), (axes[0, 1], "loss", 1, "loss")):
+    for axis, quantity, factor, label in (
+        (axes[0, 0], "accuracy", 100, "accuracy (%)"),
+        (axes[0, 1], "loss", 1, "loss"),
+    ):
         for split in ("train", "valid", "test") if held_out else ("train", "test"):
             color, marker, line = styles[split]
             name = SPLITS[split] + (" (augmented, mixed)" if split == "train" else "")

@@ -94,12 +94,8 @@ def _parse_position(value: Any) -> Position:
 
 
 # Both are written to JSON, and read from JSON and the command line, as the text that people read.
-DurationField = Annotated[
-    Duration, PlainValidator(_parse_duration), PlainSerializer(str), WithJsonSchema({"type": "string"})
-]
-PositionField = Annotated[
-    Position, PlainValidator(_parse_position), PlainSerializer(str), WithJsonSchema({"type": "string"})
-]
+DurationField = Annotated[Duration, PlainValidator(_parse_duration), PlainSerializer(str), WithJsonSchema({"type": "string"})]
+PositionField = Annotated[Position, PlainValidator(_parse_position), PlainSerializer(str), WithJsonSchema({"type": "string"})]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Trains a recipe: `python -m wrn_jax.train --config configs/session04.py`."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -44,8 +45,13 @@ def closing_lines(summary: loop.Summary) -> list[str]:
         f"best   epoch {best['epoch']}: {_accuracies(best)} (chosen {chosen})",
         f"final  epoch {last['epoch']}: {_accuracies(last)}",
         f"everything is in {summary.workdir}: metrics.jsonl, curves.png, config.json, header.jsonl, checkpoints/, tensorboard/",
-        f"evaluate it: python -m wrn_jax.evaluate --workdir {summary.workdir} --checkpoint best",
+        f"evaluate it: {_python()} -m wrn_jax.evaluate --workdir {summary.workdir} --checkpoint best",
     ]
+
+
+def _python() -> str:
+    """What to call this Python in the user's shell: the environment may be active there, or only in the script."""
+    return "python" if "VIRTUAL_ENV" in os.environ else os.path.relpath(sys.executable)
 
 
 def _accuracies(row: dict[str, Any]) -> str:
