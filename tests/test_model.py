@@ -81,7 +81,7 @@ def test_wrong_depth_is_refused():
 
 def test_initial_values():
     model = WideResNet(10, 4, 100, rngs=nnx.Rngs(0))
-    kernel = np.asarray(model.block3.layer["0"].conv2.kernel[...])
+    kernel = np.asarray(model.block3.layer["0"].conv1.kernel[...])  # 128 to 256 channels: fan-out is twice fan-in
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.02)
     # Normal, not truncated: a truncated one has nothing beyond two standard deviations.
     assert np.mean(np.abs(kernel) > 2 * kernel.std()) == pytest.approx(0.0455, abs=0.005)

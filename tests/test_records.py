@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from wrn_jax import records
+from wrn_jax.errors import UserError
 
 ROW = {
     "epoch": 1, "step": 10, "learning_rate": 0.1, "dropout": 0.3, "mixup_alpha": 0.2, "label_smoothing": 0.1,
@@ -25,34 +26,37 @@ def make_log(workdir, epochs_done=0, active=True):
 
 
 def test_a_resumed_log_keeps_what_the_checkpoint_knows(tmp_path):
-    log = make_log(tmp_path)
-    for row in rows(3):
-        log.epoch(row)
-    log.close()
+    with make_log(tmp_path) as log:
+        for row in rows(3):
+            log.epoch(row)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 4, "ste')  # a crash in the middle of a line
-    again = make_log(tmp_path, epochs_done=2)
-    assert again.rows == rows(2)
-    again.epoch(rows(3)[2])
-    again.close()
+    with make_log(tmp_path, epochs_done=2) as again:
+        assert again.rows == rows(2)
+        again.epoch(rows(3)[2])
     assert records.read_jsonl(tmp_path / "metrics.jsonl") == rows(3)
     assert len(records.read_jsonl(tmp_path / "header.jsonl")) == 2
 
 
+def test_lost_records_are_refused(tmp_path):
+    with make_log(tmp_path) as log:
+        log.epoch(ROW)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: should hold epochs 1 to 2"):
+        make_log(tmp_path, epochs_done=2)
+
+
 def test_other_processes_write_nothing(tmp_path):
-    log = make_log(tmp_path, active=False)
-    log.epoch(ROW)
-    log.transition("dropout", "0.3 -> 0.2", 10)
-    log.close()
+    with make_log(tmp_path, active=False) as log:
+        log.epoch(ROW)
+        log.transition("dropout", "0.3 -> 0.2", 10)
     assert log.rows == [ROW]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tensorboard_has_the_figures(tmp_path):
-    log = make_log(tmp_path)
-    log.epoch(ROW)
-    log.transition("dropout", "0.3 -> 0.2", 10)
-    log.close()
+    with make_log(tmp_path) as log:
+        log.epoch(ROW)
+        log.transition("dropout", "0.3 -> 0.2", 10)
     (path,) = (tmp_path / "tensorboard").glob("events.*")
     data, found = path.read_bytes(), {}
     from tensorboardX.proto.event_pb2 import Event

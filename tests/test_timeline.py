@@ -94,6 +94,7 @@ class TestScale:
 
     def test_checkpoints_fall_on_the_epoch_that_reaches_them(self):
         assert timeline("session02", recipe__scale=0.1).checkpoint_epochs == (1, 2, 3, 4, 5, 6, 8, 9, 10)
+        assert timeline("session02", recipe__scale=0.1, recipe__checkpoint_epochs=[1, 21, 50]).checkpoint_epochs == (1, 3, 5)
 
     def test_an_odd_scale_is_rounded_to_whole_epochs_and_phases_follow(self):
         line = timeline("session04", recipe__scale=0.034)

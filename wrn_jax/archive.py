@@ -63,7 +63,8 @@ def prepare(
     final = data_dir / name / str(tfds.builder_cls(name).VERSION)
     try:
         if final.exists():
-            raise UserError(f"{final}: something unfinished is in the way; expected no such folder (remove or rename it)")
+            expected = "no such folder (remove or rename it)"
+            raise UserError(f"{final}: something unfinished is in the way; expected {expected}")
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as scratch:
             scratch = Path(scratch)
@@ -149,6 +150,7 @@ def _extract(name, archive, folder):
 
 
 def _record_bytes(facts):
+    """Bytes of a record in the archive: its labels, one byte each, and its pixels."""
     return len(facts.label_files) + int(np.prod(cifar.IMAGE_SHAPE))
 
 
@@ -170,7 +172,8 @@ def _build(name, extracted, data_dir):
             if len(names) != count:
                 raise UserError(f"{name} archive: {file} holds {len(names)} class names; expected {count}")
             builder.info.features[key].names = names
-        return {split: _examples(name, split, [extracted / file for file in facts.files[split]]) for split in cifar.SPLITS}
+        paths = {split: [extracted / file for file in files] for split, files in facts.files.items()}
+        return {split: _examples(name, split, paths[split]) for split in paths}
 
     builder._split_generators = split_generators
     builder._make_download_manager = lambda **_: types.SimpleNamespace(downloaded_size=0)

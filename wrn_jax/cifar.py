@@ -88,7 +88,12 @@ class Split:
     labels: np.ndarray
 
 
-def facts_of(name):
+def facts_of(name: str) -> Facts:
+    """The entry of `CIFAR` for a name.
+
+    Raises:
+      UserError: there is no such set.
+    """
     if name not in CIFAR:
         raise UserError(f"data.name: found {name!r}; expected one of cifar100, cifar10, embedded")
     return CIFAR[name]
@@ -106,8 +111,12 @@ def resolve_directory(directory: str | os.PathLike | None) -> Path:
     return Path(directory).expanduser().absolute()
 
 
-def find_version(directory, name):
-    """The newest prepared version of a set below a TFDS data folder, or None."""
+def find_version(directory: Path, name: str) -> Path | None:
+    """The newest prepared version of a set, <directory>/<name>/<version>, or None.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
     root = directory / name
     try:
         versions = [entry for entry in os.listdir(root) if re.fullmatch(r"\d+\.\d+\.\d+", entry)]
@@ -124,16 +133,32 @@ def find_version(directory, name):
     return root / max(versions, key=lambda version: tuple(map(int, version.split("."))))
 
 
-def verify(name, folder):
-    """Reads a prepared folder once."""
+def verify(name: str, folder: Path):
+    """Reads all of a prepared folder once, past the cache.
+
+    Raises:
+      UserError: it is damaged or not the set `name`.
+    """
     for split, files in _inspect(name, folder)[1].items():
         _read_records(name, folder, split, files)
 
 
-def read_cached(name, folder, cache):
-    """Arrays of a prepared folder from the cache, else from the records: ({split: Split}, class names)."""
+def read_cached(name: str, folder: Path, cache: str | os.PathLike | None) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Reads a prepared folder, its arrays from the cache where they are in it, else from the records.
+
+    Args:
+      name: a key of `CIFAR`.
+      folder: see `find_version`.
+      cache: folder of the cache, made where it is absent; None: $XDG_CACHE_HOME/wrn_jax, else ~/.cache/wrn_jax.
+
+    Returns:
+      ({split: Split} for `SPLITS`, class names in the order of the labels).
+
+    Raises:
+      UserError: the folder is damaged or not the set `name`. An unusable or unwritable cache is only a message.
+    """
     names, files = _inspect(name, folder)
-    path = cache / f"{name}-{folder.name}-{_fingerprint(folder, files)}.npz"
+    path = _cache_folder(cache) / f"{name}-{folder.name}-{_fingerprint(folder, files)}.npz"
     splits = _read_cache(name, path)
     if splits is None:
         splits = {split: _read_records(name, folder, split, files[split]) for split in SPLITS}
@@ -141,7 +166,12 @@ def read_cached(name, folder, cache):
     return splits, names
 
 
-def check_labels(where, labels, num_classes):
+def check_labels(where: str | os.PathLike, labels: np.ndarray, num_classes: int):
+    """Refuses labels, [N] integers, unless all are in 0..num_classes-1 and every class is equally frequent.
+
+    Raises:
+      UserError: they are not; the message starts with `where`.
+    """
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(f"{where}: found labels from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
     counts = np.bincount(labels, minlength=num_classes)
@@ -223,9 +253,8 @@ def _read_records(name, folder, split, files):
     except UserError:
         raise
     except Exception as error:  # Readers in C++, protobuf and Pillow each have their own; all mean the same here.
-        raise UserError(
-            f"{where}: cannot be read ({reason(error)}); expected {len(images)} records of {name} {split} as TFDS writes them"
-        ) from error
+        expected = f"{len(images)} records of {name} {split} as TFDS writes them"
+        raise UserError(f"{where}: cannot be read ({reason(error)}); expected {expected}") from error
     _check_arrays(where, name, split, images, labels)
     return Split(images, labels)
 
@@ -244,6 +273,7 @@ def _check_arrays(where, name, split, images, labels):
 
 
 def _cache_folder(cache):
+    """The cache folder as an absolute path: `cache`, else the package's folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache or f"{base}/wrn_jax").expanduser().absolute()
 
@@ -292,20 +322,26 @@ def _write_cache(path, splits):
                 os.unlink(temporary)
 
 
-def read_text(path):
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 text file.
+
+    Raises:
+      UserError: it cannot be read or is no such text.
+    """
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}); expected a text file written by TFDS") from error
 
 
-def say(text):
+def say(text: str):
+    """Prints a message for the user on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def progress(total, what, unit):
-    """Yields a function that counts progress: a bar on a terminal, one line elsewhere."""
+def progress(total: int, what: str, unit: str):
+    """Yields a function that counts progress, in `unit`, towards `total`: a bar on a terminal, one line elsewhere."""
     if not sys.stderr.isatty():
         say(what)
         yield lambda count: None
@@ -316,8 +352,8 @@ def progress(total, what, unit):
         yield bar.update
 
 
-def reason(error):
-    """An exception in part of a line."""
+def reason(error: BaseException) -> str:
+    """What went wrong, without line breaks and short enough to stand in a message."""
     if type(error) is urllib.error.URLError:
         error = error.reason  # what it wraps, without the angle brackets
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -131,70 +131,69 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
             "hardware": records.hardware() | {"devices_used": mesh.size},
             "versions": versions,
         }
-        log = records.Records(workdir, header, config.to_dict(), epochs_done, lead)
-        for line in opening_lines(header, config, timeline):
-            say(line)
-        if resume:
-            say(f"resuming after epoch {epochs_done}" if saved else "no checkpoint yet: starting from the beginning")
-        best = best_row(log.rows, judge)
-        patience = config.early_stopping_patience or timeline.epochs
-        if epochs_done == timeline.epochs or (best and epochs_done - best["epoch"] >= patience):
-            say("this run is finished already")
-            return Summary(workdir, judge, best, log.rows[-1])
-
-        # Compile, before the clock starts. A compiled program refuses other shapes: nothing compiles a second time.
-        say("compiling the training step ...")
-        begin = time.perf_counter()
-        order_of = jax.jit(
-            lambda epoch: data.epoch_order(order_key(key), epoch, num_train, batch_size),
-            out_shardings=meshes.replicated(mesh),
-        )
-        function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
-        jitted = jax.jit(function, donate_argnums=0)
-        train_step = jitted.lower(state, images, labels, order_of(np.int32(1))).compile()
-        say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
-
-        # Epochs.
-        started = drawn = time.perf_counter()
-        for epoch in range(epochs_done + 1, timeline.epochs + 1):
-            epoch_begin = time.perf_counter()
-            order = order_of(np.int32(epoch))
-            sums = EpochSums(network.dtype)
-            pending = None
-            with records.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
-                for step in range((epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch):
-                    for event in timeline.events_at(step):
-                        say(f"epoch {epoch}, step {step}: {event}")
-                        log.transition(event.name, f"{event.before} -> {event.after}", step)
-                    state, metrics = train_step(state, images, labels, order)
-                    # Reading the metrics of the step before, while this one runs, keeps the device busy.
-                    if pending is not None:
-                        progress.advance(sums.add(pending, step - 1, epoch))
-                    pending = metrics
-                progress.advance(sums.add(pending, step, epoch))
-            train_seconds = time.perf_counter() - epoch_begin
-
-            # Evaluate.
-            results = {
-                name: setup.evaluator(state.params, state.batch_stats, batches) for name, batches in eval_batches.items()
-            }
-
-            # Save and record.
-            row = make_row(epoch, timeline, sums, results, train_seconds, time.perf_counter() - epoch_begin)
-            checkpoints.save(state, epoch * timeline.steps_per_epoch, epoch, row, row[f"{judge}_accuracy"])
-            log.epoch(row)
+        with records.Records(workdir, header, config.to_dict(), epochs_done, lead) as log:
+            for line in opening_lines(header, config, timeline):
+                say(line)
+            if resume:
+                say(f"resuming after epoch {epochs_done}" if saved else "no checkpoint yet: starting from the beginning")
             best = best_row(log.rows, judge)
-            per_epoch = (time.perf_counter() - started) / (epoch - epochs_done)
-            say(epoch_line(row, timeline.epochs, judge if best["epoch"] == epoch else None, per_epoch))
-            if lead and time.perf_counter() - drawn > CURVES_INTERVAL:
+            patience = config.early_stopping_patience or timeline.epochs
+            if epochs_done == timeline.epochs or (best and epochs_done - best["epoch"] >= patience):
+                say("this run is finished already")
+                return Summary(workdir, judge, best, log.rows[-1])
+
+            # Compile, before the clock starts. A compiled program refuses other shapes: nothing compiles a second time.
+            say("compiling the training step ...")
+            begin = time.perf_counter()
+            order_of = jax.jit(
+                lambda key, epoch: data.epoch_order(order_key(key), epoch, num_train, batch_size),
+                out_shardings=meshes.replicated(mesh),
+            )
+            function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
+            jitted = jax.jit(function, donate_argnums=0)
+            train_step = jitted.lower(state, images, labels, order_of(key, np.int32(1))).compile()
+            say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
+
+            # Epochs.
+            started = drawn = time.perf_counter()
+            for epoch in range(epochs_done + 1, timeline.epochs + 1):
+                epoch_begin = time.perf_counter()
+                order = order_of(key, np.int32(epoch))
+                sums = EpochSums(network.dtype)
+                pending = None
+                with records.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
+                    for step in range((epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch):
+                        for event in timeline.events_at(step):
+                            say(f"epoch {epoch}, step {step}: {event}")
+                            log.transition(event.name, f"{event.before} -> {event.after}", step)
+                        state, metrics = train_step(state, images, labels, order)
+                        # Reading the metrics of the step before, while this one runs, keeps the device busy.
+                        if pending is not None:
+                            progress.advance(sums.add(pending, step - 1, epoch))
+                        pending = metrics
+                    progress.advance(sums.add(pending, step, epoch))
+                train_seconds = time.perf_counter() - epoch_begin
+
+                # Evaluate.
+                results = {
+                    name: setup.evaluator(state.params, state.batch_stats, batches) for name, batches in eval_batches.items()
+                }
+
+                # Record and save, in this order: a resumed run drops records that its checkpoint does not reach.
+                row = make_row(epoch, timeline, sums, results, train_seconds, time.perf_counter() - epoch_begin)
+                log.epoch(row)
+                checkpoints.save(state, epoch * timeline.steps_per_epoch, epoch, row, row[f"{judge}_accuracy"])
+                best = best_row(log.rows, judge)
+                per_epoch = (time.perf_counter() - started) / (epoch - epochs_done)
+                say(epoch_line(row, timeline.epochs, judge if best["epoch"] == epoch else None, per_epoch))
+                if lead and time.perf_counter() - drawn > CURVES_INTERVAL:
+                    draw(workdir, log.rows, timeline, judge)
+                    drawn = time.perf_counter()
+                if epoch - best["epoch"] >= patience:
+                    say(f"stopping early: no better {records.SPLITS[judge]} accuracy in {patience} epochs")
+                    break
+            if lead:
                 draw(workdir, log.rows, timeline, judge)
-                drawn = time.perf_counter()
-            if epoch - best["epoch"] >= patience:
-                say(f"stopping early: no better {records.SPLITS[judge]} accuracy in {patience} epochs")
-                break
-    if lead:
-        draw(workdir, log.rows, timeline, judge)
-    log.close()
     return Summary(workdir, judge, best, log.rows[-1])
 
 

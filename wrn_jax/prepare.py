@@ -11,7 +11,7 @@ import argparse
 import shlex
 import sys
 
-from wrn_jax import data
+from wrn_jax import archive, cifar
 from wrn_jax.errors import UserError
 
 
@@ -19,7 +19,7 @@ def main(argv=None):
     """Parses the command line, prepares, and says where; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
-        folder = data.prepare(args.name, args.data_dir, args.archive, args.download)
+        folder = archive.prepare(args.name, args.data_dir, args.archive, args.download)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -37,9 +37,13 @@ def _parser():
         allow_abbrev=False,
         description="Writes CIFAR as TFDS array_record files, from the original binary archive, without TensorFlow.",
     )
-    parser.add_argument("--name", choices=sorted(data.CIFAR), default="cifar100", help="data set (default: cifar100)")
+    parser.add_argument("--name", choices=sorted(cifar.CIFAR), default="cifar100", help="data set (default: cifar100)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--archive", metavar="FILE", help="local copy of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz")
+    source.add_argument(
+        "--archive",
+        metavar="FILE",
+        help="local copy of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz",
+    )
     source.add_argument("--download", action="store_true", help="fetch the archive (about 170 MB)")
     parser.add_argument(
         "--data-dir",

@@ -23,6 +23,8 @@ import numpy as np
 import tensorboardX
 from tqdm import tqdm
 
+from wrn_jax.errors import UserError
+
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 """The splits as the records call them, and as people do."""
 
@@ -88,12 +90,17 @@ class Records:
       config: the configuration as plain data.
       epochs_done: epochs whose records stay; 0 for a new run.
       active: whether this process writes at all.
+
+    Raises:
+      UserError: the records of finished epochs are not all there.
     """
 
     def __init__(self, workdir: Path, header: Mapping[str, Any], config: Mapping[str, Any], epochs_done: int, active: bool):
         self._metrics = workdir / "metrics.jsonl"
         self._active = active
         self.rows = [row for row in read_jsonl(self._metrics) if row["epoch"] <= epochs_done]
+        if [row["epoch"] for row in self.rows] != list(range(1, epochs_done + 1)):
+            raise UserError(f"{self._metrics}: should hold epochs 1 to {epochs_done}, which the last checkpoint has finished")
         if not active:
             return
         write_atomically(workdir / "config.json", json.dumps(config, indent=2) + "\n")
@@ -123,8 +130,10 @@ class Records:
         if self._active:
             self._board.add_text(f"transitions/{name}", text, step)
 
-    def close(self) -> None:
-        """Closes the files."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         if self._active:
             self._board.close()
 
