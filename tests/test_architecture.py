@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 RANKS = [
-    {"errors", "schedules", "augment", "model", "objective", "embedded"},
+    {"errors", "interrupts", "schedules", "augment", "model", "objective", "embedded"},
     {"config", "mesh", "checkpoints", "records", "cifar"},
     {"command", "timeline", "optimizer", "archive"},
     {"state", "data"},

@@ -1,6 +1,5 @@
 """Choosing a checkpoint, and counting every image once."""
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -18,13 +17,20 @@ from wrn_jax.evaluation import Evaluator
 from wrn_jax.state import Network, split
 from wrn_jax.step import Normalisation
 
-SAVED = [Saved(10, 1, 0.2), Saved(20, 2, 0.5), Saved(40, 4, 0.5), Saved(50, 5, 0.4)]
+SAVED = [Saved(10, 1, 0.2), Saved(20, 2, 0.5), Saved(40, 4, 0.5), Saved(50, 5, 0.4), Saved(57, 5, None)]
 
 
 class TestChoose:
-    @pytest.mark.parametrize(("which", "epoch"), [("best", 2), ("last", 5), ("4", 4)])
-    def test_finds(self, which, epoch):
-        assert evaluate.choose(SAVED, which, Path("run")).epoch == epoch
+    @pytest.mark.parametrize(("which", "epoch"), [("best", 2), ("4", 4), ("5", 5)])
+    def test_finds_the_end_of_an_epoch(self, which, epoch):
+        assert evaluate.choose(SAVED, which, Path("run")).step == 10 * epoch
+
+    def test_last_may_lie_within_an_epoch(self):
+        assert evaluate.choose(SAVED, "last", Path("run")).step == 57
+
+    def test_no_best_within_the_first_epoch(self):
+        with pytest.raises(UserError, match="no epoch is finished yet"):
+            evaluate.choose([Saved(3, 0, None)], "best", Path("run"))
 
     @pytest.mark.parametrize(
         ("which", "message"),
@@ -62,7 +68,3 @@ def test_every_image_counts_once_whatever_the_batch(batch_size, devices):
     assert found["accuracy"] == pytest.approx((ranks == 0).mean())
     assert found["top5"] == pytest.approx((ranks < 5).mean())
     assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
-
-
-def test_saved_is_plain():
-    assert dataclasses.astuple(SAVED[0]) == (10, 1, 0.2)

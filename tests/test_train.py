@@ -1,6 +1,7 @@
 """The command as a user calls it: in a process of its own, interrupted, resumed, misused."""
 
 import signal
+import time
 
 import jax
 import numpy as np
@@ -15,16 +16,14 @@ from wrn_jax.state import Network
 
 
 def last_state(workdir):
-    """The arrays of the last checkpoint of a run."""
+    """(epoch, arrays) of the last checkpoint of a run."""
     config = loop.saved_config(workdir)
     network, optimizer = Network(config.model, 100, "float32"), make_optimizer(config.optimizer)
     like = jax.eval_shape(lambda key: network.create_state(optimizer, key), jax.random.key(0))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        last = checkpoints.list()[-1]
-        state = checkpoints.restore(last.step, like, meshes.replicated(meshes.make_mesh(1)))
-    return last.epoch, [
-        np.asarray(jax.random.key_data(leaf) if leaf.dtype == like.key.dtype else leaf) for leaf in jax.tree.leaves(state)
-    ]
+        saved, state, _ = checkpoints.restore_last(like, meshes.state_shardings(like, meshes.make_mesh(1), "replicated"))
+    is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return saved.epoch, [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in jax.tree.leaves(state)]
 
 
 @pytest.fixture(scope="module")
@@ -49,27 +48,79 @@ def test_says_how_it_ended_and_how_to_evaluate(straight):
     assert f"test {accuracy} (chosen" in best
 
 
-def test_killed_and_resumed_gives_the_same_record_and_the_same_bits(straight, tmp_path):
-    workdir = tmp_path / "run"
-    process = start("train", *ARGUMENTS, "--workdir", workdir)
-    for line in process.stdout:
-        if line.startswith("epoch 3, step"):  # in the middle of epoch 3: its first steps are lost and happen again
-            process.send_signal(signal.SIGKILL)
-            break
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    done_before = len(metrics(workdir))
-    assert done_before == 2
-    code, output, errors = finish("train", "--resume", "--workdir", workdir)
-    assert (code, errors) == (0, "")
-    assert "resuming after epoch" in output
-    assert metrics(workdir) == metrics(straight[0])
-    (epoch, state), (other_epoch, other) = last_state(workdir), last_state(straight[0])
+def assert_same_run(workdir, straight):
+    """The records, timings aside, and every bit of the last state are those of the run that nothing interrupted."""
+    assert metrics(workdir) == metrics(straight)
+    (epoch, state), (other_epoch, other) = last_state(workdir), last_state(straight)
     assert epoch == other_epoch == 5
     for found, expected in zip(state, other, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def interrupt(process, prefix, number):
+    """Sends a signal when the process prints a line that starts with `prefix`; what it printed after, and its errors."""
+    for line in process.stdout:
+        if line.startswith(prefix):
+            process.send_signal(number)
+            break
+    return process.communicate(timeout=120)
+
+
+def test_killed_and_resumed_gives_the_same_record_and_the_same_bits(straight, tmp_path):
+    workdir = tmp_path / "run"
+    process = start("train", *ARGUMENTS, "--workdir", workdir)
+    interrupt(process, "epoch 3, step", signal.SIGKILL)  # the first steps of epoch 3 are lost and happen again
+    assert process.returncode == -signal.SIGKILL
+    assert len(metrics(workdir)) == 2
+    code, output, errors = finish("train", "--resume", "--workdir", workdir)
+    assert (code, errors) == (0, "")
+    assert "resuming at step " in output
+    assert_same_run(workdir, straight[0])
     # Two starts, and the second says where it took up.
     assert len((workdir / "header.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path, number):
+    workdir = tmp_path / "run"
+    process = start("train", *ARGUMENTS, "--workdir", workdir)
+    _, errors = interrupt(process, "epoch 3, step 25", number)
+    assert process.returncode == 75
+    assert errors.startswith(f"train: {number.name}: saved after step 2")
+    assert len(errors.splitlines()) == 1
+    code, output, errors = finish("train", "--resume=auto", "--workdir", workdir)
+    assert (code, errors) == (0, "")
+    # It went on within epoch 3, not from its beginning.
+    assert any(f"resuming at step {step} of 50" in output for step in range(21, 30))
+    assert_same_run(workdir, straight[0])
+
+
+def test_twenty_kills_at_random_moments_change_nothing(straight, tmp_path):
+    # A checkpoint after every step, so that many of the kills fall into the writing of one.
+    workdir, random, kills = tmp_path / "run", np.random.default_rng(0), 0
+    arguments = [*ARGUMENTS, "--config.checkpoint_steps=1", "--workdir", workdir, "--resume=auto"]
+    while kills < 20:
+        process = start("train", *arguments)
+        if random.random() < 0.8:
+            for line in process.stdout:
+                if line.startswith("compiled"):
+                    break
+            time.sleep(random.uniform(0, 0.4))
+        else:
+            time.sleep(random.uniform(0, 3))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed often enough"
+        kills += 1
+    code, _, errors = finish("train", *arguments)
+    assert (code, errors) == (0, "")
+    assert_same_run(workdir, straight[0])
+
+
+def test_resume_auto_starts_what_is_not_there(tmp_path):
+    code, _, errors = finish("train", "--resume=auto", "--workdir", tmp_path / "none")
+    assert code == 2
+    assert "--config FILE is missing" in errors  # as for a first start
 
 
 @pytest.mark.parametrize(

@@ -1,38 +1,81 @@
 """Checkpoints of a run, by Orbax: save, list, restore, and which ones stay."""
 
+import contextlib
 import dataclasses
-from collections.abc import Collection, Mapping
+import gc
+import shutil
+import sys
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from wrn_jax.errors import UserError
 
+FORMAT = 1
+"""Version of what is saved; a checkpoint with a higher one is refused."""
+
 _preserve = ocp.training.preservation_policies
+
+
+class SaveFailed(Exception):
+    """A checkpoint could not be written; the text is one line."""
+
+
+class _Damaged(Exception):
+    """A checkpoint cannot be read back as it was written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """A checkpoint on disk: `step` (finished updates), `epoch` (from 1), `accuracy` (0..1, of the selecting split)."""
+    """A checkpoint on disk.
+
+    Attributes:
+      step: finished updates.
+      epoch: finished epochs.
+      accuracy: 0..1, of the split that chooses the best; None within an epoch.
+      notes: what was given to `save`.
+    """
 
     step: int
     epoch: int
-    accuracy: float
+    accuracy: float | None
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
 
-def best_of(saved: Collection[Saved]) -> Saved:
-    """The one of highest accuracy, the earliest among equals."""
-    return max(saved, key=lambda one: (one.accuracy, -one.step))
+def best_of(saved: Iterable[Saved]) -> Saved | None:
+    """The one of highest accuracy, the earliest among equals; None if no epoch was finished."""
+    finished = [one for one in saved if one.accuracy is not None]
+    return max(finished, key=lambda one: (one.accuracy, -one.step), default=None)
+
+
+@jax.jit
+def checksum(tree: Any) -> jax.Array:
+    """A uint32 scalar that changes with every bit of every array, and with its place; the same for every sharding."""
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+        # The weights are odd, hence invertible: no single changed word goes unnoticed. They differ from place to place.
+        index = jnp.zeros(leaf.shape, jnp.uint32)
+        for axis, size in enumerate(leaf.shape):
+            index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        total = total * jnp.uint32(0x01000193) + jnp.sum(words * (2 * index + 1), dtype=jnp.uint32)
+    return total
 
 
 class Checkpoints:
     """The checkpoints of one run, named by the number of finished updates.
 
-    Kept are the last, the best (highest accuracy; the earliest among equals) and those of `keep`. Saving is asynchronous;
-    leaving the `with` block waits for it. A checkpoint becomes visible only when it is complete.
+    Kept are the last two (one to go on from, one in case that is damaged), the best (highest accuracy; the earliest among
+    equals) and those of `keep`. Saving is asynchronous. A checkpoint becomes visible only when it is complete, and carries
+    a checksum of its arrays.
 
     Args:
       directory: the folder; created when missing.
@@ -41,14 +84,15 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: Collection[int] = (), metadata: Mapping[str, Any] | None = None):
+        self.directory = directory.resolve()
         self._metadata = dict(metadata or {})
         self._orbax = ocp.training.Checkpointer(
-            directory.resolve(),
+            self.directory,
             # Orbax's default skips a save while another is in flight; every save asked for here is meant.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=_preserve.AnyPreservationPolicy(
                 [
-                    _preserve.LatestN(1),
+                    _preserve.LatestN(2),
                     _preserve.CustomSteps(sorted(keep)),
                     _preserve.BestN(
                         get_metric_fn=lambda metrics: (metrics["accuracy"], -metrics["epoch"]),
@@ -63,54 +107,149 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._orbax.close()
+        try:
+            self._orbax.close()
+        except Exception as failure:
+            if error is None:
+                raise SaveFailed(_one_line(failure)) from None
 
-    def save(self, state: Any, step: int, epoch: int, metrics: Mapping[str, Any], accuracy: float) -> None:
-        """Starts to save a `TrainState` after `step` updates. `metrics` are stored beside it; `accuracy` ranks it."""
-        self._orbax.save_checkpointables_async(
-            step,
-            _parts(state),
-            metrics={"accuracy": accuracy, "epoch": epoch},
-            custom_metadata=self._metadata | {"epoch": epoch, "metrics": dict(metrics)},
-        )
-
-    def list(self) -> list[Saved]:
-        """The complete checkpoints in the order of time."""
-        found = []
-        for checkpoint in self._orbax.checkpoints:
-            found.append(Saved(checkpoint.step, int(checkpoint.metrics["epoch"]), float(checkpoint.metrics["accuracy"])))
-        return sorted(found, key=lambda one: one.step)
-
-    def restore(self, step: int, like: Any, sharding: jax.sharding.Sharding) -> Any:
-        """The `TrainState` saved after `step` updates.
+    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: Mapping[str, Any]) -> None:
+        """Starts to save a `TrainState`, once the save before is done.
 
         Args:
-          step: one of `list()`.
-          like: a state, or abstract state, of the same structure.
-          sharding: where the arrays go.
+          state: the state after `step` updates.
+          step: finished updates.
+          epoch: finished epochs.
+          accuracy: 0..1, ranks the checkpoint; None within an epoch.
+          notes: plain JSON data that comes back in `Saved.notes`.
 
         Raises:
-          UserError: the checkpoint holds a network of another shape.
+          SaveFailed: this save could not start, or the one before did not succeed; it may be tried again.
         """
-        found = self._load(step, _parts(like), sharding)
+        details = {"format": FORMAT, "epoch": epoch, "checksum": int(checksum(_parts(state))), "notes": dict(notes)}
+        try:
+            self._orbax.wait()
+            self._orbax.save_checkpointables_async(
+                step,
+                _parts(state),
+                metrics=None if accuracy is None else {"accuracy": accuracy, "epoch": epoch},
+                custom_metadata=self._metadata | details,
+            )
+        except Exception as error:  # whatever the file system, Orbax or its C++ parts make of it
+            raise SaveFailed(_one_line(error)) from None
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk. Raises SaveFailed if it did not get there."""
+        try:
+            self._orbax.wait()
+        except Exception as error:
+            raise SaveFailed(_one_line(error)) from None
+
+    def all(self) -> list[Saved]:
+        """The complete checkpoints in the order of time. Raises UserError for one of a newer format."""
+        found = []
+        for step in sorted(checkpoint.step for checkpoint in self._orbax.checkpoints):
+            try:
+                read = self._orbax.checkpointables_metadata(step)
+                details = read.custom_metadata
+                accuracy = read.metrics["accuracy"] if read.metrics else None
+                version, epoch, notes = details["format"], int(details["epoch"]), details["notes"]
+            except Exception:  # damaged beyond its description; `restore_last` sets it aside
+                found.append(Saved(step, -1, None))
+                continue
+            if version > FORMAT:
+                raise UserError(
+                    f"{self.directory / str(step)}: is of format {version}, newer than {FORMAT}, which this version reads"
+                )
+            found.append(Saved(step, epoch, accuracy, notes))
+        return found
+
+    def restore_last(self, like: Any, shardings: Any) -> tuple[Saved | None, Any, list[str]]:
+        """The newest checkpoint that can be read back as it was written; damaged ones are set aside.
+
+        Args:
+          like: a state, or abstract state, of the same structure.
+          shardings: the sharding of each of its arrays.
+
+        Returns:
+          The checkpoint and its state, or None and `like` if there is none; and a line about each damaged one.
+
+        Raises:
+          UserError: a checkpoint holds a network of another shape.
+        """
+        damaged = []
+        for saved in reversed(self.all()):
+            try:
+                return saved, self.restore(saved.step, like, shardings), damaged
+            except _Damaged as error:
+                aside = self.directory.with_name("damaged") / str(saved.step)
+                damaged.append(f"checkpoint {saved.step} is damaged ({error}); moved to {aside}")
+                if jax.process_index() == 0:
+                    aside.parent.mkdir(exist_ok=True)
+                    shutil.rmtree(aside, ignore_errors=True)
+                    (self.directory / str(saved.step)).rename(aside)
+                self._orbax.reload()
+        return None, like, damaged
+
+    def restore(self, step: int, like: Any, shardings: Any) -> Any:
+        """The `TrainState` saved after `step` updates; arguments and errors as in `restore_last`."""
+        try:
+            expected = self._orbax.checkpointables_metadata(step).custom_metadata["checksum"]
+        except Exception:
+            raise _Damaged("its description cannot be read") from None
+        found = self._load(step, _parts(like), _parts(shardings))
+        if int(checksum(found)) != expected:
+            raise _Damaged("its arrays do not have the checksum they were saved with")
         return dataclasses.replace(like, **found["model"], **found["train"])
 
     def restore_model(self, step: int, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Any]:
-        """Parameters and running statistics saved after `step` updates; arguments and errors as in `restore`."""
+        """Parameters and running statistics saved after `step` updates, all with one sharding. Raises UserError."""
         like = {"model": {"params": params, "batch_stats": batch_stats}}
-        model = self._load(step, like, sharding)["model"]
+        try:
+            model = self._load(step, like, jax.tree.map(lambda _: sharding, like))["model"]
+        except _Damaged as error:
+            raise UserError(f"{self.directory / str(step)}: is damaged ({error})") from None
         return model["params"], model["batch_stats"]
 
-    def _load(self, step: int, like: Any, sharding: jax.sharding.Sharding) -> Any:
+    def _load(self, step: int, like: Any, shardings: Any) -> Any:
+        try:
+            saved = self._orbax.checkpointables_metadata(step).metadata["model"]
+            want, have = (_shapes(tree) for tree in (like["model"], saved))
+        except Exception:
+            raise _Damaged("its description cannot be read") from None
         # Orbax reports another shape as a missing handler; say what is really different.
-        saved = self._orbax.checkpointables_metadata(step).metadata["model"]
-        want, have = (_shapes(tree) for tree in (like["model"], saved))
         different = sorted(want.items() ^ have.items())
         if different:
             name = different[0][0]
             raise UserError(f"checkpoint {step}: {name} is {have.get(name)}, but this network has {want.get(name)}")
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
-        return self._orbax.load_checkpointables(step, abstract)
+        abstract = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
+        )
+        with _without_afterthoughts():
+            try:
+                return self._orbax.load_checkpointables(step, abstract)
+            except Exception:  # said in the line below; the text would be about handlers and coroutines
+                pass
+        raise _Damaged("its files cannot be read")
+
+
+@contextlib.contextmanager
+def _without_afterthoughts() -> Iterator[None]:
+    """Keeps Orbax's readers in the background from complaining, long after the exception, of a file that is cut short."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
+            gc.collect()  # abandoned coroutines complain when they are collected: now
+    finally:
+        sys.unraisablehook = hook
+
+
+def _one_line(error: Exception) -> str:
+    """An exception in part of a line, the first sentence of what Orbax and its C++ parts pile up."""
+    text = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _parts(state: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wrn_jax import config as configs
-from wrn_jax.errors import Diverged, UserError
+from wrn_jax.errors import Diverged, Interrupted, UserError
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -47,18 +47,22 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[ar
 
 
 def run(main: Callable[[], None], program: str) -> int:
-    """Calls `main` and returns the exit code: 0, 2 after a user's mistake, 3 after divergence, 130 after Ctrl-C."""
-    # Orbax warns through absl of what a killed run left behind, just before it cleans it up.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """Calls `main` and returns the exit code: 0 done, 2 a user's mistake, 3 diverged, 75 to be continued, 130 Ctrl-C."""
+    # Orbax tells through absl, at length, of what a killed run left behind and of saves that fail; the loop says it shorter.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         main()
     except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
+        return _say(program, error, 2)
     except Diverged as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 3
+        return _say(program, error, 3)
+    except Interrupted as error:
+        return _say(program, error, 75)  # EX_TEMPFAIL of sysexits.h: try again
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; a training run continues after its last checkpoint by --resume", file=sys.stderr)
-        return 130
+        return _say(program, "interrupted", 130)
     return 0
+
+
+def _say(program: str, text: object, code: int) -> int:
+    print(f"{program}: {text}", file=sys.stderr)
+    return code

@@ -34,6 +34,19 @@ from wrn_jax.schedules import (
     steps,
 )
 
+FREE_ON_RESUME = (
+    "devices",
+    "sharding",
+    "eval_batch_size",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "data.directory",
+    "data.archive",
+    "data.download",
+    "data.cache",
+)
+"""Keys that a resumed run may change, since they decide where and how safely it runs and not what comes out."""
+
 __all__ = [
     "Config",
     "Cosine",
@@ -202,6 +215,12 @@ class Config:
     """Number of devices to use; none: all."""
     eval_batch_size: Positive = 500
     """Images per evaluation step, over all devices."""
+    sharding: Literal["replicated", "fsdp"] = "replicated"
+    """Where the state lives: a copy on every device, or its large arrays split over the devices; the results are the same."""
+    checkpoint_steps: Positive | None = None
+    """Updates between checkpoints within an epoch, beside those at the end of each; none: off."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 15.0
+    """Minutes between checkpoints within an epoch, beside those at the end of each; none: off."""
     early_stopping_patience: Positive | None = None
     """Epochs without a better accuracy (validation, or test without a hold-out) after which the run ends; none: off."""
     model: Model = Field(default_factory=Model)

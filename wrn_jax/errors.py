@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class Diverged(Exception):
     """The numbers of a run are no longer finite; the text is one line, exit code 3."""
+
+
+class Interrupted(Exception):
+    """A run was asked to stop and has saved everything; the text is one line, exit code 75."""

@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     setup = loop.set_up(config)
     network = setup.network
     with Checkpoints(folder) as checkpoints:
-        chosen = choose(checkpoints.list(), options.checkpoint, folder)
+        chosen = choose(checkpoints.all(), options.checkpoint, folder)
         where = meshes.replicated(setup.mesh)
         params, stats = checkpoints.restore_model(chosen.step, network.params, network.batch_stats, where)
     result = setup.evaluator(params, stats, setup.evaluator.put(setup.dataset.test))
-    print(f"{options.workdir}, epoch {chosen.epoch} (step {chosen.step}), {network.dtype}: {result['count']:.0f} test images")
+    print(
+        f"{options.workdir} after epoch {chosen.epoch}, step {chosen.step}, {network.dtype}: {result['count']:.0f} test images"
+    )
     print(f"accuracy  {result['accuracy']:.2%}")
     print(f"top-5     {result['top5']:.2%}")
     print(f"loss      {result['loss']:.4f}")
@@ -48,15 +50,19 @@ def choose(saved: list[Saved], which: str, folder: Path) -> Saved:
     if not saved:
         raise UserError(f"{folder}: holds no complete checkpoint")
     if which == "best":
-        return best_of(saved)
+        best = best_of(saved)
+        if best is None:
+            raise UserError(f"{folder}: no epoch is finished yet, so there is no best; --checkpoint last is there")
+        return best
     if which == "last":
         return saved[-1]
     if not re.fullmatch(r"[0-9]+", which):
         raise UserError(f"--checkpoint {which}: should be best, last or the number of an epoch")
     for one in saved:
-        if one.epoch == int(which):
+        if one.epoch == int(which) and one.accuracy is not None:
             return one
-    raise UserError(f"--checkpoint {which}: not kept; there are epochs {', '.join(str(one.epoch) for one in saved)}")
+    there = ", ".join(str(one.epoch) for one in saved if one.accuracy is not None) or "none"
+    raise UserError(f"--checkpoint {which}: not kept; there are epochs {there}")
 
 
 if __name__ == "__main__":

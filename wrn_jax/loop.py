@@ -7,6 +7,7 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from jax.sharding import Mesh
 
 from wrn_jax import data, records
 from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Checkpoints
-from wrn_jax.config import Config, from_dict
-from wrn_jax.errors import Diverged, UserError
+from wrn_jax.checkpoints import Checkpoints, Saved, SaveFailed
+from wrn_jax.config import FREE_ON_RESUME, Config, from_dict
+from wrn_jax.errors import Diverged, Interrupted, UserError
 from wrn_jax.evaluation import Evaluator
+from wrn_jax.interrupts import StopRequest
 from wrn_jax.optimizer import make_optimizer
 from wrn_jax.state import Network
 from wrn_jax.step import Normalisation, make_train_step, order_key
 from wrn_jax.timeline import SCHEDULED, Timeline, shortest
+
+Say = Callable[[str], None]
 
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
@@ -89,6 +93,7 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
     Raises:
       UserError: something in configuration, data or work directory that the user can mend.
       Diverged: loss or gradient norm became non-finite.
+      Interrupted: a signal came; everything is saved.
     """
     lead = jax.process_index() == 0
     say = functools.partial(records.say, active=lead)
@@ -109,19 +114,22 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
     # Restore.
     key = jax.random.key(config.seed)
     create = functools.partial(network.create_state, optimizer)
+    abstract = jax.eval_shape(create, key)
+    shardings = meshes.state_shardings(abstract, mesh, config.sharding)
     versions = records.versions()
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
-    with Checkpoints(workdir / "checkpoints", keep, {"config": config.to_dict(), "versions": versions}) as checkpoints:
-        saved = checkpoints.list()
-        if saved:
-            state = checkpoints.restore(saved[-1].step, jax.eval_shape(create, key), meshes.replicated(mesh))
-        else:
-            state = jax.jit(create, out_shardings=meshes.replicated(mesh))(key)
-        epochs_done = saved[-1].epoch if saved else 0
+    with (
+        StopRequest() as stop,
+        Checkpoints(workdir / "checkpoints", keep, {"config": config.to_dict(), "versions": versions}) as checkpoints,
+    ):
+        saved, state, damaged = checkpoints.restore_last(abstract, shardings)
+        if saved is None:
+            saved = Saved(step=0, epoch=0, accuracy=None)
+            state = jax.jit(create, out_shardings=shardings)(key)
         header = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": shlex.join(sys.argv),
-            "epochs_done": epochs_done,
+            "first_step": saved.step,
             "seed": config.seed,
             "precision": network.dtype,
             "best_chosen_on": judge,
@@ -131,14 +139,14 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
             "hardware": records.hardware() | {"devices_used": mesh.size},
             "versions": versions,
         }
-        with records.Records(workdir, header, config.to_dict(), epochs_done, lead) as log:
-            for line in opening_lines(header, config, timeline):
+        with records.Records(workdir, header, config.to_dict(), saved.epoch, lead) as log:
+            for line in [*opening_lines(header, config, timeline), *damaged]:
                 say(line)
             if resume:
-                say(f"resuming after epoch {epochs_done}" if saved else "no checkpoint yet: starting from the beginning")
+                say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
             best = best_row(log.rows, judge)
             patience = config.early_stopping_patience or timeline.epochs
-            if epochs_done == timeline.epochs or (best and epochs_done - best["epoch"] >= patience):
+            if saved.epoch == timeline.epochs or (best and saved.epoch - best["epoch"] >= patience):
                 say("this run is finished already")
                 return Summary(workdir, judge, best, log.rows[-1])
 
@@ -150,19 +158,24 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
                 out_shardings=meshes.replicated(mesh),
             )
             function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
-            jitted = jax.jit(function, donate_argnums=0)
+            jitted = jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
             train_step = jitted.lower(state, images, labels, order_of(key, np.int32(1))).compile()
             say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
 
             # Epochs.
+            saver = Saver(checkpoints, config.checkpoint_steps, config.checkpoint_minutes, say)
             started = drawn = time.perf_counter()
-            for epoch in range(epochs_done + 1, timeline.epochs + 1):
+            for epoch in range(saved.epoch + 1, timeline.epochs + 1):
                 epoch_begin = time.perf_counter()
+                first_step, end_step = (epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch
                 order = order_of(key, np.int32(epoch))
                 sums = EpochSums(network.dtype)
+                if saved.step > first_step:  # a checkpoint within this epoch
+                    first_step, sums = saved.step, EpochSums(network.dtype, **saved.notes["sums"])
                 pending = None
                 with records.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
-                    for step in range((epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch):
+                    progress.skip(first_step % timeline.steps_per_epoch)
+                    for step in range(first_step, end_step):
                         for event in timeline.events_at(step):
                             say(f"epoch {epoch}, step {step}: {event}")
                             log.transition(event.name, f"{event.before} -> {event.after}", step)
@@ -171,20 +184,31 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
                         if pending is not None:
                             progress.advance(sums.add(pending, step - 1, epoch))
                         pending = metrics
-                    progress.advance(sums.add(pending, step, epoch))
+                        name = stop.received(step)
+                        if step + 1 < end_step and (name or saver.is_due(step + 1)):
+                            progress.advance(sums.add(pending, step, epoch))
+                            pending = None
+                            saver.save(state, step + 1, epoch - 1, None, {"sums": sums.to_dict()})
+                        if name:
+                            break
+                    if pending is not None:
+                        progress.advance(sums.add(pending, step, epoch))
+                if name and step + 1 < end_step:
+                    saver.finish()
+                    raise Interrupted(f"{name}: saved after step {step + 1}; continue with --resume --workdir {workdir}")
                 train_seconds = time.perf_counter() - epoch_begin
 
                 # Evaluate.
                 results = {
-                    name: setup.evaluator(state.params, state.batch_stats, batches) for name, batches in eval_batches.items()
+                    split: setup.evaluator(state.params, state.batch_stats, batches) for split, batches in eval_batches.items()
                 }
 
                 # Record and save, in this order: a resumed run drops records that its checkpoint does not reach.
                 row = make_row(epoch, timeline, sums, results, train_seconds, time.perf_counter() - epoch_begin)
                 log.epoch(row)
-                checkpoints.save(state, epoch * timeline.steps_per_epoch, epoch, row, row[f"{judge}_accuracy"])
+                saver.save(state, end_step, epoch, row[f"{judge}_accuracy"], {"metrics": row})
                 best = best_row(log.rows, judge)
-                per_epoch = (time.perf_counter() - started) / (epoch - epochs_done)
+                per_epoch = (time.perf_counter() - started) / (epoch - saved.epoch)
                 say(epoch_line(row, timeline.epochs, judge if best["epoch"] == epoch else None, per_epoch))
                 if lead and time.perf_counter() - drawn > CURVES_INTERVAL:
                     draw(workdir, log.rows, timeline, judge)
@@ -192,9 +216,55 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
                 if epoch - best["epoch"] >= patience:
                     say(f"stopping early: no better {records.SPLITS[judge]} accuracy in {patience} epochs")
                     break
+                if (name := stop.received(end_step)) and epoch < timeline.epochs:
+                    saver.finish()
+                    raise Interrupted(f"{name}: saved after epoch {epoch}; continue with --resume --workdir {workdir}")
+            saver.finish()
             if lead:
                 draw(workdir, log.rows, timeline, judge)
     return Summary(workdir, judge, best, log.rows[-1])
+
+
+class Saver:
+    """Decides when to save within an epoch, and goes on when a save fails.
+
+    Args:
+      checkpoints: where to save.
+      every_steps: updates between checkpoints within an epoch, or None.
+      every_minutes: minutes between checkpoints within an epoch, or None.
+      say: prints a line.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, every_steps: int | None, every_minutes: float | None, say: Say):
+        self._checkpoints, self._say = checkpoints, say
+        self._every_steps = every_steps
+        # Clocks differ between processes, and all must save together: in a run of several, only steps count.
+        self._every_seconds = 60 * every_minutes if every_minutes and jax.process_count() == 1 else math.inf
+        self._saved_at = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save within an epoch, after `step` updates."""
+        by_steps = self._every_steps is not None and step % self._every_steps == 0
+        return by_steps or time.monotonic() - self._saved_at >= self._every_seconds
+
+    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: dict[str, Any]) -> None:
+        """As `Checkpoints.save`; if the save before failed, says so and saves anew."""
+        self._saved_at = time.monotonic()
+        for _ in range(2):  # the first failure may be the save before's
+            try:
+                self._checkpoints.save(state, step, epoch, accuracy, notes)
+                return
+            except SaveFailed as error:
+                self._say(f"a checkpoint could not be saved ({error}); going on, and trying again")
+
+    def finish(self) -> None:
+        """Waits for the last save. Raises UserError if it failed."""
+        try:
+            self._checkpoints.wait()
+        except SaveFailed as error:
+            raise UserError(
+                f"{self._checkpoints.directory}: the last checkpoint could not be saved ({error}); mend it, then --resume"
+            ) from None
 
 
 def saved_config(workdir: Path) -> Config:
@@ -207,16 +277,21 @@ def saved_config(workdir: Path) -> Config:
     return from_dict(tree, str(path))
 
 
+def holds_run(workdir: Path) -> bool:
+    """Whether a run was started in `workdir`."""
+    return (workdir / "config.json").exists() or (workdir / "checkpoints").exists()
+
+
 def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
     """Refuses to start anew over a run, or to continue a run of another configuration. Raises UserError."""
-    if not (workdir / "config.json").exists() and not (workdir / "checkpoints").exists():
+    if not holds_run(workdir):
         if resume:
             raise UserError(f"{workdir}: holds no run to resume")
         return
     if not resume:
         raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
     old, new = _flat(saved_config(workdir).to_dict()), _flat(config.to_dict())
-    different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in FREE_ON_RESUME)
     if different:
         shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in different[:3])
         more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
@@ -249,6 +324,10 @@ class EpochSums:
     examples: int = 0
     skipped: int = 0
     last: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, float | int]:
+        """The sums as plain numbers, to go on from."""
+        return {"loss": self.loss, "correct": self.correct, "examples": self.examples, "skipped": self.skipped}
 
     def add(self, metrics: dict[str, jax.Array], step: int, epoch: int) -> float:
         """Adds the metrics of update `step` (from 0) and returns its loss. Raises Diverged on a non-finite value."""
@@ -320,7 +399,11 @@ def draw(workdir: Path, rows: list[dict[str, Any]], timeline: Timeline, judge: s
     transitions = [(event.step / timeline.steps_per_epoch, f"{event.name}: {event.after}") for event in timeline.events()]
     best = best_row(rows, judge)
     title = f"{workdir.name}: best {records.SPLITS[judge]} accuracy {best[f'{judge}_accuracy']:.2%} at epoch {best['epoch']}"
-    records.draw_curves(workdir / "curves.png", rows, transitions, timeline.values, timeline.steps_per_epoch, title)
+    path = workdir / "curves.png"
+    try:
+        records.draw_curves(path, rows, transitions, timeline.values, timeline.steps_per_epoch, title)
+    except OSError as error:
+        records.say(f"{path}: could not be drawn ({error.strerror}); going on")
 
 
 def opening_lines(header: dict[str, Any], config: Config, timeline: Timeline) -> list[str]:

@@ -31,6 +31,26 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
+def state_shardings(tree: Any, mesh: Mesh, sharding: str) -> Any:
+    """Where each array of a state lives, as a tree of shardings.
+
+    Args:
+      tree: arrays or `jax.ShapeDtypeStruct`s.
+      mesh: the devices.
+      sharding: "replicated", or "fsdp": every array is split over the devices along its longest axis that they divide
+        evenly; what has no such axis is replicated (Zhao et al., "PyTorch FSDP", 2023; Rajbhandari et al., "ZeRO", 2020).
+    """
+
+    def choose(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0 and size >= mesh.size]
+        if sharding == "replicated" or not axes:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[AXIS if axis == longest else None for axis in range(len(leaf.shape))]))
+
+    return jax.tree.map(choose, tree)
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The arrays of `tree`, the same on every process, as arrays with a copy on every device."""
     sharding = replicated(mesh)

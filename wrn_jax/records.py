@@ -107,23 +107,28 @@ class Records:
         with open(workdir / "header.jsonl", "a") as file:
             file.write(json.dumps(dict(header)) + "\n")
         # Epochs after the checkpoint that the run continues from happen again; their records go.
-        write_atomically(self._metrics, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._write_rows()
         purge = self.rows[-1]["step"] + 1 if self.rows else None
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=purge)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Records one epoch."""
+        """Records one epoch. A full disk does not end the run: the next epoch writes what is missing."""
         self.rows.append(dict(row))
         if not self._active:
             return
-        with open(self._metrics, "a") as file:
-            file.write(json.dumps(dict(row)) + "\n")
-        for name, value in row.items():
-            if isinstance(value, int | float) and name not in ("epoch", "step"):
-                group, _, rest = name.partition("_")
-                tag = f"{group}/{rest}" if group in ("train", "valid", "test") else f"run/{name}"
-                self._board.add_scalar(tag, value, row["step"])
-        self._board.flush()
+        try:
+            self._write_rows()
+            for name, value in row.items():
+                if isinstance(value, int | float) and name not in ("epoch", "step"):
+                    group, _, rest = name.partition("_")
+                    tag = f"{group}/{rest}" if group in ("train", "valid", "test") else f"run/{name}"
+                    self._board.add_scalar(tag, value, row["step"])
+            self._board.flush()
+        except OSError as error:
+            say(f"{self._metrics}: could not be written ({error.strerror}); going on, and trying again after the next epoch")
+
+    def _write_rows(self) -> None:
+        write_atomically(self._metrics, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def transition(self, name: str, text: str, step: int) -> None:
         """Records a transition as a TensorBoard text."""
@@ -165,6 +170,12 @@ class Progress:
         self._label, self._total, self._active, self._interval = label, total, active, interval
         self._done = 0
         self._spoken = time.monotonic()
+
+    def skip(self, steps: int) -> None:
+        """Steps that were done before."""
+        self._done += steps
+        if self._bar is not None:
+            self._bar.update(steps)
 
     def advance(self, loss: float) -> None:
         """One more step is finished, with this loss."""

@@ -13,17 +13,24 @@ from wrn_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the arguments, trains, and says how it ended. Raises UserError or Diverged."""
+    """Reads the arguments, trains, and says how it ended. Raises UserError, Diverged or Interrupted."""
     made = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
     made.add_argument("--workdir", type=Path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
-    made.add_argument("--resume", action="store_true", help="continue the run in --workdir; --config may be left out")
+    made.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        choices=("yes", "auto"),
+        help="continue the run in --workdir (--config may be left out); auto: if there is one, else start it",
+    )
     made.add_argument("--distributed", action="store_true", help="join the other processes of a multi-host run first")
     options, overrides = command.parse(made, argv)
     if options.resume and options.workdir is None:
         raise UserError("--resume needs --workdir, the directory of the run to continue")
+    resume = options.resume == "yes" or (options.resume == "auto" and loop.holds_run(options.workdir))
     if options.config is not None:
         config = configs.load_file(options.config)
-    elif options.resume:
+    elif resume:
         config = loop.saved_config(options.workdir)
     else:
         raise UserError("--config FILE is missing, for example --config configs/session04.py; --help shows all keys")
@@ -31,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.distributed:
         mesh.start_processes()
     workdir = options.workdir or Path("runs") / f"{options.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    summary = loop.train(config, workdir, options.resume)
+    summary = loop.train(config, workdir, resume)
     for line in closing_lines(summary):
         print(line)
 
