@@ -57,7 +57,7 @@ make_environment() {
   version="$(python_version "$python")"
   lock="$project/scripts/locks/python$version.txt"
   # What the environment was made from; anything else makes it anew.
-  stamp="$version $hardware $(cat "$lock" "$project/pyproject.toml" | cksum)"
+  stamp="$project $version $hardware $(cat "$lock" "$project/pyproject.toml" | cksum)"
   if [ "$(cat "$project/.venv/made-from" 2>/dev/null)" != "$stamp" ]; then
     echo "setting up .venv: Python $version, JAX for $hardware, versions of scripts/locks/python$version.txt (a minute or two) ..."
     "$python" -m venv --clear "$project/.venv" || fail "$python cannot make a virtual environment (on Debian: apt install python3-venv)"

@@ -4,9 +4,7 @@
         --data TFDS_FOLDER_OR_NPZ --out runs/pytorch-session04-seed0
 
 needs torch, albumentations 2.0.8, opencv-python-headless, array_record and Pillow; the package itself needs none of
-them. Here torch 2.13.0+cpu on two EPYC cores that other programs kept busy (load 4 to 6): WRN-16-1 at 300 images/s with
-full augmentation and --threads 1 (0.45 s of CPU a batch for the network, 0.03 s for augmentation), so 3 minutes an
-epoch. On busy cores --threads 2 is slower, for its threads wait for each other.
+them. On busy cores --threads 1 is faster than 2, whose threads wait for each other.
 
 It writes into --out:
 - `run.json`: arguments and versions;

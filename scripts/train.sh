@@ -8,8 +8,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 make_environment
 if [ $# -eq 0 ]; then
-  cd "$project"
-  set -- --config configs/quickstart.py
+  set -- --config "$project/configs/quickstart.py"
   echo "training configs/quickstart.py: session 04's recipe in miniature on an embedded data set"
 fi
 exec python -m wrn_jax.train "$@"

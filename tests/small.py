@@ -21,10 +21,10 @@ TIMINGS = ("seconds", "images_per_second")
 
 
 def start(module, *arguments, devices=1):
-    """A command of the package as a process on simulated devices, its output as text."""
+    """A command of the package, or a module by its full name, as a process on simulated devices, its output as text."""
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", f"wrn_jax.{module}", *map(str, arguments)],
+        [sys.executable, "-W", "error", "-m", module if "." in module else f"wrn_jax.{module}", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -99,7 +99,7 @@ class TestArguments:
             ("model.dept=16", "unknown key 'model.dept'; did you mean 'model.depth'?"),
             ("depht=16", "unknown key 'depht'; did you mean 'depth'?"),
             ("zzz=16", "unknown key 'zzz'; --help shows all keys"),
-            ("model.depth=17", "model.depth = 17: should be 6n + 4 with n >= 1: 10, 16, 22, 28, 34, 40, ..."),
+            ("model.depth=17", "model.depth = 17: should be 6n + 4 up to 1000: 10, 16, 22, 28, 34, 40, ..."),
             ("model.depth=ten", "model.depth = 'ten': should be a valid integer"),
             ("model.depth=16.5", "model.depth = 16.5: should be a valid integer"),
             ("model.widen_factor=0", "model.widen_factor = 0: should be greater than or equal to 1"),
@@ -137,6 +137,52 @@ class TestArguments:
                 "augmentation_levels.full.rotate=500",
                 "augmentation_levels.full.rotate = 500.0: should be between 0 and 180",
             ),
+            ("a\nb\x1b[31m=1", "unknown key 'a b\\x1b[31m'; --help shows all keys"),
+            ("seed=" + "[" * 300 + "]" * 300, "seed.0.0.0: is nested too deeply"),
+            ("seed='\\d'", "seed = '\\\\d': should be a valid integer"),
+            ("seed=\udcff", "seed = '\\udcff': should be valid Unicode"),
+            ("seed=" + "9" * 1001, "seed: should have at most 1000 digits"),
+            ("recipe.augmentation=KEY", "recipe.augmentation = 'KEY': should be one of off, minimal, reduced, full"),
+            (
+                f"recipe.augmentation={'x' * 100}",
+                f"recipe.augmentation = '{'x' * 56}...: should be one of off, minimal, reduced, full",
+            ),
+            ("augmentation_levels={}", "recipe.augmentation = 'full': should be one of augmentation_levels, which is empty"),
+            (
+                "augmentation_levels.linear={'rotate': 'x'}",
+                "augmentation_levels.linear.rotate = 'x': should be a valid number",
+            ),
+            (
+                "augmentation_levels.$x={}",
+                "augmentation_levels: a level's name should be 1 to 40 letters, digits, '_' or '-', not '$x'",
+            ),
+            (
+                "recipe.learning_rate={'kind': 'linear', 'start': 0, 'end': 1, 'over': '1e999 steps'}",
+                "recipe.learning_rate.epoch 1.over = '1e999 steps': a duration is positive and below 1e9",
+            ),
+            (
+                "recipe.learning_rate={'kind': 'warm_restarts', 'peak': 1, 'floor': 0, 'period': '1 step', 'multiplier': 1001}",
+                "recipe.learning_rate.epoch 1.multiplier = 1001: should be less than or equal to 1000",
+            ),
+            (
+                "recipe.epochs=2000000000",
+                "recipe.epochs = 2000000000, recipe.scale = 1: the run should have less than 2**31 updates",
+            ),
+            ("recipe.batch_size=1000001", "recipe.batch_size = 1000001: should be less than or equal to 1000000"),
+            ("data.embedded_train=2000000", "data.embedded_train = 2000000: should be less than or equal to 1000000"),
+            ("model.depth=1006", "model.depth = 1006: should be 6n + 4 up to 1000: 10, 16, 22, 28, 34, 40, ..."),
+            ("model.widen_factor=1001", "model.widen_factor = 1001: should be less than or equal to 1000"),
+            ("optimizer.clip_norm=1e300", "optimizer.clip_norm = 1e+300: should be less than or equal to 1000000000"),
+            ("data.cache=", "data.cache = '': should be a path: printable, not empty, names of at most 255 bytes"),
+            (
+                "data.archive=a\0b",
+                "data.archive = 'a\\x00b': should be a path: printable, not empty, names of at most 255 bytes",
+            ),
+            (
+                f"data.directory={'x' * 256}",
+                f"data.directory = '{'x' * 56}...: should be a path: printable, not empty, names of at most 255 bytes",
+            ),
+            ("data.cache=~no-such-user/x", "data.cache = '~no-such-user/x': should be a path; this user has no home directory"),
         ],
     )
     def test_a_mistake_is_one_line(self, argument, message):
@@ -149,6 +195,14 @@ class TestArguments:
             apply_arguments(Config(), ["--depth", "16"])
         with pytest.raises(UserError, match="seed: a value is missing"):
             apply_arguments(Config(), ["--config.seed"])
+        with pytest.raises(UserError, match=r"data\.cache: a value is missing"):
+            apply_arguments(Config(), ["--config.data.cache", "--config.seed=1"])
+
+    def test_positions_and_durations_keep_all_digits(self):
+        rate = {"epoch 1": {"kind": "linear", "start": 0, "end": 1, "over": "12345.678901234567 epochs"}}
+        config = apply_arguments(Config(), [f"--config.recipe.learning_rate={rate | {'epoch 2.0000000000000004': 0.1}}"])
+        assert epoch(2.0000000000000004) in config.recipe.learning_rate
+        assert from_dict(config.to_dict(), "test") == config
 
 
 class TestFiles:
@@ -166,6 +220,44 @@ class TestFiles:
                 "Recipe: dropout.epoch 1 = 2.0: should be between",
             ),
             ("config = Config()", "NameError: name 'Config' is not defined"),
+            (
+                "from wrn_jax.config import *\nconfig = Config(seed=10**5000)",
+                "Config: seed = int: should be less than or equal to 2147483647",
+            ),
+            (
+                "from wrn_jax.config import *\nimport numpy\nconfig = Config(seed=numpy.zeros((2, 1)))",
+                "Config: seed = array([[0.], [0.]]): should be a valid integer",
+            ),
+            ("from wrn_jax.config import *\nconfig = Config(0, 1)", "Config: precision = 1: should be 'auto'"),
+            (
+                "from wrn_jax.config import *\nLinear(0, 1, epochs(5), None, 'linear', 6)",
+                "Linear: argument 6 = 6: unexpected positional argument",
+            ),
+            (
+                "from wrn_jax.config import *\nLinear(0, 1, epochs('5'))",
+                "Linear: over = 5 epochs: a duration reads like '5 epochs'",
+            ),
+            (
+                "from wrn_jax.config import *\nLinear(0, 1, steps(float('inf')))",
+                "Linear: over = inf steps: a duration is positive and below 1e9",
+            ),
+            (
+                "from wrn_jax.config import *\nRecipe(dropout={epoch(1): 0, epoch('2'): 0})",
+                "Recipe: dropout.epoch 2 = epoch 2: a position reads like 'epoch 41'",
+            ),
+            (
+                "from wrn_jax.config import *\nConfig(augmentation_levels={'full': Strengths(rotate='5')})",
+                "Config: augmentation_levels.full.rotate = '5': should be between 0 and 180",
+            ),
+            (
+                "from wrn_jax.config import *\nConfig(augmentation_levels={'full': Strengths(rotate=True)})",
+                "Config: augmentation_levels.full.rotate = True: should be between 0 and 180",
+            ),
+            (
+                "from wrn_jax.config import *\nconfig = Config()\nconfig.recipe.dropout[epoch(1)] = 2",
+                "Recipe: dropout.epoch 1 = 2.0: should be between 0 and 0.99",
+            ),
+            ("raise ValueError('a\\n\\x1b[31m')", "ValueError: a \\x1b[31m"),
             ("config = (", "SyntaxError: '(' was never closed"),
             ("raise SystemExit(4)", "SystemExit: 4"),
         ],
@@ -181,6 +273,22 @@ class TestFiles:
     def test_a_missing_file(self):
         with pytest.raises(UserError, match=r"nowhere\.py: no such configuration file"):
             load_file("nowhere.py")
+        with pytest.raises(UserError, match="no such configuration file"):
+            load_file("x" * 300)  # longer than a name may be
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ([1], "the configuration = [1]: should be an object"),
+        ({"recipe": {"dropout": {epoch(1): 0.3}}}, "recipe.dropout has the key epoch 1: should be text, such as 'epoch 41'"),
+        ({"seed": {1}}, "seed = {1}: should be a number, text, true, false, none, or a list or table of these"),
+    ],
+)
+def test_a_wrong_tree_is_one_line(tree, message):
+    with pytest.raises(UserError) as error:
+        from_dict(tree, "test")
+    assert str(error.value) == f"test: {message}"
 
 
 def test_objects_check_themselves():

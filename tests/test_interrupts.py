@@ -23,9 +23,10 @@ def test_notices_a_signal_and_restores_the_handlers(name):
 
 def test_a_second_signal_ends_the_process():
     code = (
-        "import os, signal; from wrn_jax.interrupts import StopRequest\n"
+        "import os, signal, time; from wrn_jax.interrupts import StopRequest\n"
         "with StopRequest():\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); print('still here', flush=True); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM); print('still here', flush=True)\n"
+        "    time.sleep(1.1); os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('too far')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

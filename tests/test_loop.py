@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -19,6 +20,12 @@ KEYS = [
     "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "skipped_steps", "seconds",
     "images_per_second",
 ]  # fmt: skip
+
+
+HEADER = {
+    "hardware": {"devices_used": 1, "device": "CPU", "platform": "cpu", "cpu_cores": 2},
+    "parameters": 1, "precision": "float32", "versions": {"jax": "0"}, "best_chosen_on": "test", "train_examples": 1,
+}  # fmt: skip
 
 
 def small_config(**changes):
@@ -71,7 +78,7 @@ def test_records_one_object_an_epoch_with_the_values_of_the_timeline(finished):
         assert row["images_per_second"] > 0
 
 
-def test_learns_more_than_chance(finished):
+def test_the_training_loss_falls(finished):
     first, last = (json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()[::4])
     assert last["train_loss"] < first["train_loss"]
 
@@ -106,7 +113,9 @@ def test_keeps_the_recipes_checkpoints_the_best_and_the_last(finished):
 
 
 def test_writes_config_header_curves_and_events(finished):
-    assert loop.saved_config(finished.workdir) == finished.config
+    # Fully resolved: what the configuration left open is settled.
+    settled = {"precision": "float32", "model.num_classes": 100}
+    assert loop.saved_config(finished.workdir) == finished.config.override(settled)
     header = json.loads((finished.workdir / "header.jsonl").read_text())
     assert header["hardware"]["platform"] == "cpu"
     assert header["versions"]["jax"] == jax.__version__
@@ -142,7 +151,9 @@ def test_resuming_nothing_is_refused(tmp_path):
 
 def test_stops_on_non_finite_numbers_and_names_the_step(tmp_path):
     config = small_config(recipe__learning_rate=1000, optimizer__clip_norm=None, optimizer__weight_decay=1.0)
-    with pytest.raises(Diverged, match=r"no longer finite at step \d+, in epoch 1: loss \S+, gradient norm \S+;"):
+    with pytest.raises(
+        Diverged, match=r"no longer finite at step \d+, in epoch 1: loss \S+, gradient norm \S+ .*; there is no checkpoint yet"
+    ):
         loop.train(config, tmp_path / "diverges")
 
 
@@ -231,12 +242,73 @@ def test_a_full_disk_does_not_end_a_run(finished, tmp_path, monkeypatch):
     assert metrics(workdir) == metrics(finished.workdir)
 
 
-def test_float16_counts_skipped_steps():
-    sums = loop.EpochSums("float16")
-    metrics = {"loss": 2.0, "finite": True, "correct": 3.0, "examples": 4, "loss_scale": 1024.0, "gradient_norm": 1.0}
-    wrap = lambda values: {name: np.asarray(value) for name, value in values.items()}  # noqa: E731
-    sums.add(wrap(metrics), 0, 1)
-    sums.add(wrap(metrics | {"finite": False, "loss": np.inf}), 1, 1)
-    assert (sums.skipped, sums.loss, sums.examples) == (1, 8.0, 4)
-    with pytest.raises(Diverged, match="at step 2, in epoch 1"):
-        sums.add(wrap(metrics | {"finite": False, "loss_scale": 0.5}), 2, 1)
+def test_says_what_a_run_never_reaches(tmp_path):
+    config = small_config(recipe__dropout={"epoch 1": 0.1, "epoch 500": 0.2})
+    line = Timeline(config.recipe, config.augmentation_levels, 10)
+    assert line.idle() == ["dropout 0.2 at epoch 500"]
+    assert "never reached: dropout 0.2 at epoch 500" in loop.opening_lines(HEADER, config, line)
+
+
+class TestReadStep:
+    metrics = {"loss": 2.0, "finite": True, "correct": 3.0, "examples": 4, "loss_scale": 1024.0, "gradient_norm": 1.0}  # noqa: RUF012
+
+    def read(self, dtype, sums, **changed):
+        saver = types.SimpleNamespace(last_step=40, notes={"rollbacks": 2})
+        wrapped = {name: np.asarray(value) for name, value in (self.metrics | changed).items()}
+        with loop.records.Progress("epoch", 3, active=False) as progress:
+            loop.read_step(dtype, sums, progress, saver, 1, wrapped, 2)
+
+    def test_names_all_steps_that_were_skipped_in_a_row(self):
+        sums = loop.EpochSums(skipped_in_a_row=2)
+        with pytest.raises(Diverged, match="at steps 0 to 2, in epoch 1"):
+            self.read("float16", sums, finite=False, loss_scale=0.5)
+
+    def test_float16_counts_skipped_steps(self):
+        sums = loop.EpochSums()
+        self.read("float16", sums)
+        self.read("float16", sums, finite=False, loss=np.inf)
+        assert (sums.skipped, sums.loss, sums.examples) == (1, 8.0, 4)
+
+    @pytest.mark.parametrize(("dtype", "scale"), [("float16", 0.5), ("bfloat16", 1.0), ("float32", 1.0)])
+    def test_what_scaling_cannot_help_ends_the_run(self, dtype, scale):
+        with pytest.raises(Diverged, match=r"at step 2, in epoch 1: loss nan.*; the last checkpoint is of step 40") as error:
+            self.read(dtype, loop.EpochSums(), finite=False, loss=np.nan, loss_scale=scale)
+        assert error.value.rollbacks == 2
+
+
+class TestRollback:
+    @pytest.fixture
+    def lines(self, monkeypatch):
+        lines, real = [], loop.read_step
+        self.failures = 0
+
+        def read_step(dtype, sums, progress, saver, epoch, metrics, step):
+            if step == 23 and self.failures > 0:
+                self.failures -= 1
+                metrics = metrics | {"finite": np.asarray(False), "loss": np.asarray(np.nan)}
+            real(dtype, sums, progress, saver, epoch, metrics, step)
+
+        monkeypatch.setattr(loop, "read_step", read_step)
+        monkeypatch.setattr(loop.records, "say", lambda text, active=True: lines.append(text))
+        return lines
+
+    def test_goes_back_and_takes_the_data_in_another_order(self, finished, tmp_path, lines):
+        self.failures = 2
+        workdir = tmp_path / "run"
+        assert loop.train(small_config(on_nonfinite="rollback"), workdir).last["epoch"] == 5
+        assert [line.partition("(rollback ")[2] for line in lines if "going back to it" in line] == ["1 of 3)", "2 of 3)"]
+        before, after = metrics(finished.workdir), metrics(workdir)
+        assert after[:2] == before[:2]
+        assert after[2]["train_loss"] != before[2]["train_loss"]
+        assert [row["epoch"] for row in after] == [1, 2, 3, 4, 5]
+        headers = [json.loads(line) for line in (workdir / "header.jsonl").read_text().splitlines()]
+        assert [(header["first_step"], header["rollbacks"]) for header in headers] == [(0, 0), (20, 1), (20, 2)]
+
+    def test_gives_up_after_the_last(self, tmp_path, lines):
+        self.failures = 9
+        config = small_config(on_nonfinite="rollback", max_rollbacks=1)
+        with pytest.raises(Diverged, match=r"last checkpoint is of step 20; gave up after 1 rollbacks"):
+            loop.train(config, tmp_path / "run")
+        # What was learned about the data order survives a restart.
+        self.failures = 0
+        loop.train(config, tmp_path / "run", resume=True)

@@ -55,3 +55,9 @@ def test_masked_counts_ignore_padding_and_count_top_five():
     found = masked_counts(logits, jnp.array([9, 5, 4, 9]), jnp.array([1.0, 1, 1, 0]))
     assert {name: float(found[name]) for name in ("correct", "top5", "count")} == {"correct": 1, "top5": 2, "count": 3}
     assert float(found["loss"]) == pytest.approx(plain(logits[:3], [9, 5, 4]).sum(), rel=1e-5)
+
+
+def test_masked_counts_find_nothing_right_in_nan():
+    found = masked_counts(jnp.full((2, 10), jnp.nan), jnp.array([0, 1]), jnp.ones(2))
+    assert (float(found["correct"]), float(found["top5"])) == (0, 0)
+    assert np.isnan(float(found["loss"]))

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from wrn_jax.config import Optimizer
-from wrn_jax.optimizer import SCALE_INITIAL, SCALE_PERIOD, LossScale, make_optimizer
+from wrn_jax.optimizer import GROWTH_INTERVAL, SCALE_INITIAL, LossScale, make_optimizer
 
 
 def run(config, gradients, rates, start):
@@ -41,7 +41,7 @@ class TestLossScale:
     def test_halves_at_once_and_doubles_after_a_period(self):
         scale = LossScale.create("float16").adjust(jnp.bool_(False))
         assert (float(scale.scale), int(scale.good_steps)) == (SCALE_INITIAL / 2, 0)
-        almost = LossScale(scale.scale, jnp.int32(SCALE_PERIOD - 2)).adjust(jnp.bool_(True))
-        assert (float(almost.scale), int(almost.good_steps)) == (SCALE_INITIAL / 2, SCALE_PERIOD - 1)
+        almost = LossScale(scale.scale, jnp.int32(GROWTH_INTERVAL - 2)).adjust(jnp.bool_(True))
+        assert (float(almost.scale), int(almost.good_steps)) == (SCALE_INITIAL / 2, GROWTH_INTERVAL - 1)
         grown = almost.adjust(jnp.bool_(True))
         assert (float(grown.scale), int(grown.good_steps)) == (SCALE_INITIAL, 0)

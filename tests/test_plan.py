@@ -66,7 +66,16 @@ def test_prints_the_transition_table_and_writes_the_files(tmp_path, capsys):
 
 def test_says_how_a_recipe_was_scaled(capsys):
     plan.main(["--config", "configs/session04.py", "--config.recipe.scale=0.1"])
-    assert "10 epochs of 196 steps: 1,960 updates; 100 epochs as written, scaled by 0.1" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "warm restarts 0.15 to 0.0005 every 2 epochs" in output  # as long as they are in this run
+    assert "10 epochs of 196 steps: 1,960 updates; 100 epochs as written, scaled by 0.1" in output
+
+
+def test_says_on_what_the_best_epoch_is_chosen(capsys):
+    plan.main(["--config", "configs/session04.py"])
+    assert "best epoch chosen on the test set (the published way, which flatters it)" in capsys.readouterr().out
+    plan.main(["--config", "configs/quickstart.py"])
+    assert "best epoch chosen on a hold-out of 1,000 training images" in capsys.readouterr().out
 
 
 def test_counts_the_hold_out(capsys):

@@ -68,7 +68,7 @@ def interrupt(process, prefix, number):
 
 def test_killed_and_resumed_gives_the_same_record_and_the_same_bits(straight, tmp_path):
     workdir = tmp_path / "run"
-    process = start("train", *ARGUMENTS, "--workdir", workdir)
+    process = start("tests.slow_train", *ARGUMENTS, "--workdir", workdir)
     interrupt(process, "epoch 3, step", signal.SIGKILL)  # the first steps of epoch 3 are lost and happen again
     assert process.returncode == -signal.SIGKILL
     assert len(metrics(workdir)) == 2
@@ -83,7 +83,7 @@ def test_killed_and_resumed_gives_the_same_record_and_the_same_bits(straight, tm
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path, number):
     workdir = tmp_path / "run"
-    process = start("train", *ARGUMENTS, "--workdir", workdir)
+    process = start("tests.slow_train", *ARGUMENTS, "--workdir", workdir)
     _, errors = interrupt(process, "epoch 3, step 25", number)
     assert process.returncode == 75
     assert errors.startswith(f"train: {number.name}: saved after step 2")
@@ -100,12 +100,12 @@ def test_twenty_kills_at_random_moments_change_nothing(straight, tmp_path):
     workdir, random, kills = tmp_path / "run", np.random.default_rng(0), 0
     arguments = [*ARGUMENTS, "--config.checkpoint_steps=1", "--workdir", workdir, "--resume=auto"]
     while kills < 20:
-        process = start("train", *arguments)
+        process = start("tests.slow_train", *arguments)
         if random.random() < 0.8:
             for line in process.stdout:
                 if line.startswith("compiled"):
                     break
-            time.sleep(random.uniform(0, 0.4))
+            time.sleep(random.uniform(0, 0.5))  # five steps at most, of fifty
         else:
             time.sleep(random.uniform(0, 3))
         process.kill()

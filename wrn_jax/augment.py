@@ -275,5 +275,5 @@ def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Arra
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """(images / 255 - mean) / std; `images` [B, H, W, 3] in 0..255, `mean` and `std` [3] in units of 255."""
+    """(images / 255 - mean) / std; `images` [B, H, W, 3] in 0..255, `mean` and `std` [3] as fractions of 255."""
     return (images / 255 - mean[None, None, None, :]) / std[None, None, None, :]

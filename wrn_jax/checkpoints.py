@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from wrn_jax.errors import UserError
@@ -165,7 +166,7 @@ class Checkpoints:
         return found
 
     def restore_last(self, like: Any, shardings: Any) -> tuple[Saved | None, Any, list[str]]:
-        """The newest checkpoint that can be read back as it was written; damaged ones are set aside.
+        """The newest checkpoint that can be read back as it was written; damaged ones after it are set aside.
 
         Args:
           like: a state, or abstract state, of the same structure.
@@ -175,21 +176,32 @@ class Checkpoints:
           The checkpoint and its state, or None and `like` if there is none; and a line about each damaged one.
 
         Raises:
-          UserError: a checkpoint holds a network of another shape.
+          UserError: a checkpoint holds a network of another shape, or there are checkpoints and none can be read.
         """
-        damaged = []
+        damaged: dict[int, str] = {}
         for saved in reversed(self.all()):
             try:
-                return saved, self.restore(saved.step, like, shardings), damaged
+                state = self.restore(saved.step, like, shardings)
             except _Damaged as error:
-                aside = self.directory.with_name("damaged") / str(saved.step)
-                damaged.append(f"checkpoint {saved.step} is damaged ({error}); moved to {aside}")
-                if jax.process_index() == 0:
-                    aside.parent.mkdir(exist_ok=True)
-                    shutil.rmtree(aside, ignore_errors=True)
-                    (self.directory / str(saved.step)).rename(aside)
-                self._orbax.reload()
-        return None, like, damaged
+                damaged[saved.step] = str(error)
+                continue
+            return saved, state, [self._set_aside(step, reason) for step, reason in damaged.items()]
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise UserError(f"{self.directory}: holds checkpoints, but none can be read; the last, {step}: {reason}")
+        return None, like, []
+
+    def _set_aside(self, step: int, reason: str) -> str:
+        """Moves a damaged checkpoint out of the way, so that its step can be saved again; a line about it."""
+        aside = self.directory.with_name("damaged") / str(step)
+        if jax.process_index() == 0:
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        self._orbax.reload()
+        return f"checkpoint {step} is damaged ({reason}); moved to {aside}"
 
     def restore(self, step: int, like: Any, shardings: Any) -> Any:
         """The `TrainState` saved after `step` updates; arguments and errors as in `restore_last`."""
@@ -228,6 +240,8 @@ class Checkpoints:
         with _without_afterthoughts():
             try:
                 return self._orbax.load_checkpointables(step, abstract)
+            except (jax.errors.JaxRuntimeError, MemoryError):  # the device's trouble, not the checkpoint's
+                raise
             except Exception:  # said in the line below; the text would be about handlers and coroutines
                 pass
         raise _Damaged("its files cannot be read")

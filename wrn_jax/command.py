@@ -2,12 +2,13 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wrn_jax import config as configs
-from wrn_jax.errors import Diverged, Interrupted, UserError
+from wrn_jax.errors import Abandoned, Diverged, Interrupted, UserError
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -47,7 +48,10 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[ar
 
 
 def run(main: Callable[[], None], program: str) -> int:
-    """Calls `main` and returns the exit code: 0 done, 2 a user's mistake, 3 diverged, 75 to be continued, 130 Ctrl-C."""
+    """Calls `main` and returns the exit code.
+
+    0 done, 2 a user's mistake, 3 diverged, 4 another process is gone, 75 interrupted and saved, 130 interrupted.
+    """
     # Orbax tells through absl, at length, of what a killed run left behind and of saves that fail; the loop says it shorter.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
@@ -58,6 +62,9 @@ def run(main: Callable[[], None], program: str) -> int:
         return _say(program, error, 3)
     except Interrupted as error:
         return _say(program, error, 75)  # EX_TEMPFAIL of sysexits.h: try again
+    except Abandoned as error:
+        code = _say(program, error, 4)
+        os._exit(code)  # the ordinary way out would wait for the process that is gone
     except KeyboardInterrupt:
         return _say(program, "interrupted", 130)
     return 0

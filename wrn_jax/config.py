@@ -9,15 +9,29 @@ import ast
 import dataclasses
 import difflib
 import json
+import math
+import os
+import re
 import runpy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+from wrn_jax import cifar
 from wrn_jax.augment import LEVELS, Strengths
 from wrn_jax.errors import UserError
 from wrn_jax.schedules import (
@@ -40,6 +54,8 @@ FREE_ON_RESUME = (
     "eval_batch_size",
     "checkpoint_steps",
     "checkpoint_minutes",
+    "on_nonfinite",
+    "max_rollbacks",
     "data.directory",
     "data.archive",
     "data.download",
@@ -68,6 +84,19 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attri
 
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _check_path(text: str) -> str:
+    names = text.split("/")
+    if not text.isprintable() or not text or max(len(os.fsencode(name)) for name in names) > 255 or len(text) > 1000:
+        raise PydanticCustomError("path", "Input should be a path: printable, not empty, names of at most 255 bytes")
+    if names[0].startswith("~") and os.path.expanduser(names[0]) == names[0]:
+        raise PydanticCustomError("path", "Input should be a path; this user has no home directory")
+    return text
+
+
+FilePath = Annotated[str, AfterValidator(_check_path)]
 
 
 def _phases(value: Any) -> Any:
@@ -96,9 +125,9 @@ class Model:
 
     depth: int = 28
     """Layers with weights: 6n + 4 (10, 16, 22, 28, 40, ...)."""
-    widen_factor: Positive = 10
+    widen_factor: Annotated[int, Field(ge=1, le=1000)] = 10
     """Width multiplier of the groups' 16, 32 and 64 channels."""
-    num_classes: Positive | None = None
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Outputs of the last layer; none: as many as the data set has classes."""
     batch_norm_groups: Positive = 1
     """Parts of the batch that are normalised apart: 1 uses the whole global batch, the number of devices gives the
@@ -107,8 +136,8 @@ class Model:
     @field_validator("depth")
     @classmethod
     def _depth(cls, depth: int) -> int:
-        if depth < 10 or (depth - 4) % 6:
-            raise PydanticCustomError("depth", "Input should be 6n + 4 with n >= 1: 10, 16, 22, 28, 34, 40, ...")
+        if not 10 <= depth <= 1000 or (depth - 4) % 6:
+            raise PydanticCustomError("depth", "Input should be 6n + 4 up to 1000: 10, 16, 22, 28, 34, 40, ...")
         return depth
 
 
@@ -118,22 +147,22 @@ class Data:
 
     name: Literal["cifar100", "cifar10", "embedded"] = "cifar100"
     """The data set; "embedded" is drawn by code and needs no download."""
-    directory: str | None = None
+    directory: FilePath | None = None
     """TFDS data directory; none: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    archive: str | None = None
+    archive: FilePath | None = None
     """Local copy of the original binary archive, to prepare the TFDS directory from when it has no such data set."""
     download: bool = True
     """Whether a missing data set may be downloaded."""
-    cache: str | None = None
+    cache: FilePath | None = None
     """Directory for decoded images; none: wrn_jax in $XDG_CACHE_HOME or ~/.cache."""
     validation_size: NonNegative = 5000
     """Training images held out for choosing the best checkpoint, the same number of each class; 0: none, and "best" is
     chosen on the test set, the published way."""
     validation_seed: NonNegative = 0
     """Seed of the choice of the held-out images."""
-    embedded_train: Positive = 10000
+    embedded_train: Images = 10000
     """Training images of the embedded data set."""
-    embedded_test: Positive = 2000
+    embedded_test: Images = 2000
     """Test images of the embedded data set."""
     embedded_seed: NonNegative = 0
     """Seed of the drawing of the embedded data set."""
@@ -147,7 +176,7 @@ class Recipe:
     """Length of the recipe as written, before `scale`."""
     scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Stretches everything that is given in epochs: 0.1 runs 100 epochs in 10. The run's length is rounded to whole epochs."""
-    batch_size: Positive = 256
+    batch_size: Images = 256
     """Images per update, over all devices."""
     learning_rate: Phases = Field(default_factory=lambda: {epoch(1): 0.1})
     """Learning rate."""
@@ -198,7 +227,7 @@ class Optimizer:
     """Momentum (not Nesterov's)."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """L2 coefficient, on all parameters, added to the clipped gradients."""
-    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = 1.0
     """Global norm to which the raw gradients are clipped; none: no clipping."""
 
 
@@ -213,7 +242,7 @@ class Config:
     scaling on older ones, float32 on CPU. Parameters, statistics and sums are float32 always."""
     devices: Positive | None = None
     """Number of devices to use; none: all."""
-    eval_batch_size: Positive = 500
+    eval_batch_size: Images = 500
     """Images per evaluation step, over all devices."""
     sharding: Literal["replicated", "fsdp"] = "replicated"
     """Where the state lives: a copy on every device, or its large arrays split over the devices; the results are the same."""
@@ -221,6 +250,11 @@ class Config:
     """Updates between checkpoints within an epoch, beside those at the end of each; none: off."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 15.0
     """Minutes between checkpoints within an epoch, beside those at the end of each; none: off."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """When loss or gradient norm is no longer finite: stop, or go back to the last checkpoint and take the data in another
+    order."""
+    max_rollbacks: Positive = 3
+    """How often a run may go back in all before it stops."""
     early_stopping_patience: Positive | None = None
     """Epochs without a better accuracy (validation, or test without a hold-out) after which the run ends; none: off."""
     model: Model = Field(default_factory=Model)
@@ -238,12 +272,18 @@ class Config:
     @classmethod
     def _levels(cls, levels: dict[str, Strengths]) -> dict[str, Strengths]:
         for name, strengths in levels.items():
+            if not re.fullmatch(r"[\w-]{1,40}", name):
+                raise PydanticCustomError(
+                    "whole_line", "KEY: a level's name should be 1 to 40 letters, digits, '_' or '-', not {name}",
+                    {"name": _shown(name)},
+                )  # fmt: skip
             for field in dataclasses.fields(strengths):
                 value, top = getattr(strengths, field.name), _highest(field.name)
-                if not 0 <= value <= top:
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not is_number or not 0 <= value <= top:
                     raise PydanticCustomError(
                         "whole_line", "KEY.{field} = {value}: should be between 0 and {top}",
-                        {"field": f"{name}.{field.name}", "top": f"{top:g}", "value": str(value)},
+                        {"field": f"{name}.{field.name}", "top": f"{top:g}", "value": _shown(value)},
                     )  # fmt: skip
         return levels
 
@@ -251,10 +291,24 @@ class Config:
     def _known_levels(self) -> Self:
         for name in self.recipe.augmentation.values():
             if name not in self.augmentation_levels:
+                known = ", ".join(self.augmentation_levels) or "augmentation_levels, which is empty"
                 raise PydanticCustomError(
-                    "whole_line", "recipe.augmentation = '{name}': should be one of {known}",
-                    {"known": ", ".join(self.augmentation_levels), "name": name},
+                    "whole_line", "recipe.augmentation = {name}: should be one of {known}",
+                    {"known": known, "name": _shown(name)},
                 )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        """Updates are counted in int32."""
+        is_drawn = self.data.name == "embedded"
+        images = self.data.embedded_train if is_drawn else cifar.NUM_EXAMPLES[self.data.name]["train"]
+        epochs = max(1, math.floor(self.recipe.epochs * self.recipe.scale + 0.5))
+        if epochs * math.ceil(images / self.recipe.batch_size) >= 2**31:
+            raise PydanticCustomError(
+                "whole_line", "recipe.epochs = {epochs}, recipe.scale = {scale}: the run should have less than 2**31 updates",
+                {"epochs": str(self.recipe.epochs), "scale": f"{self.recipe.scale:g}"},
+            )  # fmt: skip
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -290,12 +344,33 @@ _ADAPTER = TypeAdapter(Config)
 
 def from_dict(tree: Mapping[str, Any], source: str) -> Config:
     """The configuration that `to_dict` or JSON describes; `source` names it in errors. Raises UserError."""
+    _check_plain(tree, "the configuration", source)
     try:
         return _ADAPTER.validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise UserError(f"{source}: {_first_error(error)}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{source}: {error}") from None
+        raise _error(source, _first_error(error)) from None
+
+
+def _check_plain(node: Any, key: str, source: str, depth: int = 0) -> None:
+    """Raises UserError, which names the key, for what JSON cannot carry."""
+    if isinstance(node, dict | list | tuple):
+        if depth > 10:
+            raise _error(source, f"{'.'.join(key.split('.')[:4])}: is nested too deeply")
+        for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(node, dict):
+                if not isinstance(name, str):
+                    raise _error(source, f"{key} has the key {_shown(name)}: should be text, such as 'epoch 41'")
+                _check_plain(name, key, source)
+            _check_plain(inner, f"{key}.{name}" if depth else str(name), source, depth + 1)
+    elif isinstance(node, str):
+        if any("\ud800" <= character <= "\udfff" for character in node):
+            raise _error(source, f"{key} = {_shown(node)}: should be valid Unicode")
+    elif isinstance(node, int) and abs(node) >= 10**1000:
+        raise _error(source, f"{key}: should have at most 1000 digits")
+    elif not isinstance(node, int | float | None):
+        raise _error(
+            source, f"{key} = {_shown(node)}: should be a number, text, true, false, none, or a list or table of these"
+        )
 
 
 def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config:
@@ -309,19 +384,20 @@ def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config
       UserError: the file is missing, fails, or does not assign a `Config`.
     """
     path = Path(path) if relative_to is None else Path(relative_to).parent / path
-    if not path.is_file():
-        raise UserError(f"{path}: no such configuration file")
+    if not os.path.isfile(path):
+        raise _error(path, "no such configuration file")
     try:
         config = runpy.run_path(str(path)).get("config")
+        if isinstance(config, Config):  # its tables can have been changed since they were checked
+            config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe))
     except UserError:
         raise
     except ValidationError as error:
-        raise UserError(f"{path}: {error.title}: {_first_error(error)}") from None
+        raise _error(path, f"{error.title}: {_first_error(error)}") from None
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split()) or "no message"
-        raise UserError(f"{path}: {type(error).__name__}: {text}") from None
+        raise _error(path, f"{type(error).__name__}: {str(error).strip() or 'no message'}") from None
     if not isinstance(config, Config):
-        raise UserError(f"{path}: assigns no 'config = Config(...)'")
+        raise _error(path, "assigns no 'config = Config(...)'")
     return config
 
 
@@ -338,11 +414,11 @@ def apply_arguments(config: Config, arguments: Sequence[str]) -> Config:
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--config."):
-            raise UserError(f"unknown argument '{argument}'; keys are set by --config.KEY=VALUE, --help shows all")
+            raise UserError(f"unknown argument {_shown(argument)}; keys are set by --config.KEY=VALUE, --help shows all")
         key, equals, text = argument.removeprefix("--config.").partition("=")
         if not equals:
-            if not rest:
-                raise UserError(f"{key}: a value is missing; write --config.{key}=VALUE")
+            if not rest or rest[0].startswith("--"):
+                raise _error("command line", f"{key}: a value is missing; write --config.{key}=VALUE")
             text = rest.pop(0)
         changes[key] = _parse(text, dict(keys()).get(key, ("",))[0])
     return config.override(changes, "command line")
@@ -358,7 +434,9 @@ def _parse(text: str, kind: str) -> Any:
         return text.lower() == "true"
     for read in (json.loads, ast.literal_eval):
         try:
-            value = read(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Python's, of odd literals
+                value = read(text)
             json.dumps(value)  # sets, bytes and the like are no values here
             return value
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -373,23 +451,50 @@ def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
         node = node.get(folder) if isinstance(node, dict) else None
     is_open = (key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1) or folders == ["augmentation_levels"]
     if not isinstance(node, dict) or (leaf not in node and not is_open):
-        raise UserError(f"{source}: {_unknown(key)}")
+        raise _error(source, _unknown(key))
     node[leaf] = value
+
+
+def _error(source: str | Path, text: str) -> UserError:
+    """A UserError of one printable line, of which the source is whole and the text is cut where it gets long."""
+    return UserError(f"{_printable(str(source))}: {_cut(_printable(text), 300)}")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    """White space made single spaces, and what cannot be printed escaped, as in `repr`."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def _shown(value: Any) -> str:
+    """A value in an error message, as in Python, at most 60 characters."""
+    try:
+        text = _printable(repr(value))
+    except Exception:  # numbers of thousands of digits, deep lists, objects of others
+        text = type(value).__name__
+    return _cut(text, 60)
 
 
 def _first_error(error: ValidationError) -> str:
     """The first error of a validation as one line: key, what was found, what is accepted."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in KINDS and part != "[key]")
+    where = list(first["loc"])
+    if where and isinstance(where[0], int):  # an argument without its name
+        names = list(getattr(globals().get(error.title), "__pydantic_fields__", ()))
+        where[0] = names[where[0]] if where[0] < len(names) else f"argument {where[0] + 1}"
+    tags = () if where[:1] == ["augmentation_levels"] else KINDS
+    key = ".".join(str(part) for part in where if part not in tags and part != "[key]") or "the configuration"
     message = " ".join(first["msg"].removeprefix("Value error, ").removeprefix("Input ").split())
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(key)
     if first["type"] == "missing":
         return f"{key}: is missing"
     if first["type"] == "whole_line":
-        return message.replace("KEY", key)
-    shown = repr(first["input"])
-    return f"{key} = {shown if len(shown) <= 60 else shown[:57] + '...'}: {message[:1].lower()}{message[1:]}"
+        return key + message.removeprefix("KEY") if message.startswith("KEY") else message
+    return f"{key} = {_shown(first['input'])}: {message[:1].lower()}{message[1:]}"
 
 
 def _unknown(key: str) -> str:
@@ -407,7 +512,9 @@ def _unknown(key: str) -> str:
             "period",
         }
         close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts | {"multiplier"}), 1, 0.6)
-    return f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else "; --help shows all keys")
+    return f"unknown key '{_cut(_printable(key), 100)}'" + (
+        f"; did you mean '{close[0]}'?" if close else "; --help shows all keys"
+    )
 
 
 def keys() -> list[tuple[str, tuple[str, str, str]]]:

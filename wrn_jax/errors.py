@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that end a command in one line; `command.run` gives each its exit code."""
 
 
 class UserError(Exception):
@@ -6,8 +6,20 @@ class UserError(Exception):
 
 
 class Diverged(Exception):
-    """The numbers of a run are no longer finite; the text is one line, exit code 3."""
+    """The numbers of a run are no longer finite; the text is one line, exit code 3.
+
+    Attributes:
+      rollbacks: how often the run had gone back to a checkpoint before.
+    """
+
+    def __init__(self, text: str, rollbacks: int = 0):
+        super().__init__(text)
+        self.rollbacks = rollbacks
 
 
 class Interrupted(Exception):
     """A run was asked to stop and has saved everything; the text is one line, exit code 75."""
+
+
+class Abandoned(Exception):
+    """Another process of the run is gone; the text is one line, exit code 4."""

@@ -28,10 +28,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = options.workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{options.workdir}: holds no checkpoints")
-    setup = loop.set_up(config)
+    # All devices that are here, whatever the run had: every image counts once on any number of them.
+    setup = loop.set_up(config, meshes.make_mesh())
     network = setup.network
     with Checkpoints(folder) as checkpoints:
-        chosen = choose(checkpoints.all(), options.checkpoint, folder)
+        saved = checkpoints.all()
+        chosen = choose(saved, options.checkpoint, folder)
         where = meshes.replicated(setup.mesh)
         params, stats = checkpoints.restore_model(chosen.step, network.params, network.batch_stats, where)
     result = setup.evaluator(params, stats, setup.evaluator.put(setup.dataset.test))
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"accuracy  {result['accuracy']:.2%}")
     print(f"top-5     {result['top5']:.2%}")
     print(f"loss      {result['loss']:.4f}")
-    if options.checkpoint == "best" and setup.dataset.valid is None:
+    if setup.dataset.valid is None and chosen == best_of(saved):
         print("this checkpoint was chosen on these very images (no hold-out), which flatters its accuracy")
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Self
 
@@ -15,12 +16,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopRequest:
     """Notices SIGTERM and SIGINT inside its `with` block, so that a run can finish its step and save.
 
-    A second signal ends the process at once, with 128 plus the signal's number as exit code. In a run of several processes
-    JAX listens for SIGTERM itself, and all processes agree on one step to stop at.
+    A second signal ends the process at once, with 128 plus the signal's number as exit code; one that comes within a second
+    is the same request, sent by two (a machine that shuts down signals the supervisor as well as the run). In a run of
+    several processes JAX listens for SIGTERM itself, and all processes agree on one step to stop at.
     """
 
     def __init__(self) -> None:
         self._name = ""
+        self._noted_at = 0.0
         self._is_single = jax.process_count() == 1
         self._before: dict[int, object] = {}
 
@@ -35,12 +38,14 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._name:
+        if self._name and time.monotonic() - self._noted_at > 1.0:
             os._exit(128 + number)
-        self._name = signal.Signals(number).name
+        self._name = self._name or signal.Signals(number).name
+        self._noted_at = time.monotonic()
 
     def received(self, step: int) -> str:
         """The name of the signal that came, else "". In a run of several processes, call it with every `step` on all."""
+        # The sync point is true for one step only, and a run may not be able to stop right there.
         if not self._is_single and multihost_utils.reached_preemption_sync_point(step):
-            return signal.SIGTERM.name
+            self._name = signal.SIGTERM.name
         return self._name

@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from wrn_jax.evaluation import Evaluator
 from wrn_jax.interrupts import StopRequest
 from wrn_jax.optimizer import make_optimizer
 from wrn_jax.state import Network
-from wrn_jax.step import Normalisation, make_train_step, order_key
+from wrn_jax.step import Metrics, Normalisation, make_train_step, order_key
 from wrn_jax.timeline import SCHEDULED, Timeline, shortest
 
 Say = Callable[[str], None]
@@ -68,41 +68,71 @@ class Setup:
     evaluator: Evaluator
 
 
-def set_up(config: Config) -> Setup:
-    """Finds the devices, loads the data and defines the network. Raises UserError."""
-    mesh = meshes.make_mesh(config.devices)
-    meshes.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
+def resolve(config: Config, mesh: Mesh) -> Config:
+    """The configuration with what it leaves open settled: compute type and number of classes. Raises UserError."""
+    _, num_classes = data.planned_sizes(config.data)
+    if config.model.num_classes is not None and config.model.num_classes < num_classes:
+        raise UserError(f"model.num_classes = {config.model.num_classes}: {config.data.name} has {num_classes} classes")
+    return config.override(
+        {
+            "precision": meshes.compute_dtype(config.precision, mesh.devices.flat[0]),
+            "model.num_classes": config.model.num_classes or num_classes,
+        }
+    )
+
+
+def set_up(config: Config, mesh: Mesh) -> Setup:
+    """Loads the data and defines the network. Raises UserError."""
     dataset = data.load(config.data)
-    num_classes = config.model.num_classes or dataset.num_classes
-    if num_classes < dataset.num_classes:
-        raise UserError(f"model.num_classes = {num_classes}: {dataset.name} has {dataset.num_classes} classes")
-    network = Network(config.model, num_classes, meshes.compute_dtype(config.precision, mesh.devices.flat[0]))
+    network = Network(config.model, dataset.num_classes, meshes.compute_dtype(config.precision, mesh.devices.flat[0]))
     normalisation = Normalisation(dataset.mean, dataset.std)
     evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
     return Setup(mesh, dataset, network, normalisation, evaluator)
 
 
-def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
-    """Trains the run that `config` describes.
+def train(config: Config, workdir: Path, resume: bool = False, remarks: Mapping[str, Any] | None = None) -> Summary:
+    """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
     Args:
       config: the configuration.
       workdir: where records and checkpoints go; created when missing.
       resume: whether to continue the run in `workdir`.
+      remarks: plain JSON data for the header of the records.
 
     Raises:
       UserError: something in configuration, data or work directory that the user can mend.
       Diverged: loss or gradient norm became non-finite.
       Interrupted: a signal came; everything is saved.
     """
+    rollbacks = 0
+    while True:
+        try:
+            return run(config, workdir, resume, remarks or {}, rollbacks)
+        except Diverged as error:
+            if config.on_nonfinite == "stop":
+                raise
+            if error.rollbacks == config.max_rollbacks:
+                raise Diverged(f"{error}; gave up after {error.rollbacks} rollbacks") from None
+            rollbacks, resume = error.rollbacks + 1, True
+            text = f"{error}; going back to it, with the data in another order (rollback {rollbacks} of {config.max_rollbacks})"
+            records.say(text, active=jax.process_index() == 0)
+
+
+def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any], rollbacks: int) -> Summary:
+    """One attempt of `train`, from the last checkpoint to the end; `rollbacks` counts the attempts that diverged."""
     lead = jax.process_index() == 0
     say = functools.partial(records.say, active=lead)
+    mesh = meshes.make_mesh(config.devices)
+    meshes.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
+    config = resolve(config, mesh)
     check_workdir(config, workdir, resume)
+    meshes.wait_for_all("work directory checked")  # before the first process writes to it
 
     # Set up.
-    setup = set_up(config)
-    mesh, network, dataset = setup.mesh, setup.network, setup.dataset
-    make_directory(workdir)
+    setup = set_up(config, mesh)
+    network, dataset = setup.network, setup.dataset
+    if lead:
+        make_directory(workdir)
     num_train, batch_size = len(dataset.train.labels), config.recipe.batch_size
     timeline = Timeline(config.recipe, config.augmentation_levels, data.steps_per_epoch(num_train, batch_size))
     optimizer = make_optimizer(config.optimizer)
@@ -124,12 +154,14 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
     ):
         saved, state, damaged = checkpoints.restore_last(abstract, shardings)
         if saved is None:
-            saved = Saved(step=0, epoch=0, accuracy=None)
+            saved = Saved(step=0, epoch=0, accuracy=None, notes={"rollbacks": 0})
             state = jax.jit(create, out_shardings=shardings)(key)
+        rollbacks = max(rollbacks, saved.notes["rollbacks"])
         header = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": shlex.join(sys.argv),
             "first_step": saved.step,
+            "rollbacks": rollbacks,
             "seed": config.seed,
             "precision": network.dtype,
             "best_chosen_on": judge,
@@ -138,6 +170,7 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
             "steps_per_epoch": timeline.steps_per_epoch,
             "hardware": records.hardware() | {"devices_used": mesh.size},
             "versions": versions,
+            **remarks,
         }
         with records.Records(workdir, header, config.to_dict(), saved.epoch, lead) as log:
             for line in [*opening_lines(header, config, timeline), *damaged]:
@@ -148,13 +181,15 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
             patience = config.early_stopping_patience or timeline.epochs
             if saved.epoch == timeline.epochs or (best and saved.epoch - best["epoch"] >= patience):
                 say("this run is finished already")
+                if lead:
+                    draw(workdir, log.rows, timeline, judge)  # it may have ended just before
                 return Summary(workdir, judge, best, log.rows[-1])
 
             # Compile, before the clock starts. A compiled program refuses other shapes: nothing compiles a second time.
             say("compiling the training step ...")
             begin = time.perf_counter()
             order_of = jax.jit(
-                lambda key, epoch: data.epoch_order(order_key(key), epoch, num_train, batch_size),
+                lambda key, epoch: data.epoch_order(order_key(key, rollbacks), epoch, num_train, batch_size),
                 out_shardings=meshes.replicated(mesh),
             )
             function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
@@ -163,18 +198,19 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
             say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
 
             # Epochs.
-            saver = Saver(checkpoints, config.checkpoint_steps, config.checkpoint_minutes, say)
+            saver = Saver(checkpoints, config.checkpoint_steps, config.checkpoint_minutes, {"rollbacks": rollbacks}, say)
             started = drawn = time.perf_counter()
             for epoch in range(saved.epoch + 1, timeline.epochs + 1):
-                epoch_begin = time.perf_counter()
                 first_step, end_step = (epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch
                 order = order_of(key, np.int32(epoch))
-                sums = EpochSums(network.dtype)
+                sums = EpochSums()
                 if saved.step > first_step:  # a checkpoint within this epoch
-                    first_step, sums = saved.step, EpochSums(network.dtype, **saved.notes["sums"])
+                    first_step, sums = saved.step, EpochSums(**saved.notes["sums"])
+                epoch_begin = time.perf_counter() - sums.seconds
                 pending = None
                 with records.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
                     progress.skip(first_step % timeline.steps_per_epoch)
+                    read = functools.partial(read_step, network.dtype, sums, progress, saver, epoch)
                     for step in range(first_step, end_step):
                         for event in timeline.events_at(step):
                             say(f"epoch {epoch}, step {step}: {event}")
@@ -182,19 +218,22 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
                         state, metrics = train_step(state, images, labels, order)
                         # Reading the metrics of the step before, while this one runs, keeps the device busy.
                         if pending is not None:
-                            progress.advance(sums.add(pending, step - 1, epoch))
+                            read(pending, step - 1)
                         pending = metrics
                         name = stop.received(step)
                         if step + 1 < end_step and (name or saver.is_due(step + 1)):
-                            progress.advance(sums.add(pending, step, epoch))
+                            read(pending, step)
                             pending = None
+                            sums.seconds = time.perf_counter() - epoch_begin
                             saver.save(state, step + 1, epoch - 1, None, {"sums": sums.to_dict()})
                         if name:
                             break
                     if pending is not None:
-                        progress.advance(sums.add(pending, step, epoch))
+                        read(pending, step)
                 if name and step + 1 < end_step:
                     saver.finish()
+                    if lead and log.rows:
+                        draw(workdir, log.rows, timeline, judge)
                     raise Interrupted(f"{name}: saved after step {step + 1}; continue with --resume --workdir {workdir}")
                 train_seconds = time.perf_counter() - epoch_begin
 
@@ -204,12 +243,16 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
                 }
 
                 # Record and save, in this order: a resumed run drops records that its checkpoint does not reach.
-                row = make_row(epoch, timeline, sums, results, train_seconds, time.perf_counter() - epoch_begin)
+                speed = timeline.steps_per_epoch * batch_size / train_seconds
+                row = make_row(epoch, timeline, sums, results, speed, time.perf_counter() - epoch_begin)
+                if not math.isfinite(sum(result["loss"] for result in results.values())):
+                    raise Diverged(f"the loss of the evaluation after epoch {epoch} is no longer finite", rollbacks)
                 log.epoch(row)
                 saver.save(state, end_step, epoch, row[f"{judge}_accuracy"], {"metrics": row})
                 best = best_row(log.rows, judge)
-                per_epoch = (time.perf_counter() - started) / (epoch - saved.epoch)
-                say(epoch_line(row, timeline.epochs, judge if best["epoch"] == epoch else None, per_epoch))
+                per_step = (time.perf_counter() - started) / (end_step - saved.step)
+                left = per_step * (timeline.steps - end_step)
+                say(epoch_line(row, timeline.epochs, judge if best["epoch"] == epoch else None, left))
                 if lead and time.perf_counter() - drawn > CURVES_INTERVAL:
                     draw(workdir, log.rows, timeline, judge)
                     drawn = time.perf_counter()
@@ -218,6 +261,8 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
                     break
                 if (name := stop.received(end_step)) and epoch < timeline.epochs:
                     saver.finish()
+                    if lead:
+                        draw(workdir, log.rows, timeline, judge)
                     raise Interrupted(f"{name}: saved after epoch {epoch}; continue with --resume --workdir {workdir}")
             saver.finish()
             if lead:
@@ -232,11 +277,24 @@ class Saver:
       checkpoints: where to save.
       every_steps: updates between checkpoints within an epoch, or None.
       every_minutes: minutes between checkpoints within an epoch, or None.
+      notes: plain JSON data that every checkpoint carries.
       say: prints a line.
+
+    Attributes:
+      notes: as given.
+      last_step: finished updates of the last save that was started or there before; 0 for none.
     """
 
-    def __init__(self, checkpoints: Checkpoints, every_steps: int | None, every_minutes: float | None, say: Say):
-        self._checkpoints, self._say = checkpoints, say
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        every_steps: int | None,
+        every_minutes: float | None,
+        notes: Mapping[str, Any],
+        say: Say,
+    ):
+        self._checkpoints, self._say, self.notes = checkpoints, say, notes
+        self.last_step = max((one.step for one in checkpoints.all()), default=0)
         self._every_steps = every_steps
         # Clocks differ between processes, and all must save together: in a run of several, only steps count.
         self._every_seconds = 60 * every_minutes if every_minutes and jax.process_count() == 1 else math.inf
@@ -252,7 +310,8 @@ class Saver:
         self._saved_at = time.monotonic()
         for _ in range(2):  # the first failure may be the save before's
             try:
-                self._checkpoints.save(state, step, epoch, accuracy, notes)
+                self._checkpoints.save(state, step, epoch, accuracy, notes | self.notes)
+                self.last_step = step
                 return
             except SaveFailed as error:
                 self._say(f"a checkpoint could not be saved ({error}); going on, and trying again")
@@ -318,34 +377,46 @@ def make_directory(workdir: Path) -> None:
 class EpochSums:
     """Running sums over the steps of an epoch, on the host."""
 
-    dtype: str
     loss: float = 0.0
     correct: float = 0.0
     examples: int = 0
     skipped: int = 0
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
     last: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, float | int]:
         """The sums as plain numbers, to go on from."""
-        return {"loss": self.loss, "correct": self.correct, "examples": self.examples, "skipped": self.skipped}
+        return {name: value for name, value in vars(self).items() if name != "last"}
 
-    def add(self, metrics: dict[str, jax.Array], step: int, epoch: int) -> float:
-        """Adds the metrics of update `step` (from 0) and returns its loss. Raises Diverged on a non-finite value."""
-        found = {name: value.item() for name, value in jax.device_get(metrics).items()}
-        if not found["finite"]:
-            # In float16 an overflow only skips the update, as long as a smaller scale may help.
-            if self.dtype != "float16" or found["loss_scale"] < 1.0:
-                raise Diverged(
-                    f"no longer finite at step {step}, in epoch {epoch}: loss {found['loss']:g}, gradient norm "
-                    f"{found['gradient_norm']:g}; a lower learning rate or a longer warm-up may help"
-                )
-            self.skipped += 1
+    def add(self, found: dict[str, Any]) -> None:
+        """Adds the metrics of an update, as plain numbers."""
+        self.skipped += not found["finite"]
+        self.skipped_in_a_row = 0 if found["finite"] else self.skipped_in_a_row + 1
         if math.isfinite(found["loss"]):
             self.loss += found["loss"] * found["examples"]
             self.correct += found["correct"]
             self.examples += found["examples"]
         self.last = found
-        return found["loss"]
+
+
+def read_step(
+    dtype: str, sums: EpochSums, progress: records.Progress, saver: "Saver", epoch: int, metrics: Metrics, step: int
+) -> None:
+    """Fetches the metrics of update `step` (from 0), adds them up and shows them. Raises Diverged on a non-finite value."""
+    found = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    # In float16 an overflow only skips the update, as long as a smaller scale may help.
+    if not found["finite"] and (dtype != "float16" or found["loss_scale"] < 1.0):
+        last = f"the last checkpoint is of step {saver.last_step}" if saver.last_step else "there is no checkpoint yet"
+        since = step - sums.skipped_in_a_row
+        steps = f"at step {step}" if since == step else f"at steps {since} to {step}"
+        raise Diverged(
+            f"no longer finite {steps}, in epoch {epoch}: loss {found['loss']:g}, gradient norm "
+            f"{found['gradient_norm']:g} (a lower learning rate or a longer warm-up may help); {last}",
+            saver.notes["rollbacks"],
+        )
+    sums.add(found)
+    progress.advance(found["loss"])
 
 
 def make_row(
@@ -353,7 +424,7 @@ def make_row(
     timeline: Timeline,
     sums: EpochSums,
     results: dict[str, dict[str, float]],
-    train_seconds: float,
+    speed: float,
     seconds: float,
 ) -> dict[str, Any]:
     """The object of `metrics.jsonl` for an epoch; the hyperparameters are those that its last step used."""
@@ -372,7 +443,7 @@ def make_row(
         "test_accuracy": results["test"]["accuracy"],
         "skipped_steps": sums.skipped,
         "seconds": round(seconds, 3),
-        "images_per_second": round(sums.examples / train_seconds, 2),
+        "images_per_second": round(speed, 2),
     }
 
 
@@ -381,11 +452,11 @@ def best_row(rows: list[dict[str, Any]], judge: str) -> dict[str, Any] | None:
     return max(rows, key=lambda row: (row[f"{judge}_accuracy"], -row["epoch"]), default=None)
 
 
-def epoch_line(row: dict[str, Any], epochs: int, best_on: str | None, seconds_per_epoch: float) -> str:
+def epoch_line(row: dict[str, Any], epochs: int, best_on: str | None, seconds_left: float) -> str:
     """An epoch in one line; `best_on` names the split on which it is the best so far."""
     valid = "" if row["valid_accuracy"] is None else f"  valid {row['valid_accuracy']:.2%}"
     skipped = f"  {row['skipped_steps']} skipped" if row["skipped_steps"] else ""
-    left = records.format_duration(seconds_per_epoch * (epochs - row["epoch"]))
+    left = records.format_duration(seconds_left)
     best = f"  best on {records.SPLITS[best_on]}" if best_on else ""
     return (
         f"epoch {row['epoch']:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4f}  train {row['train_accuracy']:.2%}"
@@ -416,4 +487,5 @@ def opening_lines(header: dict[str, Any], config: Config, timeline: Timeline) ->
         f"JAX {header['versions']['jax']}",
         f"{config.data.name}: {header['train_examples']:,} training images; best epoch chosen on {chosen}",
         f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps, batch {config.recipe.batch_size}, seed {config.seed}",
+        *(f"never reached: {text}" for text in timeline.idle()),
     ]

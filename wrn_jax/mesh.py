@@ -1,9 +1,11 @@
 """Devices, the mesh over them, and where arrays live."""
 
+import os
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wrn_jax.errors import UserError
@@ -87,9 +89,33 @@ def compute_dtype(precision: str, device: jax.Device) -> str:
     return "float32"
 
 
-def start_processes() -> None:
-    """Joins this process to the others of a multi-host run; the first call of JAX in the program.
+def start_processes(coordinator: str | None, count: int | None, index: int | None) -> None:
+    """Joins this process to the others of a multi-host run; to be called before anything that asks for devices.
 
-    Cloud TPU slices and SLURM are recognised; elsewhere JAX's environment variables name the coordinator.
+    Args:
+      coordinator: HOST:PORT of process 0; None where JAX finds out by itself: on Cloud TPU slices, under SLURM and the like.
+      count, index: number of processes, and which one this is, from 0; None likewise.
+
+    Raises:
+      UserError: the others cannot be reached.
     """
-    jax.distributed.initialize()
+    try:
+        # Half a minute without a sign of life, and a process counts as gone; the default is a hundred seconds.
+        jax.distributed.initialize(coordinator, count, index, initialization_timeout=120, heartbeat_timeout_seconds=30)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--distributed: {' '.join(str(error).split())[:300]}") from None
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process of the run has come to the same call."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def be_deterministic() -> None:
+    """Makes GPUs repeat themselves bit for bit, at some cost of speed; to be called before anything that asks for devices.
+
+    Atomic additions and the measurements that choose kernels are what differs from run to run.
+    """
+    flags = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()

@@ -37,7 +37,8 @@ def dropout(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
     octets = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(inputs.shape)
     threshold = jnp.round(rate * 256)
     kept = octets >= threshold.astype(jnp.uint8)
-    return jnp.where(kept, inputs * (256 / (256 - threshold)).astype(inputs.dtype), 0)
+    scaled = inputs.astype(jnp.float32) * (256 / (256 - threshold))
+    return jnp.where(kept, scaled, 0).astype(inputs.dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -153,7 +154,8 @@ class WideResNet(nnx.Module):
       depth: 6n + 4.
       widen_factor: multiplier of the widths 16, 32, 64.
       num_classes: number of outputs.
-      dtype: type of the convolutions; parameters, statistics and the linear layer are float32.
+      dtype: type of the convolutions; parameters, statistics and the linear layer are float32. (How an accelerator
+        multiplies float32 is JAX's setting: by default a TPU does so in bfloat16, a recent NVIDIA GPU in TF32.)
       batch_norm_groups, batch_norm_axis: see `BatchNorm`.
       rngs: source of the initial values.
 

@@ -50,7 +50,8 @@ def mixed_correct(logits: jax.Array, labels: jax.Array, partner_labels: jax.Arra
 def masked_counts(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """Sums over the images with `mask` 1: `loss` (plain cross-entropy), `correct`, `top5`, `count`; float32 scalars.
 
-    A label counts as among the top five when fewer than five classes score strictly higher.
+    A label counts as among the top five when fewer than five classes score strictly higher; where the logits are not
+    finite, nothing counts as right.
 
     Args:
       logits: [B, classes] float32.
@@ -59,9 +60,10 @@ def masked_counts(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    finite = jnp.isfinite(logits).all(axis=-1)
     return {
         "loss": jnp.sum(losses * mask),
-        "correct": jnp.sum((logits.argmax(-1) == labels) * mask),
-        "top5": jnp.sum((jnp.sum(logits > own, axis=-1) < 5) * mask),
+        "correct": jnp.sum((logits.argmax(-1) == labels) * finite * mask),
+        "top5": jnp.sum((jnp.sum(logits > own, axis=-1) < 5) * finite * mask),
         "count": jnp.sum(mask),
     }

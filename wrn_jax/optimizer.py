@@ -39,7 +39,7 @@ def make_optimizer(config: Optimizer) -> optax.GradientTransformationExtraArgs:
 
 
 SCALE_INITIAL = 65536.0
-SCALE_PERIOD = 2000
+GROWTH_INTERVAL = 2000
 
 
 @jax.tree_util.register_dataclass
@@ -61,8 +61,8 @@ class LossScale:
         return cls(jnp.float32(SCALE_INITIAL if dtype == "float16" else 1.0), jnp.int32(0))
 
     def adjust(self, finite: jax.Array) -> "LossScale":
-        """Halved after a non-finite update, doubled after `SCALE_PERIOD` finite ones in a row. `finite`: bool scalar."""
-        grow = finite & (self.good_steps + 1 >= SCALE_PERIOD)
+        """Halved after a non-finite update, doubled after `GROWTH_INTERVAL` finite ones in a row. `finite`: bool scalar."""
+        grow = finite & (self.good_steps + 1 >= GROWTH_INTERVAL)
         factor = jnp.where(finite, jnp.where(grow, 2.0, 1.0), 0.5)
         good_steps = jnp.where(finite & ~grow, self.good_steps + 1, 0)
         return LossScale(self.scale * factor, good_steps.astype(jnp.int32))

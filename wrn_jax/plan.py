@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wrn_jax import command, data, mesh
+from wrn_jax import command, data
 from wrn_jax import config as configs
 from wrn_jax.config import Config
 from wrn_jax.errors import UserError
@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
     print(f"{options.config}: {config.data.name}, {num_train:,} training images, batch {config.recipe.batch_size}")
     print("\n".join([*describe_length(config, timeline), "", *transition_table(timeline), "", *sparklines(timeline), ""]))
-    dtype = mesh.compute_dtype(config.precision, jax.devices()[0])
-    network = Network(config.model, config.model.num_classes or num_classes, dtype)
+    network = Network(config.model, num_classes, "float32")  # no device is asked: a plan may run beside a training
     print("\n".join(cost_lines(config, network, timeline)))
     try:
         if options.csv is not None:
@@ -57,7 +56,16 @@ def describe_length(config: Config, timeline: Timeline) -> list[str]:
     if timeline.epochs != config.recipe.epochs:
         line += f"; {config.recipe.epochs} epochs as written, scaled by {timeline.clock.scale:g}"
     kept = ", ".join(str(epoch) for epoch in timeline.checkpoint_epochs) or "none"
-    return [line, f"checkpoints kept for good after epochs: {kept} (and the best and the last)"]
+    held_out = config.data.validation_size
+    judge = f"a hold-out of {held_out:,} training images" if held_out else "the test set (the published way, which flatters it)"
+    lines = [
+        line,
+        f"checkpoints kept for good after epochs: {kept}; and the best and the last two",
+        f"best epoch chosen on {judge}",
+    ]
+    if timeline.idle():
+        lines.append("never reached: " + "; ".join(timeline.idle()))
+    return lines
 
 
 def transition_table(timeline: Timeline) -> list[str]:
@@ -95,7 +103,7 @@ def cost_lines(config: Config, network: Network, timeline: Timeline) -> list[str
         f"operations per image: {forward / 1e9:.3f} G forward, {3 * forward / 1e9:.3f} G in training "
         "(multiplications and additions of convolutions and linear layer; backward counted as twice forward)",
         f"operations of the whole run: {total:.3g}",
-        f"memory of the state (parameters, momentum, statistics; float32): {state_bytes / 2**20:.1f} MiB on each device, "
+        f"memory of the state (parameters, momentum, statistics; float32): {state_bytes / 2**20:.1f} MiB, "
         f"gradients {4 * network.num_parameters / 2**20:.1f} MiB more",
     ]
 

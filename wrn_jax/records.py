@@ -128,7 +128,7 @@ class Records:
             say(f"{self._metrics}: could not be written ({error.strerror}); going on, and trying again after the next epoch")
 
     def _write_rows(self) -> None:
-        write_atomically(self._metrics, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_atomically(self._metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows))
 
     def transition(self, name: str, text: str, step: int) -> None:
         """Records a transition as a TensorBoard text."""

@@ -25,6 +25,11 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _shortest(number: float) -> str:
+    """The shortest text that reads back as exactly this number: 5, not 5.0."""
+    return str(number).removesuffix(".0")
+
+
 @dataclass(frozen=True, order=True)
 class Duration:
     """A stretch of training: `amount` >= 0 in `unit` "epochs" or "steps" (updates)."""
@@ -33,7 +38,9 @@ class Duration:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.amount:.12g} {self.unit[:-1] if self.amount == 1 else self.unit}"
+        return f"{_shortest(self.amount)} {self.unit[:-1] if self.amount == 1 else self.unit}"
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,9 @@ class Position:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.unit} {self.count:.12g}"
+        return f"{self.unit} {_shortest(self.count)}"
+
+    __repr__ = __str__
 
 
 def epochs(amount: float) -> Duration:
@@ -67,25 +76,29 @@ def step(count: int) -> Position:
     return Position(count, "step")
 
 
-_NUMBER = r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _parse_duration(value: Any) -> Duration:
     if isinstance(value, str) and (found := re.fullmatch(_NUMBER + r" (epoch|step)s?", value.strip())):
         value = Duration(float(found[1]), found[2] + "s")
-    if not isinstance(value, Duration):
+    if not isinstance(value, Duration) or not _is_number(value.amount) or value.unit not in ("epochs", "steps"):
         raise ValueError("a duration reads like '5 epochs' or '25 steps'")
-    if value.unit == "steps" and (value.amount != int(value.amount)):
-        raise ValueError("a number of steps is whole")
     if not 0 < value.amount < 1e9:
         raise ValueError("a duration is positive and below 1e9")
+    if value.unit == "steps" and value.amount != int(value.amount):
+        raise ValueError("a number of steps is whole")
     return value
 
 
 def _parse_position(value: Any) -> Position:
     if isinstance(value, str) and (found := re.fullmatch(r"(epoch|step) " + _NUMBER, value.strip())):
         value = Position(float(found[2]), found[1])
-    if not isinstance(value, Position):
+    if not isinstance(value, Position) or not _is_number(value.count) or value.unit not in ("epoch", "step"):
         raise ValueError("a position reads like 'epoch 41' (from 1) or 'step 980' (from 0)")
     lowest = 1 if value.unit == "epoch" else 0
     if not lowest <= value.count < 1e9 or (value.unit == "step" and value.count != int(value.count)):
@@ -111,11 +124,15 @@ class Clock:
             return int(duration.amount)
         return max(1, round(duration.amount * self.scale * self.steps_per_epoch))
 
+    def stretch(self, duration: Duration) -> Duration:
+        """`duration` as long as it is in the run."""
+        return duration if duration.unit == "steps" else Duration(round(duration.amount * self.scale, 3), duration.unit)
+
     def index(self, position: Position) -> int:
-        """Index (from 0) of the step that `position` names."""
+        """Index (from 0) of the step that `position` names; at most 2**31 - 1, which no run reaches."""
         if position.unit == "step":
             return int(position.count)
-        return round((position.count - 1) * self.scale * self.steps_per_epoch)
+        return min(2**31 - 1, round((position.count - 1) * self.scale * self.steps_per_epoch))
 
 
 def _half_cosine(progress: jax.Array) -> jax.Array:
@@ -135,11 +152,12 @@ class Linear:
 
     def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
         """Value `elapsed` steps (int32, any shape) after the start; float32."""
-        progress = jnp.clip(elapsed / clock.length(self.over), 0.0, 1.0)
+        progress = jnp.clip(elapsed / float(clock.length(self.over)), 0.0, 1.0)
         return self.start + (self.end - self.start) * progress
 
-    def __str__(self) -> str:
-        return f"linear {self.start:g} to {self.end:g} over {self.over}"
+    def describe(self, clock: Clock) -> str:
+        """What it does, in words, durations as they are on `clock`."""
+        return f"linear {self.start:g} to {self.end:g} over {clock.stretch(self.over)}"
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
@@ -154,11 +172,12 @@ class Cosine:
 
     def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
         """Value `elapsed` steps (int32, any shape) after the start; float32."""
-        progress = jnp.clip(elapsed / clock.length(self.over), 0.0, 1.0)
+        progress = jnp.clip(elapsed / float(clock.length(self.over)), 0.0, 1.0)
         return self.end + (self.start - self.end) * _half_cosine(progress)
 
-    def __str__(self) -> str:
-        return f"cosine {self.start:g} to {self.end:g} over {self.over}"
+    def describe(self, clock: Clock) -> str:
+        """What it does, in words, durations as they are on `clock`."""
+        return f"cosine {self.start:g} to {self.end:g} over {clock.stretch(self.over)}"
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
@@ -171,7 +190,7 @@ class WarmRestarts:
     peak: float
     floor: float
     period: DurationField
-    multiplier: Annotated[int, Field(ge=1)] = 1
+    multiplier: Annotated[int, Field(ge=1, le=1000)] = 1
     since: PositionField | None = None
     kind: Literal["warm_restarts"] = "warm_restarts"
 
@@ -180,30 +199,30 @@ class WarmRestarts:
         first = clock.length(self.period)
         elapsed = jnp.maximum(elapsed, 0)
         if self.multiplier == 1:
-            begin, length = elapsed - elapsed % first, first
+            begin, length = elapsed - elapsed % min(first, 2**31 - 1), float(first)
         else:
             # Cycle n begins after first * (m^n - 1) / (m - 1) steps. A table of the beginnings keeps the arithmetic in
             # integers: a logarithm in float32 puts steps next to a restart into the wrong cycle.
-            beginnings = [0]
-            while beginnings[-1] < 2**30:
-                beginnings.append(beginnings[-1] + first * self.multiplier ** (len(beginnings) - 1))
-            table = np.array([b for b in beginnings if b < 2**31], np.int32)
+            beginnings, lengths = [0], [first]
+            while beginnings[-1] + lengths[-1] < 2**31:
+                beginnings.append(beginnings[-1] + lengths[-1])
+                lengths.append(lengths[-1] * self.multiplier)
+            table = np.array(beginnings, np.int32)
             cycle = jnp.searchsorted(table, elapsed, side="right") - 1
-            lengths = np.diff(np.append(table, 2**31 - 1)).astype(np.int32)
-            begin, length = jnp.asarray(table)[cycle], jnp.asarray(lengths)[cycle]
+            begin, length = jnp.asarray(table)[cycle], jnp.asarray(np.array(lengths, np.float32))[cycle]
         return self.floor + (self.peak - self.floor) * _half_cosine((elapsed - begin) / length)
 
-    def __str__(self) -> str:
+    def describe(self, clock: Clock) -> str:
+        """What it does, in words, durations as they are on `clock`."""
         growth = f", each {self.multiplier} times the last" if self.multiplier > 1 else ""
-        return f"warm restarts {self.peak:g} to {self.floor:g} every {self.period}{growth}"
+        return f"warm restarts {self.peak:g} to {self.floor:g} every {clock.stretch(self.period)}{growth}"
 
 
 def _kind(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
+    if _is_number(value):
         return "number"
-    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) else None
 
 
 Schedule = Annotated[

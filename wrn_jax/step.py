@@ -52,9 +52,10 @@ class Streams:
         return cls(*(jax.random.fold_in(key, index) for index in range(4)))
 
 
-def order_key(key: jax.Array) -> jax.Array:
-    """The key of the data order, from the run's key."""
-    return jax.random.fold_in(key, 0)
+def order_key(key: jax.Array, rollbacks: int) -> jax.Array:
+    """The key of the data order, from the run's key and how often the run went back to a checkpoint."""
+    key = jax.random.fold_in(key, 0)
+    return jax.random.fold_in(key, rollbacks) if rollbacks else key
 
 
 @jax.tree_util.register_dataclass
@@ -110,8 +111,8 @@ def update(
     gradients = jax.tree.map(lambda g: g / scale, gradients)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-    steps, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rate=learning_rate)
-    params = optax.apply_updates(state.params, steps)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rate=learning_rate)
+    params = optax.apply_updates(state.params, updates)
     loss_scale = state.loss_scale
     if dtype == "float16":
         # An overflow is expected now and then: leave everything as it was, and lower the scale.

@@ -11,7 +11,7 @@ import numpy as np
 
 from wrn_jax.augment import Strengths
 from wrn_jax.config import Recipe
-from wrn_jax.schedules import Clock, beginnings, join
+from wrn_jax.schedules import Clock, Schedule, beginnings, join
 
 SCHEDULED = ("learning_rate", "dropout", "mixup_alpha", "label_smoothing")
 
@@ -127,10 +127,24 @@ class Timeline:
             before = ""
             for step, value in beginnings(getattr(self.recipe, name), self.clock):
                 if step < self.steps:
-                    after = f"{value:g}" if isinstance(value, int | float) else str(value)
+                    after = self._describe(value)
                     found.append(Event(step, self.epoch_of(step), name, before, after))
                     before = after
         return sorted(found, key=lambda event: event.step)
+
+    def idle(self) -> list[str]:
+        """What the recipe holds and this run never reaches: phases after its end."""
+        found = []
+        for name in (*SCHEDULED, "augmentation"):
+            for position, value in getattr(self.recipe, name).items():
+                if self.clock.index(position) >= self.steps:
+                    found.append(f"{name} {self._describe(value)} at {position}")
+        return found
+
+    def _describe(self, value: float | str | Schedule) -> str:
+        if isinstance(value, str):
+            return value
+        return f"{value:g}" if isinstance(value, int | float) else value.describe(self.clock)
 
     def events(self) -> list[Event]:
         """The transitions in the order of time: the phases that replace another."""

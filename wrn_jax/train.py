@@ -1,19 +1,22 @@
 """Trains a recipe: `python -m wrn_jax.train --config configs/session04.py`."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from wrn_jax import command, loop, mesh
 from wrn_jax import config as configs
-from wrn_jax.errors import UserError
+from wrn_jax.errors import Abandoned, UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the arguments, trains, and says how it ended. Raises UserError, Diverged or Interrupted."""
+    """Reads the arguments, trains, and says how it ended. Raises what `wrn_jax.errors` has."""
     made = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
     made.add_argument("--workdir", type=Path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
     made.add_argument(
@@ -23,10 +26,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=("yes", "auto"),
         help="continue the run in --workdir (--config may be left out); auto: if there is one, else start it",
     )
+    made.add_argument("--on-nonfinite", choices=("stop", "rollback"), help="short for --config.on_nonfinite")
+    made.add_argument("--deterministic", action="store_true", help="the same bits on the same GPU, at some cost of speed")
     made.add_argument("--distributed", action="store_true", help="join the other processes of a multi-host run first")
+    made.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where --distributed cannot find it out")
+    made.add_argument("--processes", type=int, metavar="N", help="number of processes, likewise")
+    made.add_argument("--process", type=int, metavar="I", help="which one this is, from 0, likewise")
     options, overrides = command.parse(made, argv)
     if options.resume and options.workdir is None:
         raise UserError("--resume needs --workdir, the directory of the run to continue")
+    if options.distributed and options.workdir is None:
+        raise UserError("--distributed needs --workdir, one directory that all processes share")
     resume = options.resume == "yes" or (options.resume == "auto" and loop.holds_run(options.workdir))
     if options.config is not None:
         config = configs.load_file(options.config)
@@ -35,12 +45,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         raise UserError("--config FILE is missing, for example --config configs/session04.py; --help shows all keys")
     config = configs.apply_arguments(config, overrides)
+    if options.on_nonfinite:
+        config = config.override({"on_nonfinite": options.on_nonfinite})
+    if options.deterministic:
+        mesh.be_deterministic()
     if options.distributed:
-        mesh.start_processes()
+        mesh.start_processes(options.coordinator, options.processes, options.process)
     workdir = options.workdir or Path("runs") / f"{options.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    summary = loop.train(config, workdir, resume)
-    for line in closing_lines(summary):
-        print(line)
+    try:
+        summary = loop.train(config, workdir, resume, {"deterministic": options.deterministic})
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise Abandoned(f"another process of this run is gone ({reason}); start all again with --resume=auto") from None
+    if jax.process_index() == 0:
+        for line in closing_lines(summary):
+            print(line)
 
 
 def closing_lines(summary: loop.Summary) -> list[str]:
@@ -52,13 +73,13 @@ def closing_lines(summary: loop.Summary) -> list[str]:
         f"best   epoch {best['epoch']}: {_accuracies(best)} (chosen {chosen})",
         f"final  epoch {last['epoch']}: {_accuracies(last)}",
         f"everything is in {summary.workdir}: metrics.jsonl, curves.png, config.json, header.jsonl, checkpoints/, tensorboard/",
-        f"evaluate it: {_python()} -m wrn_jax.evaluate --workdir {summary.workdir} --checkpoint best",
+        f"evaluate it: {_python()} -m wrn_jax.evaluate --workdir {shlex.quote(str(summary.workdir))} --checkpoint best",
     ]
 
 
 def _python() -> str:
     """What to call this Python in the user's shell: the environment may be active there, or only in the script."""
-    return "python" if "VIRTUAL_ENV" in os.environ else os.path.relpath(sys.executable)
+    return "python" if os.environ.get("VIRTUAL_ENV") == sys.prefix else shlex.quote(os.path.relpath(sys.executable))
 
 
 def _accuracies(row: dict[str, Any]) -> str:

@@ -1,0 +1,23 @@
+"""The training command with a pause after every step, so that a test can interrupt it where it means to."""
+
+import sys
+import time
+
+from wrn_jax import command, loop, train
+
+PAUSE = 0.1
+
+
+def pausing(read_step):
+    """`read_step`, and then a pause."""
+
+    def read(*arguments):
+        read_step(*arguments)
+        time.sleep(PAUSE)
+
+    return read
+
+
+if __name__ == "__main__":
+    loop.read_step = pausing(loop.read_step)
+    sys.exit(command.run(train.main, "train"))
