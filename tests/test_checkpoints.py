@@ -4,6 +4,7 @@ import functools
 import resource
 import signal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,8 +62,7 @@ def test_restores_every_bit_onto_other_devices(tmp_path, devices, sharding):
     assert found.step.sharding.num_devices == devices
     is_placed = jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim), found, shardings)
     assert all(jax.tree.leaves(is_placed))
-    for left, right in zip(numbers(found), numbers(state), strict=True):
-        np.testing.assert_array_equal(left, right)
+    chex.assert_trees_all_equal(numbers(found), numbers(state))
 
 
 class TestDamage:
@@ -160,8 +160,7 @@ def test_a_failed_save_is_told_and_the_next_succeeds(tmp_path):
         checkpoints.wait()
         assert [one.step for one in checkpoints.all()] == [1, 3]
         _, found, _ = checkpoints.restore_last(abstract, shardings)
-    for left, right in zip(numbers(found), numbers(state), strict=True):
-        np.testing.assert_array_equal(left, right)
+    chex.assert_trees_all_equal(numbers(found), numbers(state))
 
 
 def test_saving_is_safe_while_the_state_is_overwritten(tmp_path):

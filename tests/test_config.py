@@ -173,14 +173,14 @@ class TestArguments:
             ("model.depth=1006", "model.depth = 1006: should be 6n + 4 up to 1000: 10, 16, 22, 28, 34, 40, ..."),
             ("model.widen_factor=1001", "model.widen_factor = 1001: should be less than or equal to 1000"),
             ("optimizer.clip_norm=1e300", "optimizer.clip_norm = 1e+300: should be less than or equal to 1000000000"),
-            ("data.cache=", "data.cache = '': should be a path: printable, not empty, names of at most 255 bytes"),
+            ("data.cache=", "data.cache = '': should be a path: 1 to 1000 printable characters, names up to 255 bytes"),
             (
                 "data.archive=a\0b",
-                "data.archive = 'a\\x00b': should be a path: printable, not empty, names of at most 255 bytes",
+                "data.archive = 'a\\x00b': should be a path: 1 to 1000 printable characters, names up to 255 bytes",
             ),
             (
                 f"data.directory={'x' * 256}",
-                f"data.directory = '{'x' * 56}...: should be a path: printable, not empty, names of at most 255 bytes",
+                f"data.directory = '{'x' * 56}...: should be a path: 1 to 1000 printable characters, names up to 255 bytes",
             ),
             ("data.cache=~no-such-user/x", "data.cache = '~no-such-user/x': should be a path; this user has no home directory"),
         ],

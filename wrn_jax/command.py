@@ -13,7 +13,7 @@ from wrn_jax.errors import Abandoned, Diverged, Interrupted, UserError
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
-        raise UserError(message)
+        raise UserError(" ".join(message.split()))
 
 
 def parser(program: str, description: str, with_keys: bool = False) -> argparse.ArgumentParser:

@@ -61,7 +61,7 @@ FREE_ON_RESUME = (
     "data.download",
     "data.cache",
 )
-"""Keys that a resumed run may change, since they decide where and how safely it runs and not what comes out."""
+"""Keys that a resumed run may change, since they decide where and how safely it runs, and change results by rounding at most."""
 
 __all__ = [
     "Config",
@@ -90,7 +90,7 @@ Images = Annotated[int, Field(ge=1, le=1_000_000)]
 def _check_path(text: str) -> str:
     names = text.split("/")
     if not text.isprintable() or not text or max(len(os.fsencode(name)) for name in names) > 255 or len(text) > 1000:
-        raise PydanticCustomError("path", "Input should be a path: printable, not empty, names of at most 255 bytes")
+        raise PydanticCustomError("path", "Input should be a path: 1 to 1000 printable characters, names up to 255 bytes")
     if names[0].startswith("~") and os.path.expanduser(names[0]) == names[0]:
         raise PydanticCustomError("path", "Input should be a path; this user has no home directory")
     return text
@@ -245,7 +245,7 @@ class Config:
     eval_batch_size: Images = 500
     """Images per evaluation step, over all devices."""
     sharding: Literal["replicated", "fsdp"] = "replicated"
-    """Where the state lives: a copy on every device, or its large arrays split over the devices; the results are the same."""
+    """Where the state lives: a copy on every device, or its large arrays split over the devices; results agree up to rounding."""
     checkpoint_steps: Positive | None = None
     """Updates between checkpoints within an epoch, beside those at the end of each; none: off."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 15.0

@@ -330,8 +330,8 @@ def saved_config(workdir: Path) -> Config:
     """The configuration of the run in `workdir`. Raises UserError if there is none."""
     path = workdir / "config.json"
     try:
-        tree = json.loads(path.read_text())
-    except (OSError, ValueError):
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{workdir}: holds no run (no readable config.json)") from None
     return from_dict(tree, str(path))
 

@@ -1,0 +1,96 @@
+"""Several processes on one machine, joined over loopback: the same training, one writer, and nobody waits for the dead."""
+
+import socket
+import time
+
+import pytest
+
+from tests.small import ARGUMENTS as FIVE_EPOCHS
+from tests.small import finish, metrics, start
+
+# Two epochs of ten steps are enough here, where two cores serve up to four processes.
+ARGUMENTS = [*FIVE_EPOCHS, "--config.recipe.scale=0.02"]
+
+
+def start_all(count, workdir, *arguments, devices=1, module="train"):
+    """The processes of one run, each with its own simulated devices."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    shared = ["--distributed", "--coordinator", address, "--processes", count, "--workdir", workdir, *arguments]
+    return [start(module, *ARGUMENTS, *shared, "--process", index, devices=devices) for index in range(count)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    code, _, errors = finish("train", *ARGUMENTS, "--workdir", workdir)
+    assert code == 0, errors
+    return metrics(workdir)
+
+
+def assert_same_training(rows, alone):
+    assert [row["epoch"] for row in rows] == [1, 2]
+    for found, expected in zip(rows, alone, strict=True):
+        # Rounding differs with the order of the sums, and grows with the steps.
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-2)
+        assert found["learning_rate"] == expected["learning_rate"]
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(2, 2), (4, 1)])
+def test_processes_train_like_one_and_one_of_them_writes(alone, tmp_path, processes, devices):
+    workdir = tmp_path / "run"
+    started = start_all(processes, workdir, devices=devices)
+    ended = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * processes, ended
+    assert_same_training(metrics(workdir), alone)
+    assert len((workdir / "header.jsonl").read_text().splitlines()) == 1
+    lines = [[line for line in output.splitlines() if "images/s" in line] for output, _ in ended]
+    assert [len(found) for found in lines] == [2] + [0] * (processes - 1)
+
+
+def test_when_one_is_killed_the_others_stop_and_all_go_on_later(alone, tmp_path):
+    workdir = tmp_path / "run"
+    first, second = start_all(2, workdir, "--config.checkpoint_steps=2", module="tests.slow_train")
+    for line in first.stdout:
+        if line.startswith("epoch 2, step"):
+            second.kill()
+            break
+    killed = time.monotonic()
+    _, errors = first.communicate(timeout=120)
+    assert time.monotonic() - killed < 90
+    assert first.returncode not in (0, None)
+    last = errors.strip().splitlines()[-1]
+    assert first.returncode != 4 or last.startswith("train: another process of this run is gone (")
+    second.communicate()
+    again = start_all(2, workdir, "--resume=auto")
+    ended = [process.communicate(timeout=300) for process in again]
+    assert [process.returncode for process in again] == [0, 0], ended
+    assert_same_training(metrics(workdir), alone)
+
+
+def test_a_preemption_notice_to_one_stops_all_after_the_same_step(alone, tmp_path):
+    workdir = tmp_path / "run"
+    started = start_all(2, workdir, module="tests.slow_train")
+    for line in started[0].stdout:
+        if line.startswith("epoch 1, step"):
+            started[1].terminate()
+            break
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [75, 75], ended
+    said = [errors.strip().splitlines()[-1] for _, errors in ended]
+    assert said[0] == said[1]
+    assert said[0].startswith("train: SIGTERM: saved after ")
+    again = start_all(2, workdir, "--resume=auto")
+    ended = [process.communicate(timeout=300) for process in again]
+    assert [process.returncode for process in again] == [0, 0], ended
+    assert_same_training(metrics(workdir), alone)
+
+
+def test_distributed_without_a_shared_directory_or_coordinator_is_one_line(tmp_path):
+    code, _, errors = finish("train", *ARGUMENTS, "--distributed")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert "--distributed needs --workdir" in errors
+    code, _, errors = finish("train", *ARGUMENTS, "--distributed", "--workdir", tmp_path / "run")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert errors.startswith("train: --distributed: ")
