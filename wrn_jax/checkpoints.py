@@ -1,12 +1,12 @@
 """Checkpoints of a run, by Orbax: save, list, restore, and which ones stay."""
 
-import contextlib
 import dataclasses
 import gc
 import shutil
 import sys
+import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -237,27 +237,22 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
         )
-        with _without_afterthoughts():
-            try:
-                return self._orbax.load_checkpointables(step, abstract)
-            except (jax.errors.JaxRuntimeError, MemoryError):  # the device's trouble, not the checkpoint's
-                raise
-            except Exception:  # said in the line below; the text would be about handlers and coroutines
-                pass
+        # Long after the exception, Orbax's readers in the background still complain of a file that is cut short.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                try:
+                    return self._orbax.load_checkpointables(step, abstract)
+                except (jax.errors.JaxRuntimeError, MemoryError):  # the device's trouble, not the checkpoint's
+                    raise
+                except Exception:  # said in the line below; the text would be about handlers and coroutines
+                    pass
+                gc.collect()  # abandoned coroutines complain when they are collected: now
+                time.sleep(1.0)  # and reader threads when they have read
+        finally:
+            sys.unraisablehook = hook
         raise _Damaged("its files cannot be read")
-
-
-@contextlib.contextmanager
-def _without_afterthoughts() -> Iterator[None]:
-    """Keeps Orbax's readers in the background from complaining, long after the exception, of a file that is cut short."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            yield
-            gc.collect()  # abandoned coroutines complain when they are collected: now
-    finally:
-        sys.unraisablehook = hook
 
 
 def _one_line(error: Exception) -> str:
