@@ -13,6 +13,7 @@ config = load_file("session04.py", relative_to=__file__).override(
         "model.depth": 10,
         "model.widen_factor": 1,
         "data.name": "embedded",
+        "data.embedded_train": 8000,
         "data.validation_size": 1000,
         "recipe.scale": 0.1,
         "recipe.batch_size": 64,

@@ -61,7 +61,7 @@ FREE_ON_RESUME = (
     "data.download",
     "data.cache",
 )
-"""Keys that a resumed run may change, since they decide where and how safely it runs, and change results by rounding at most."""
+"""Keys that a resumed run may change, since they decide where and how safely it runs; results differ by rounding at most."""
 
 __all__ = [
     "Config",
@@ -245,7 +245,7 @@ class Config:
     eval_batch_size: Images = 500
     """Images per evaluation step, over all devices."""
     sharding: Literal["replicated", "fsdp"] = "replicated"
-    """Where the state lives: a copy on every device, or its large arrays split over the devices; results agree up to rounding."""
+    """Where the state lives: a copy on every device, or its arrays split over them; results agree up to rounding."""
     checkpoint_steps: Positive | None = None
     """Updates between checkpoints within an epoch, beside those at the end of each; none: off."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 15.0
