@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 RANKS = [
-    {"errors", "interrupts", "schedules", "augment", "model", "objective", "embedded"},
-    {"config", "mesh", "checkpoints", "records", "cifar"},
+    {"errors"},
+    {"interrupts", "schedules", "augment", "model", "objective", "embedded", "cifar"},
+    {"config", "mesh", "checkpoints", "records"},
     {"command", "timeline", "optimizer", "archive"},
     {"state", "data"},
     {"step"},

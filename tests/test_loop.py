@@ -120,6 +120,7 @@ def test_writes_config_header_curves_and_events(finished):
     assert header["hardware"]["platform"] == "cpu"
     assert header["versions"]["jax"] == jax.__version__
     assert header["seed"] == 0
+    assert header["rollbacks"] == 0
     assert header["parameters"] == 83_700
     assert (finished.workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((finished.workdir / "tensorboard").glob("events.out.tfevents.*"))
@@ -188,16 +189,16 @@ def test_an_unwritable_work_directory_is_one_line(tmp_path):
         loop.train(small_config(), tmp_path / "file" / "run")
 
 
-@pytest.mark.parametrize("sharding", ["replicated", "fsdp"])
-def test_eight_devices_train_like_one(finished, tmp_path, sharding):
-    summary = loop.train(small_config(devices=8, sharding=sharding), tmp_path / "eight")
-    one, eight = (
+@pytest.mark.parametrize(("devices", "sharding"), [(2, "replicated"), (4, "fsdp"), (8, "replicated"), (8, "fsdp")])
+def test_many_devices_train_like_one(finished, tmp_path, devices, sharding):
+    summary = loop.train(small_config(devices=devices, sharding=sharding), tmp_path / "many")
+    one, many = (
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in (finished.workdir, tmp_path / "eight")
+        for folder in (finished.workdir, tmp_path / "many")
     )
     # Rounding differs with the order of the sums, and grows with the steps.
-    assert eight[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-4)
-    assert eight[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-2)
+    assert many[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-4)
+    assert many[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-2)
     assert summary.last["epoch"] == 5
 
 

@@ -1,5 +1,6 @@
 """Devices, divisibility, and what `auto` precision means on which hardware."""
 
+import os
 import types
 
 import jax
@@ -39,6 +40,21 @@ def test_divisibility():
         meshes.check_divisible(3, mesh, 1, "recipe.batch_size")
     with pytest.raises(UserError, match=r"batch_norm_groups = 3: should divide recipe\.batch_size = 64"):
         meshes.check_divisible(64, mesh, 3, "recipe.batch_size")
+
+
+def test_determinism_is_a_matter_of_flags_that_add_to_those_there(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=somewhere")
+    meshes.be_deterministic()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags == ["--xla_dump_to=somewhere", "--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=0"]
+
+
+def test_split_state_is_split_along_the_longest_axis_that_fits():
+    mesh = meshes.make_mesh(8)
+    shapes = {"kernel": (3, 3, 16, 32), "bias": (10,), "scalar": ()}
+    tree = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
+    found = {name: sharding.spec for name, sharding in meshes.state_shardings(tree, mesh, "fsdp").items()}
+    assert found == {"kernel": PartitionSpec(None, None, None, "data"), "bias": PartitionSpec(), "scalar": PartitionSpec()}
 
 
 @pytest.mark.parametrize(

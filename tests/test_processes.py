@@ -29,6 +29,21 @@ def alone(tmp_path_factory):
     return metrics(workdir)
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The records of two processes that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("pair") / "run"
+    run_all(start_all(2, workdir))
+    return metrics(workdir)
+
+
+def run_all(processes):
+    """Waits for all processes, which must succeed; (output, errors) of each."""
+    ended = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), ended
+    return ended
+
+
 def assert_same_training(rows, alone):
     assert [row["epoch"] for row in rows] == [1, 2]
     for found, expected in zip(rows, alone, strict=True):
@@ -40,16 +55,14 @@ def assert_same_training(rows, alone):
 @pytest.mark.parametrize(("processes", "devices"), [(2, 2), (4, 1)])
 def test_processes_train_like_one_and_one_of_them_writes(alone, tmp_path, processes, devices):
     workdir = tmp_path / "run"
-    started = start_all(processes, workdir, devices=devices)
-    ended = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0] * processes, ended
+    ended = run_all(start_all(processes, workdir, devices=devices))
     assert_same_training(metrics(workdir), alone)
     assert len((workdir / "header.jsonl").read_text().splitlines()) == 1
     lines = [[line for line in output.splitlines() if "images/s" in line] for output, _ in ended]
     assert [len(found) for found in lines] == [2] + [0] * (processes - 1)
 
 
-def test_when_one_is_killed_the_others_stop_and_all_go_on_later(alone, tmp_path):
+def test_when_one_is_killed_the_others_stop_and_all_go_on_later(pair, tmp_path):
     workdir = tmp_path / "run"
     first, second = start_all(2, workdir, "--config.checkpoint_steps=2", module="tests.slow_train")
     for line in first.stdout:
@@ -63,13 +76,11 @@ def test_when_one_is_killed_the_others_stop_and_all_go_on_later(alone, tmp_path)
     last = errors.strip().splitlines()[-1]
     assert first.returncode != 4 or last.startswith("train: another process of this run is gone (")
     second.communicate()
-    again = start_all(2, workdir, "--resume=auto")
-    ended = [process.communicate(timeout=300) for process in again]
-    assert [process.returncode for process in again] == [0, 0], ended
-    assert_same_training(metrics(workdir), alone)
+    run_all(start_all(2, workdir, "--resume=auto"))
+    assert metrics(workdir) == pair
 
 
-def test_a_preemption_notice_to_one_stops_all_after_the_same_step(alone, tmp_path):
+def test_a_preemption_notice_to_one_stops_all_after_the_same_step(pair, tmp_path):
     workdir = tmp_path / "run"
     started = start_all(2, workdir, module="tests.slow_train")
     for line in started[0].stdout:
@@ -81,10 +92,8 @@ def test_a_preemption_notice_to_one_stops_all_after_the_same_step(alone, tmp_pat
     said = [errors.strip().splitlines()[-1] for _, errors in ended]
     assert said[0] == said[1]
     assert said[0].startswith("train: SIGTERM: saved after ")
-    again = start_all(2, workdir, "--resume=auto")
-    ended = [process.communicate(timeout=300) for process in again]
-    assert [process.returncode for process in again] == [0, 0], ended
-    assert_same_training(metrics(workdir), alone)
+    run_all(start_all(2, workdir, "--resume=auto"))
+    assert metrics(workdir) == pair
 
 
 def test_distributed_without_a_shared_directory_or_coordinator_is_one_line(tmp_path):
