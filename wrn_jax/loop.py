@@ -111,7 +111,7 @@ def train(config: Config, workdir: Path, resume: bool = False, remarks: Mapping[
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
-            if error.rollbacks == config.max_rollbacks:
+            if error.rollbacks >= config.max_rollbacks:
                 raise Diverged(f"{error}; gave up after {error.rollbacks} rollbacks") from None
             rollbacks, resume = error.rollbacks + 1, True
             text = f"{error}; going back to it, with the data in another order (rollback {rollbacks} of {config.max_rollbacks})"
