@@ -9,8 +9,8 @@ import pytest
 
 RANKS = [
     {"errors"},
-    {"interrupts", "schedules", "augment", "model", "objective", "embedded", "cifar"},
-    {"config", "mesh", "checkpoints", "records"},
+    {"interrupts", "schedules", "augment", "model", "objective", "embedded", "cifar", "mesh"},
+    {"config", "checkpoints", "records"},
     {"command", "timeline", "optimizer", "archive"},
     {"state", "data"},
     {"step"},

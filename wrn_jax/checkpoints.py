@@ -13,10 +13,10 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from wrn_jax.errors import UserError
+from wrn_jax.mesh import wait_for_all
 
 FORMAT = 1
 """Version of what is saved; a checkpoint with a higher one is refused."""
@@ -198,8 +198,7 @@ class Checkpoints:
             aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             (self.directory / str(step)).rename(aside)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        wait_for_all(f"checkpoint {step} set aside")
         self._orbax.reload()
         return f"checkpoint {step} is damaged ({reason}); moved to {aside}"
 

@@ -198,7 +198,8 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
             say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
 
             # Epochs.
-            saver = Saver(checkpoints, config.checkpoint_steps, config.checkpoint_minutes, {"rollbacks": rollbacks}, say)
+            notes = {"rollbacks": rollbacks}
+            saver = Saver(checkpoints, saved.step, config.checkpoint_steps, config.checkpoint_minutes, notes, say)
             started = drawn = time.perf_counter()
             for epoch in range(saved.epoch + 1, timeline.epochs + 1):
                 first_step, end_step = (epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch
@@ -275,6 +276,7 @@ class Saver:
 
     Args:
       checkpoints: where to save.
+      last_step: finished updates of the checkpoint that the run goes on from; 0 for none.
       every_steps: updates between checkpoints within an epoch, or None.
       every_minutes: minutes between checkpoints within an epoch, or None.
       notes: plain JSON data that every checkpoint carries.
@@ -282,19 +284,20 @@ class Saver:
 
     Attributes:
       notes: as given.
-      last_step: finished updates of the last save that was started or there before; 0 for none.
+      last_step: finished updates of the last save that was started, at first as given.
     """
 
     def __init__(
         self,
         checkpoints: Checkpoints,
+        last_step: int,
         every_steps: int | None,
         every_minutes: float | None,
         notes: Mapping[str, Any],
         say: Say,
     ):
         self._checkpoints, self._say, self.notes = checkpoints, say, notes
-        self.last_step = max((one.step for one in checkpoints.all()), default=0)
+        self.last_step = last_step
         self._every_steps = every_steps
         # Clocks differ between processes, and all must save together: in a run of several, only steps count.
         self._every_seconds = 60 * every_minutes if every_minutes and jax.process_count() == 1 else math.inf
