@@ -9,7 +9,7 @@ import pytest
 
 RANKS = [
     {"errors"},
-    {"interrupts", "schedules", "augment", "model", "objective", "embedded", "cifar", "mesh"},
+    {"interrupts", "schedules", "augment", "model", "objective", "embedded", "cifar", "mesh", "reference"},
     {"config", "checkpoints", "records"},
     {"command", "timeline", "optimizer", "archive"},
     {"state", "data"},

@@ -18,6 +18,7 @@ SINGLE = {
     "flip": Strengths(flip_probability=1.0),
     "affine": Strengths(affine_probability=1.0, shift=0.1, scale=0.1, rotate=15.0),
     "cutout": Strengths(cutout_probability=1.0, cutout_size=3.0),
+    "holes": Strengths(holes_probability=1.0, holes_smallest=0.2, holes_largest=0.4),
     "brightness_contrast": Strengths(brightness_contrast_probability=1.0, brightness=0.2, contrast=0.2),
     "color": Strengths(color_probability=1.0, hue=10.0, saturation=20.0, value=10.0),
 }
@@ -49,7 +50,10 @@ def test_operation_agrees_with_reference(name, inputs, outputs, mean_tolerance):
     images, expected, parameters = VECTORS[inputs], VECTORS[outputs], VECTORS[f"{name}_parameters"]
     cases, count = expected.shape[:2]
     batch = np.tile(images, (cases, 1, 1, 1)).astype(np.float32)
-    result = jax.jit(getattr(augment, name))(batch, *np.repeat(parameters, count, axis=0).T)
+    columns = np.repeat(parameters, count, axis=0).T
+    if name == "cutout":
+        columns = (*columns, columns[-1])  # squares
+    result = jax.jit(getattr(augment, name))(batch, *columns)
     assert result.dtype == jnp.float32
     difference = np.abs(np.asarray(result).reshape(expected.shape) - expected)
     assert difference.max() <= (1 if mean_tolerance else 0)
@@ -185,6 +189,27 @@ def test_cutout_is_one_square_inside_and_lies_anywhere(size):
     assert len(places) == (height - size + 1) * (width - size + 1)
 
 
+def test_holes_are_one_or_two_rectangles_of_the_sides_asked_for():
+    """As CoarseDropout by default: sides 0.1 to 0.2 of 32 pixels, rounded down, are 3 to 6."""
+    strengths = arrays(Strengths(holes_probability=1.0, holes_smallest=0.1, holes_largest=0.2))
+    black = np.asarray(run(noise(8192, 32, 32), jax.random.key(5), strengths) == 0).all(axis=3)
+    rows, columns, area = black.any(axis=2).sum(axis=1), black.any(axis=1).sum(axis=1), black.sum(axis=(1, 2))
+    single = rows * columns == area  # one rectangle, but for the rare pair that touches or overlaps in one
+    assert abs(single.mean() - 0.5) < 0.03
+    # 0.1 to 0.2 of 32 is 3.2 to 6.4: the ends are cut, by 1/4 and by 7/8.
+    expected = np.array([0.8, 1, 1, 0.4]) / 3.2
+    for sides in (rows[single], columns[single]):
+        shares = np.bincount(sides, minlength=13)[:13] / len(sides)
+        np.testing.assert_allclose(shares[3:7], expected, atol=0.03)
+        assert shares[7:].sum() < 0.01
+    assert abs(np.corrcoef(rows[single], columns[single])[0, 1]) < 0.06
+    tops = black[single].any(axis=2).argmax(axis=1)
+    assert (tops.min(), tops.max()) == (0, 29)
+    two = ~single
+    assert 3 < rows[two].max() <= 32
+    assert area[two].max() <= 72
+
+
 def test_operations_follow_in_the_documented_order():
     """Draws depend on the key and the operation alone, so the chain equals its operations one by one."""
     images, key = noise(512, 32, 32), jax.random.key(6)
@@ -213,10 +238,10 @@ def test_levels_share_one_trace():
 def test_levels_are_those_of_the_reference_runs():
     rows = {name: dataclasses.astuple(level) for name, level in LEVELS.items()}
     assert rows == {
-        "off": (0,) * 14,
-        "minimal": (0.5, 0, 0, 0, 0, 0.3, 4, 0, 0, 0, 0, 0, 0, 0),
-        "reduced": (0.5, 0.35, 0.05, 0.07, 10, 0.35, 6, 0.2, 0.15, 0.15, 0, 0, 0, 0),
-        "full": (0.5, 0.5, 0.0625, 0.1, 15, 0.5, 8, 0.3, 0.2, 0.2, 0.3, 10, 20, 10),
+        "off": (0,) * 17,
+        "minimal": (0.5, 0, 0, 0, 0, 0.3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        "reduced": (0.5, 0.35, 0.05, 0.07, 10, 0.35, 6, 0, 0, 0, 0.2, 0.15, 0.15, 0, 0, 0, 0),
+        "full": (0.5, 0.5, 0.0625, 0.1, 15, 0.5, 8, 0, 0, 0, 0.3, 0.2, 0.2, 0.3, 10, 20, 10),
     }
 
 

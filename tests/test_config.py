@@ -119,7 +119,8 @@ class TestArguments:
             ),
             (
                 "recipe.dropout.epoc 51=0.1",
-                "recipe.dropout.epoc 51 = 'epoc 51': a position reads like 'epoch 41' (from 1) or 'step 980' (from 0)",
+                "recipe.dropout.epoc 51 = 'epoc 51': a position reads like 'epoch 41' (from 1),"
+                " 'epoch 41 + 1 step' or 'step 980' (from 0)",
             ),
             (
                 'recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0, "over": 9}',

@@ -55,13 +55,26 @@ def test_prints_the_transition_table_and_writes_the_files(tmp_path, capsys):
     with open(table) as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "epoch", "learning_rate_first", "learning_rate_last", "dropout", "mixup_alpha", "label_smoothing", "augmentation",
+        "epoch", "learning_rate_first", "learning_rate_last", "learning_rate_next", "dropout", "mixup_alpha",
+        "label_smoothing", "augmentation",
     ]  # fmt: skip
     assert len(rows) == 100
     assert rows[0]["learning_rate_first"] == "0.01"
     assert [rows[70][key] for key in ("epoch", "dropout", "mixup_alpha", "label_smoothing", "augmentation")] == [
         "71", "0.2", "0.0", "0.05", "minimal",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["session02", "session04"])
+def test_the_recipes_as_executed_have_the_logged_rates(name, tmp_path):
+    """All hundred of each, to the printed digits; a log shows the rate that the step after the epoch would use."""
+    table = tmp_path / "plan.csv"
+    plan.main(["--config", f"configs/{name}_as_executed.py", "--csv", str(table)])
+    with open(table) as file, open(f"wrn_jax/reference_logs/{name}.csv") as log:
+        planned = [f"{float(row['learning_rate_next']):.6f}" for row in csv.DictReader(file)]
+        logged = [f"{float(row['learning_rate_at_epoch_end']):.6f}" for row in csv.DictReader(log)]
+    assert len(logged) == 100
+    assert planned == logged
 
 
 def test_says_how_a_recipe_was_scaled(capsys):

@@ -53,6 +53,12 @@ class TestEnds:
         found = Cosine(1.0, 0.2, steps(20)).at(jnp.array([0, 10, 20, 21]), self.clock)
         np.testing.assert_allclose(found, [1, 0.6, 0.2, 0.2], rtol=1e-6)
 
+    def test_cosine_that_goes_on(self):
+        wave = Cosine(1.0, 0.0, steps(20), beyond="continue")
+        found = wave.at(jnp.array([-1, 0, 5, 20, 21, 30, 40, 45, 2_000_000_010]), self.clock)
+        expected = 0.5 * (1 + np.cos(np.pi * np.array([0, 0, 5, 20, 21, 30, 40, 45, 10]) / 20))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
     def test_warm_restarts(self):
         found = WarmRestarts(1.0, 0.0, steps(4)).at(jnp.array([0, 2, 3, 4, 5, 8]), self.clock)
         expected = 0.5 * (1 + np.cos(np.pi * np.array([0, 2, 3, 0, 1, 0]) / 4))
@@ -74,6 +80,13 @@ class TestEnds:
 
 class TestJoin:
     clock = Clock(10)
+
+    def test_steps_after_a_position_are_not_scaled(self):
+        for scale, index in ((1.0, 43), (0.5, 23), (2.0, 83)):
+            assert Clock(10, scale).index(epoch(5, plus=3)) == index
+        assert Clock(10, 2.0).index(Position(7, "step", 3)) == 10
+        assert str(epoch(5, plus=3)) == "epoch 5 + 3 steps"
+        assert str(epoch(5, plus=1)) == "epoch 5 + 1 step"
 
     def test_piecewise_constant_changes_at_the_first_step_of_the_epoch(self):
         value = join({epoch(1): 0.3, epoch(4): 0.2, step(55): 0.0}, self.clock)

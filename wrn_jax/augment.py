@@ -1,4 +1,4 @@
-"""Image augmentation on the device: flip, affine warp, cutout, brightness/contrast, hue/saturation/value.
+"""Image augmentation on the device: flip, affine warp, cutout, holes, brightness/contrast, hue/saturation/value.
 
 The reference pipeline works on uint8 images with OpenCV and Albumentations and rounds after every operation. So does
 this module: images travel as float32, [B, H, W, 3], RGB, and every operation takes and returns whole numbers in 0..255,
@@ -30,6 +30,9 @@ class Strengths:
     rotate: float = 0.0  # degrees
     cutout_probability: float = 0.0  # of one black square
     cutout_size: float = 0.0  # side of the square in pixels, rounded to a whole number
+    holes_probability: float = 0.0  # of one or two black rectangles
+    holes_smallest: float = 0.0  # shortest side of a rectangle as a fraction of the image's
+    holes_largest: float = 0.0  # longest side likewise
     brightness_contrast_probability: float = 0.0  # of a change of both
     brightness: float = 0.0  # fraction of 255 that is added
     contrast: float = 0.0  # 0.2: a factor in 0.8..1.2
@@ -137,17 +140,16 @@ def _reflect(coordinate, size):
     return last - jnp.abs(last - coordinate)
 
 
-def cutout(images: jax.Array, top: jax.Array, left: jax.Array, size: jax.Array) -> jax.Array:
-    """Sets to 0 the square of side `size` whose upper left pixel is in row `top`, column `left`; in pixels, each [B].
+def cutout(images: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
+    """Sets to 0 the rectangle whose upper left pixel is in row `top`, column `left`; all in pixels, each [B].
 
-    Whole numbers are expected; side 0 leaves the image as it is. Cutout of DeVries & Taylor 2017, arXiv:1708.04552;
-    as Albumentations' CoarseDropout with one hole and fill 0.
+    Whole numbers are expected; side 0 leaves the image as it is. Cutout of DeVries & Taylor 2017, arXiv:1708.04552, where
+    the rectangle is a square; as Albumentations' CoarseDropout with one hole and fill 0.
     """
-    _, height, width, _ = images.shape
-    y = jnp.arange(height, dtype=jnp.float32)[None, :] - top[:, None]
-    x = jnp.arange(width, dtype=jnp.float32)[None, :] - left[:, None]
-    in_rows = (y >= 0) & (y < size[:, None])
-    in_columns = (x >= 0) & (x < size[:, None])
+    y = jnp.arange(images.shape[1], dtype=jnp.float32)[None, :] - top[:, None]
+    x = jnp.arange(images.shape[2], dtype=jnp.float32)[None, :] - left[:, None]
+    in_rows = (y >= 0) & (y < height[:, None])
+    in_columns = (x >= 0) & (x < width[:, None])
     inside = in_rows[:, :, None, None] & in_columns[:, None, :, None]
     return jnp.where(inside, 0.0, images)
 
@@ -222,7 +224,7 @@ def _hsv_to_rgb(hue, saturation, value):
 
 
 def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:
-    """Augments each image on its own: flip, affine, cutout, brightness/contrast, hue/saturation/value, in this order.
+    """Augments each image on its own: flip, affine, cutout, holes, brightness/contrast, hue/saturation/value, in this order.
 
     `images`: [B, H, W, 3] uint8. Returns float32 of the same shape, whole numbers in 0..255. Zero strengths return the
     input exactly. The draws depend on `key` and B alone, not on how the batch is spread over devices.
@@ -251,12 +253,30 @@ def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Arra
 
     touched, uniform = draw(2, strengths.cutout_probability, 2)
     size = jnp.clip(jnp.round(strengths.cutout_size), 0, min(height, width))
+    side = jnp.where(touched, size, 0.0)
     images = cutout(
         images,
         jnp.floor(uniform[0] * (height - size + 1)),
         jnp.floor(uniform[1] * (width - size + 1)),
-        jnp.where(touched, size, 0.0),
+        side,
+        side,
     )
+
+    # What CoarseDropout does by default: one rectangle or two, their sides drawn apart and rounded down.
+    touched, uniform = draw(5, strengths.holes_probability, 9)
+    spread = strengths.holes_largest - strengths.holes_smallest
+    for is_cut, rows in ((touched, uniform[:4]), (touched & (uniform[8] < 0.5), uniform[4:8])):
+        hole_height, hole_width = (
+            jnp.floor(extent * (strengths.holes_smallest + spread * row))
+            for extent, row in zip((height, width), rows[:2], strict=True)
+        )
+        images = cutout(
+            images,
+            jnp.floor(rows[2] * (height - hole_height + 1)),
+            jnp.floor(rows[3] * (width - hole_width + 1)),
+            jnp.where(is_cut, hole_height, 0.0),
+            hole_width,
+        )
 
     touched, uniform = draw(3, strengths.brightness_contrast_probability, 2)
     images = brightness_contrast(

@@ -106,11 +106,11 @@ def _phases(value: Any) -> Any:
 
 def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
     for unit in ("epoch", "step"):
-        counts = [position.count for position in phases if position.unit == unit]
+        counts = [(position.count, position.plus) for position in phases if position.unit == unit]
         if counts != sorted(counts):
             raise PydanticCustomError("whole_line", "KEY: the positions of the phases should be in the order of time")
     first = next(iter(phases), None)
-    if first is None or first.count != (1 if first.unit == "epoch" else 0):
+    if first is None or first.plus or first.count != (1 if first.unit == "epoch" else 0):
         raise PydanticCustomError("whole_line", "KEY: the first phase should begin at 'epoch 1' (or 'step 0')")
     return phases
 
@@ -333,7 +333,7 @@ class Config:
 
 def _highest(name: str) -> float:
     """Upper bound of a field of `Strengths`."""
-    if name.endswith("probability") or name in ("shift", "brightness", "contrast"):
+    if name.endswith("probability") or name in ("shift", "brightness", "contrast", "holes_smallest", "holes_largest"):
         return 1.0
     bounds = {"scale": 0.9, "rotate": 180.0, "cutout_size": 32.0, "hue": 90.0}
     return bounds.get(name, 255.0)

@@ -145,7 +145,7 @@ def _count(jaxpr: Any) -> int:
 
 
 def write_csv(path: Path, timeline: Timeline) -> None:
-    """Writes one row per epoch: the rate of its first and last step, the other values at its last step."""
+    """Writes the rows of `Timeline.table`, one per epoch."""
     rows = timeline.table()
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

@@ -45,13 +45,15 @@ class Duration:
 
 @dataclass(frozen=True)
 class Position:
-    """A point on the clock: `count` in `unit` "epoch" (from 1) or "step" (from 0)."""
+    """A point on the clock: `count` in `unit` "epoch" (from 1) or "step" (from 0), and `plus` steps more."""
 
     count: float
     unit: str
+    plus: int = 0
 
     def __str__(self) -> str:
-        return f"{self.unit} {_shortest(self.count)}"
+        more = f" + {Duration(self.plus, 'steps')}" if self.plus else ""
+        return f"{self.unit} {_shortest(self.count)}{more}"
 
     __repr__ = __str__
 
@@ -66,9 +68,9 @@ def steps(amount: int) -> Duration:
     return Duration(amount, "steps")
 
 
-def epoch(count: float) -> Position:
-    """The first step of epoch `count`, counted from 1; scaled with the recipe."""
-    return Position(count, "epoch")
+def epoch(count: float, plus: int = 0) -> Position:
+    """The first step of epoch `count`, counted from 1; scaled with the recipe. `plus` steps after it, which are not scaled."""
+    return Position(count, "epoch", plus)
 
 
 def step(count: int) -> Position:
@@ -96,13 +98,16 @@ def _parse_duration(value: Any) -> Duration:
 
 
 def _parse_position(value: Any) -> Position:
-    if isinstance(value, str) and (found := re.fullmatch(r"(epoch|step) " + _NUMBER, value.strip())):
-        value = Position(float(found[2]), found[1])
+    pattern = r"(epoch|step) " + _NUMBER + r"(?: \+ ([0-9]{1,9}) steps?)?"
+    if isinstance(value, str) and (found := re.fullmatch(pattern, value.strip())):
+        value = Position(float(found[2]), found[1], int(found[3] or 0))
     if not isinstance(value, Position) or not _is_number(value.count) or value.unit not in ("epoch", "step"):
-        raise ValueError("a position reads like 'epoch 41' (from 1) or 'step 980' (from 0)")
+        raise ValueError("a position reads like 'epoch 41' (from 1), 'epoch 41 + 1 step' or 'step 980' (from 0)")
     lowest = 1 if value.unit == "epoch" else 0
     if not lowest <= value.count < 1e9 or (value.unit == "step" and value.count != int(value.count)):
         raise ValueError("epochs count from 1 and steps, which are whole, from 0; both stay below 1e9")
+    if not isinstance(value.plus, int) or isinstance(value.plus, bool) or not 0 <= value.plus < 1e9:
+        raise ValueError("the steps after a position are whole, from 0 and below 1e9")
     return value
 
 
@@ -130,9 +135,8 @@ class Clock:
 
     def index(self, position: Position) -> int:
         """Index (from 0) of the step that `position` names; at most 2**31 - 1, which no run reaches."""
-        if position.unit == "step":
-            return int(position.count)
-        return min(2**31 - 1, round((position.count - 1) * self.scale * self.steps_per_epoch))
+        steps = position.count if position.unit == "step" else (position.count - 1) * self.scale * self.steps_per_epoch
+        return min(2**31 - 1, round(steps) + position.plus)
 
 
 def _half_cosine(progress: jax.Array) -> jax.Array:
@@ -162,22 +166,33 @@ class Linear:
 
 @checked_dataclass(frozen=True, config=_STRICT)
 class Cosine:
-    """Half a cosine from `start` to `end` over `over`, constant afterwards (PyTorch: CosineAnnealingLR)."""
+    """Half a cosine from `start` to `end` over `over` (PyTorch: CosineAnnealingLR).
+
+    Afterwards it is constant, or with `beyond="continue"` the wave goes on: up to `start` and down again, as PyTorch's does
+    when it is stepped more often than it was made for.
+    """
 
     start: float
     end: float
     over: DurationField
     since: PositionField | None = None
+    beyond: Literal["hold", "continue"] = "hold"
     kind: Literal["cosine"] = "cosine"
 
     def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
         """Value `elapsed` steps (int32, any shape) after the start; float32."""
-        progress = jnp.clip(elapsed / float(clock.length(self.over)), 0.0, 1.0)
+        length = clock.length(self.over)
+        if self.beyond == "continue":
+            elapsed = jnp.maximum(elapsed, 0) % min(2 * length, 2**31 - 1)
+            progress = elapsed / float(length)
+        else:
+            progress = jnp.clip(elapsed / float(length), 0.0, 1.0)
         return self.end + (self.start - self.end) * _half_cosine(progress)
 
     def describe(self, clock: Clock) -> str:
         """What it does, in words, durations as they are on `clock`."""
-        return f"cosine {self.start:g} to {self.end:g} over {clock.stretch(self.over)}"
+        again = ", up and down again" if self.beyond == "continue" else ""
+        return f"cosine {self.start:g} to {self.end:g} over {clock.stretch(self.over)}{again}"
 
 
 @checked_dataclass(frozen=True, config=_STRICT)

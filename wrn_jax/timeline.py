@@ -103,7 +103,12 @@ class Timeline:
         return step // self.steps_per_epoch + 1
 
     def table(self) -> list[dict[str, float | int | str]]:
-        """One row per epoch: the rate at its first and last step, the other values at its last step."""
+        """One row per epoch: the rate at its first and last step and at the step after, the other values at its last step.
+
+        The rate of the step after is what a log shows that asks the scheduler once the epoch is over.
+        """
+        ends = np.arange(1, self.epochs + 1, dtype=np.int32) * self.steps_per_epoch
+        next_rates = np.asarray(self._functions["learning_rate"](ends))
         rows = []
         for index in range(self.epochs):
             first, last = index * self.steps_per_epoch, (index + 1) * self.steps_per_epoch - 1
@@ -112,6 +117,7 @@ class Timeline:
                     "epoch": index + 1,
                     "learning_rate_first": shortest(self.values["learning_rate"][first]),
                     "learning_rate_last": shortest(self.values["learning_rate"][last]),
+                    "learning_rate_next": shortest(next_rates[index]),
                     "dropout": shortest(self.values["dropout"][last]),
                     "mixup_alpha": shortest(self.values["mixup_alpha"][last]),
                     "label_smoothing": shortest(self.values["label_smoothing"][last]),
