@@ -62,7 +62,7 @@ make_environment() {
     echo "setting up .venv: Python $version, JAX for $hardware, versions of scripts/locks/python$version.txt (a minute or two) ..."
     "$python" -m venv --clear "$project/.venv" || fail "$python cannot make a virtual environment (on Debian: apt install python3-venv)"
     if ! install_locked "$lock" setuptools ||
-      ! install_locked "$lock" --no-build-isolation --editable "${project}[${hardware},test]"; then
+      ! install_locked "$lock" --no-build-isolation --editable "${project}[${hardware},export,test]"; then
       fail "installing failed; pip says why above"
     fi
     echo "$stamp" >"$project/.venv/made-from"

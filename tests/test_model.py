@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.layout import VECTORS, from_torch, relative_error, to_torch
-from tests.vectors.formula_weights import crc32, formula_weights, sample_stride
+from tests.layout import VECTORS, formula_model, relative_error
+from tests.vectors.formula_weights import crc32, sample_stride
 from wrn_jax.config import Model
+from wrn_jax.layout import to_torch
 from wrn_jax.model import BatchNorm, WideResNet, dropout
 from wrn_jax.objective import mixed_cross_entropy
 from wrn_jax.state import Network
@@ -17,13 +18,9 @@ from wrn_jax.step import Normalisation
 
 def formula_network(vectors):
     """(network, parameters, statistics) of a vector file, its formula checked to give the bits it gave then."""
-    network = Network(
-        Model(depth=int(vectors["depth"]), widen_factor=int(vectors["widen_factor"])),
-        int(vectors["num_classes"]),
-        "float32",
-    )
-    trees = (from_torch(tree, formula_weights) for tree in (network.params, network.batch_stats))
-    return network, *jax.tree.map(jnp.asarray, tuple(trees))
+    depth, width, classes = (int(vectors[key]) for key in ("depth", "widen_factor", "num_classes"))
+    network = Network(Model(depth=depth, widen_factor=width), classes, "float32")
+    return network, *jax.tree.map(jnp.asarray, formula_model(depth, width, classes))
 
 
 @pytest.mark.parametrize("name", ["wrn", "wrn_wide"])
@@ -45,11 +42,11 @@ def test_agrees_with_pytorch(name):
     assert relative_error(loss, vectors["loss"]) < 1e-5
     assert relative_error(logits, vectors["train_logits"]) < 1e-5
     assert relative_error(eval_logits, vectors["eval_logits"]) < 1e-5
-    statistics = to_torch(new_stats)
+    statistics = to_torch({}, new_stats)
     assert statistics.keys() == {key.removeprefix("running/") for key in vectors if key.startswith("running/")}
     for key, value in statistics.items():
         assert relative_error(value, vectors[f"running/{key}"]) < 1e-5, key
-    for key, value in to_torch(gradients).items():
+    for key, value in to_torch(gradients, {}).items():
         if f"grad/{key}" in vectors:
             assert relative_error(value, vectors[f"grad/{key}"]) < 1e-4, key
         else:
@@ -61,7 +58,7 @@ def test_agrees_with_pytorch(name):
 def test_formula_gives_the_bits_it_gave_pytorch():
     vectors = np.load(VECTORS / "wrn.npz")
     _, params, stats = formula_network(vectors)
-    named = to_torch(params) | to_torch(stats)
+    named = to_torch(params, stats)
     assert crc32(named[key] for key in sorted(named)) == vectors["weights_crc32"]
 
 

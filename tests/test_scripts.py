@@ -485,3 +485,24 @@ def test_a_run_on_a_worker_outlives_the_connection_and_is_alone(gcloud, tmp_path
         assert errors.splitlines()[-1].endswith(": a run is going on already")
     finally:
         (home / "wrn_jax" / "enough").touch()
+
+
+@pytest.mark.parametrize(
+    ("present", "user", "works"), [("chromium", 0, 1), ("google-chrome", 0, 1), ("", 0, 1), ("", 0, 0), ("", 7, 1)]
+)
+def test_root_gets_a_browser_for_the_tests(bare_path, tmp_path, present, user, works):
+    folder = tmp_path / "bin"
+    executable(folder / "id", f"echo {user}")
+    executable(folder / "apt-get", f'echo "$*" >>{tmp_path / "asked"}; [ "$1 {works}" != "install 0" ]')
+    if present:
+        executable(folder / present, "")
+    # No Python is there, so nothing happens after it.
+    code, output, errors = run("scripts/test.sh", PATH=bare_path, PYTHON="none")
+    assert code == 2
+    asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+    if present or user:
+        assert (asked, output) == ("", "")
+    else:
+        assert asked.splitlines() == ["update -qq", "install -qq --no-install-recommends chromium"]
+        assert output == "installing chromium, for the tests of reports in a browser ...\n"
+    assert ("could not be installed" in errors) == (not works)

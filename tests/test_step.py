@@ -10,12 +10,13 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from tests.layout import VECTORS, from_torch, relative_error, to_torch
+from tests.layout import VECTORS, formula_model, relative_error
 from tests.test_model import formula_network
-from tests.vectors.formula_weights import crc32, formula_batch, formula_weights, sample_stride
+from tests.vectors.formula_weights import crc32, formula_batch, sample_stride
 from wrn_jax import mesh as meshes
 from wrn_jax import step as steps
 from wrn_jax.config import Model, Optimizer, load_file
+from wrn_jax.layout import to_torch
 from wrn_jax.model import WideResNet
 from wrn_jax.objective import mix
 from wrn_jax.optimizer import SCALE_INITIAL, make_optimizer
@@ -51,11 +52,11 @@ def test_ten_steps_agree_with_pytorch():
         assert relative_error(metrics["gradient_norm"], vectors["gradient_norms"][k]) < 3e-5
         assert float(metrics["correct"]) == pytest.approx(vectors["correct"][k], abs=1e-4)
     assert int(state.step) == 10
-    for key, value in to_torch(state.params).items():
+    for key, value in to_torch(state.params, {}).items():
         sample = value.reshape(-1)[:: sample_stride(value.size)]
         assert relative_error(sample, vectors[f"final_sample/{key}"]) < 1e-5, key
         assert relative_error(np.linalg.norm(value), vectors[f"final_norm/{key}"]) < 1e-5, key
-    for key, value in to_torch(state.batch_stats).items():
+    for key, value in to_torch({}, state.batch_stats).items():
         assert relative_error(value, vectors[f"running/{key}"]) < 1e-5, key
 
 
@@ -88,7 +89,7 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
     function = make_train_step(network.graphdef, optimizer, timeline, Normalisation((0.5,) * 3, (0.25,) * 3), dtype, mesh)
     state = jax.jit(functools.partial(network.create_state, optimizer))(jax.random.key(3))
     if formula:
-        params, stats = (from_torch(tree, formula_weights) for tree in (state.params, state.batch_stats))
+        params, stats = formula_model(10, 1, 100)
         state = dataclasses.replace(state, params=params, batch_stats=stats)
     state = meshes.replicate(state, mesh)
     return jax.jit(function, donate_argnums=0), state, meshes.replicate((images, labels, order), mesh)
@@ -104,10 +105,24 @@ def test_one_device_and_eight_give_the_same_ten_steps():
         for _ in range(10):
             state, metrics = step(state, *arrays)
             losses.append(float(metrics["loss"]))
-        results[count] = losses, to_torch(state.params), to_torch(state.batch_stats)
+        results[count] = losses, to_torch(state.params, state.batch_stats)
     np.testing.assert_allclose(results[1][0], results[8][0], rtol=1e-4)
-    for part in (1, 2):
-        assert worst_error(results[8][part], results[1][part]) < 1e-3
+    assert worst_error(results[8][1], results[1][1]) < 1e-3
+
+
+def test_a_call_of_several_steps_does_as_many_as_asked_for():
+    step, state, arrays = small_run(formula=True)
+    several = jax.jit(steps.repeat(step, 4))
+    losses, single = [], jax.tree.map(jnp.copy, state)
+    for _ in range(3):
+        single, metrics = step(single, *arrays)
+        losses.append(float(metrics["loss"]))
+    after, rows = several(state, *arrays, np.int32(3))
+    assert int(after.step) == 3
+    np.testing.assert_allclose(rows["loss"], [*losses, 0.0], rtol=1e-4)
+    assert worst_error(to_torch(after.params, after.batch_stats), to_torch(single.params, single.batch_stats)) < 1e-3
+    with jax.no_tracing(True):  # fewer steps are no other program
+        assert int(several(after, *arrays, np.int32(1))[0].step) == 4
 
 
 @pytest.mark.filterwarnings("ignore:.*pmap.*:DeprecationWarning")
@@ -116,7 +131,7 @@ def test_pmap_with_synchronised_statistics_gives_the_same_ten_steps():
     network = Network(Model(depth=10, widen_factor=1), 100, "float32")
     optimizer = make_optimizer(Optimizer())
     state = jax.jit(functools.partial(network.create_state, optimizer))(jax.random.key(0))
-    params, stats = (from_torch(tree, formula_weights) for tree in (state.params, state.batch_stats))
+    params, stats = formula_model(10, 1, 100)
     state = dataclasses.replace(state, params=params, batch_stats=stats)
     random = np.random.default_rng(0)
     images = jnp.asarray(random.normal(size=(10, 32, 32, 32, 3)), jnp.float32)
@@ -149,8 +164,7 @@ def test_pmap_with_synchronised_statistics_gives_the_same_ten_steps():
     first = jax.tree.map(lambda leaf: leaf[0], (theirs.params, theirs.batch_stats))
     assert float(their_metrics["loss"][0]) == pytest.approx(float(metrics["loss"]), rel=1e-4)
     assert float(their_metrics["correct"][0]) == pytest.approx(float(metrics["correct"]), abs=1e-3)
-    for found, expected in zip(first, (ours.params, ours.batch_stats), strict=True):
-        assert worst_error(to_torch(found), to_torch(expected)) < 1e-3
+    assert worst_error(to_torch(*first), to_torch(ours.params, ours.batch_stats)) < 1e-3
 
 
 def test_the_rate_used_is_the_rate_of_the_timeline_and_nothing_recompiles():

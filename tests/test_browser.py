@@ -1,0 +1,305 @@
+"""The page of a document as people meet it: in headless Chromium, on a desktop and on a phone.
+
+scripts/test.sh installs Chromium where it may; where there is none, these tests are skipped.
+"""
+
+import itertools
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests.sample_document import EPOCHS, GROUPS, plots, sample_document
+from wrn_jax import page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH")
+
+SCREENS = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page.to_html(sample_document()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module", params=SCREENS)
+def screen(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def visit(browser, file, screen):
+    """The page with all plots drawn, and a list of what should not happen, to which everything that does is added."""
+    context = browser.new_context(**SCREENS[screen])
+    opened, mishaps = context.new_page(), []
+    opened.on("console", lambda message: mishaps.append(f"console: {message.text}"))
+    opened.on("pageerror", lambda error: mishaps.append(f"error: {error}"))
+    opened.on("request", lambda asked: mishaps.append(f"request: {asked.url}") if asked.url != file.as_uri() else None)
+    opened.goto(file.as_uri())
+    opened.wait_for_selector("html[data-plots=drawn]")
+    yield opened, mishaps
+    context.close()
+
+
+def show_scheme(opened, scheme):
+    """Switches to light or dark, and waits until all plots are drawn anew."""
+    opened.emulate_media(color_scheme=scheme)
+    wanted = "(colour) => [...document.querySelectorAll('.canvas')].every((div) => div.layout.paper_bgcolor === colour)"
+    opened.wait_for_function(wanted, arg=page.THEMES[scheme]["page"])
+
+
+@pytest.fixture
+def shown(visit):
+    """The page, at its top and zoomed out; whatever a test does, it must not lead to an error or a request."""
+    opened, mishaps = visit
+    opened.evaluate("scrollTo(0, 0)")
+    yield opened
+    show_scheme(opened, "light")
+    assert mishaps == []
+
+
+def x_range(opened, name):
+    return opened.evaluate("name => document.getElementById(name).layout.xaxis.range.map(Number)", f"plot-{name}")
+
+
+def canvas(opened, name):
+    """The plot of this name, scrolled into view, and the rectangle within its axes."""
+    found = opened.locator(f"#plot-{name}")
+    found.scroll_into_view_if_needed()
+    return found, found.locator(".nsewdrag").bounding_box()
+
+
+def place_of(opened, name, epoch):
+    """Where an epoch is on the screen."""
+    _, box = canvas(opened, name)
+    low, high = x_range(opened, name)
+    return box["x"] + box["width"] * (epoch - low) / (high - low), box["y"] + box["height"] / 2
+
+
+def reading(opened, name):
+    """What the legend of a plot says: (heading, value of each line)."""
+    legend = opened.locator(f"figure:has(#plot-{name}) .legend")
+    return legend.locator("p").inner_text(), legend.locator("output").all_inner_texts()
+
+
+def test_every_plot_is_drawn(shown):
+    for name, plot in plots().items():
+        found, box = canvas(shown, name)
+        lines = found.locator(".scatterlayer .trace:has(path.point)")
+        assert lines.count() == len(plot.series)
+        assert all(line.locator("path.js-line").count() > 0 for line in lines.all())
+        assert all(line.bounding_box()["width"] > 0.6 * box["width"] for line in lines.all())
+        assert found.locator(".scatterlayer path.point").count() >= 20 * len(plot.series)
+        bands = found.locator(".scatterlayer path.js-fill")
+        assert bands.count() == sum(series.low is not None for series in plot.series)
+        assert all(band.bounding_box()["height"] > 20 for band in bands.all())
+        assert found.locator(".shapelayer path").count() == len(page.numbered_marks(plot))
+
+
+def test_pointing_at_an_epoch_shows_the_values_of_all_lines(shown, screen):
+    accuracy = plots()["test_accuracy"]
+    for epoch, text in (
+        (41, "2 epoch 41: session 04: augmentation full → reduced; session 04: mixup alpha 0.2 → 0.15"),
+        (90, ""),
+    ):
+        where = place_of(shown, "test_accuracy", epoch)
+        shown.touchscreen.tap(*where) if screen == "phone" else shown.mouse.move(*where)
+        heading, values = reading(shown, "test_accuracy")
+        assert heading.strip() == f"epoch {epoch} {text}".strip()
+        for series, value in zip(accuracy.series, values, strict=True):
+            if epoch <= len(series.y):
+                at = epoch - 1
+                assert value == f"{series.y[at]:.5g} ({series.low[at]:.5g} to {series.high[at]:.5g})"
+            else:
+                assert value == "–"
+
+
+def test_zooming_and_going_back(shown, screen):
+    found, box = canvas(shown, "test_loss")
+    whole = x_range(shown, "test_loss")
+    if screen == "phone":
+        found.locator("[data-title='Zoom in']").tap()
+    else:
+        shown.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 30)
+        shown.mouse.down()
+        shown.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 150, steps=3)
+        shown.mouse.up()
+    shown.wait_for_function(
+        "([name, low]) => document.getElementById(name).layout.xaxis.range[0] > low + 5", arg=["plot-test_loss", whole[0]]
+    )
+    zoomed = x_range(shown, "test_loss")
+    assert whole[0] < zoomed[0] < zoomed[1] < whole[1]
+    show_scheme(shown, "dark")
+    assert x_range(shown, "test_loss") == zoomed  # drawn anew, but the same part
+    home = found.locator("[data-title='Reset axes']")
+    home.tap() if screen == "phone" else home.click()
+    shown.wait_for_function(
+        "([name, high]) => document.getElementById(name).layout.xaxis.range[1] > high", arg=["plot-test_loss", zoomed[1]]
+    )
+    assert x_range(shown, "test_loss") == pytest.approx(whole)
+
+
+def test_a_finger_over_a_plot_scrolls_the_page(shown, screen):
+    mode = shown.evaluate("document.getElementById('plot-gap').layout.dragmode")
+    assert mode == {"desktop": "zoom", "phone": False}[screen]
+
+
+def test_plots_can_be_read_by_keys(shown):
+    found, _ = canvas(shown, "train_loss")
+    found.focus()
+    found.press("Home")  # no key of the plot's
+    for _ in range(EPOCHS - 50):
+        found.press("ArrowLeft")
+    heading, values = reading(shown, "train_loss")
+    assert heading.startswith("epoch 50")
+    assert values[0].startswith(f"{plots()['train_loss'].series[0].y[49]:.5g} (")
+    said = shown.locator("figure:has(#plot-train_loss) [aria-live]").text_content()
+    assert "epoch 50" in said
+    assert values[3] in said
+    whole = x_range(shown, "train_loss")
+    found.press("+")
+    zoomed = x_range(shown, "train_loss")
+    assert zoomed[1] - zoomed[0] == pytest.approx(0.7 * (whole[1] - whole[0]))
+    found.press("0")
+    assert x_range(shown, "train_loss") == pytest.approx(whole)
+
+
+def test_a_line_can_be_hidden(shown):
+    found, _ = canvas(shown, "dropout")
+    button = shown.locator("figure:has(#plot-dropout) .legend button").nth(1)
+    traces = found.locator(".scatterlayer .trace")
+    before = traces.count()
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "false"
+    expect(traces).to_have_count(before - 1)
+    button.press("Enter")
+    expect(traces).to_have_count(before)
+
+
+def test_nothing_is_wider_than_the_screen(shown, screen):
+    widths = "[document.documentElement.scrollWidth, innerWidth]"
+    for width in (SCREENS[screen]["viewport"]["width"], 360):
+        shown.set_viewport_size({"width": width, "height": 800})
+        shown.wait_for_function(
+            "() => [...document.querySelectorAll('.canvas')].every((div) => div._fullLayout.width === div.clientWidth)"
+        )
+        page_width, screen_width = shown.evaluate(widths)
+        assert page_width <= screen_width == width
+        # A table that is wider than its box says so.
+        for hint, wide in shown.evaluate(
+            """[...document.querySelectorAll("main > section > .table")].map((table) => {
+                const box = table.querySelector(".box");
+                return [table.querySelector(".hint").checkVisibility(), box.scrollWidth > box.clientWidth + 1];
+            })"""
+        ):
+            assert hint == wide
+    assert shown.locator(".hint:visible").count() > 0  # at 360 pixels
+    shown.set_viewport_size(SCREENS[screen]["viewport"])
+
+
+CONTRASTS = """() => {
+  const channels = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const luminance = (colour) => {
+    const [r, g, b] = channels(colour).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = getComputedStyle(element).backgroundColor;
+      if ((channels(colour)[3] ?? 1) === 1) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim()) continue;
+    if (!element.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
+    const style = getComputedStyle(element);
+    const colour = element.closest("svg") ? style.fill : style.color;
+    const [dark, light] = [luminance(colour), luminance(behind(element))].sort((a, b) => a - b);
+    found.push([(light + 0.05) / (dark + 0.05), texts.currentNode.data.trim().slice(0, 40)]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out(shown, scheme):
+    show_scheme(shown, scheme)
+    shown.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+    contrasts = shown.evaluate(CONTRASTS)
+    shown.evaluate("for (const details of document.querySelectorAll('details')) details.open = false")
+    assert len(contrasts) > 4000
+    assert {text for _, text in contrasts} >= {"Contents", "Warning", "accuracy (%)", "5–7", "Data as a table", GROUPS[3]}
+    assert [(ratio, text) for ratio, text in contrasts if ratio < 4.5] == []
+
+
+def test_the_structure_can_be_read_aloud(shown):
+    assert shown.locator("html").get_attribute("lang") == "en"
+    assert shown.title() == sample_document().title
+    levels = shown.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((heading) => Number(heading.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    for table in shown.locator("table").all():
+        assert table.locator("caption").count() == 1
+    assert shown.locator("th:not([scope])").count() == 0
+    assert shown.locator("tr:not(:has(th))").count() == 0
+    for name, plot in plots().items():
+        assert (
+            shown.get_by_role("group", name=f"Interactive plot: {plot.title}", exact=True).get_attribute("id") == f"plot-{name}"
+        )
+        assert shown.get_by_role("figure", name=plot.title, exact=True).count() == 1
+    nameless = shown.evaluate(
+        """[...document.querySelectorAll("button, a, summary")]
+            .filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.dataset.title)
+            .map((one) => one.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+
+
+def test_the_first_key_leads_past_the_contents(shown):
+    assert shown.evaluate("document.querySelector('a, button, summary, [tabindex]').className") == "skip"
+    shown.locator(".skip").press("Enter")
+    assert shown.evaluate("document.activeElement.id") == "content"
+
+
+def test_without_scripts_the_figures_are_there(browser, file):
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(file.as_uri())
+    opened.locator("summary", has_text="Data as a table").first.click()
+    assert opened.get_by_role("table", name="Data of the plot: Test accuracy").is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("screen", ["desktop"], indirect=True)
+def test_on_paper_plots_are_light_and_fit(shown):
+    show_scheme(shown, "dark")
+    shown.evaluate(
+        """() => {
+            const look = (div) => [div.layout.width, div.layout.paper_bgcolor];
+            window.looks = () => [...document.querySelectorAll(".canvas")].map(look);
+            addEventListener("beforeprint", () => { window.printed = looks(); });
+        }"""
+    )
+    assert shown.pdf(format="A4").startswith(b"%PDF")
+    assert shown.evaluate("printed") == [[660, "#ffffff"]] * len(plots())
+    shown.wait_for_function("() => looks().every(([width, colour]) => width > 660 && colour !== '#ffffff')")

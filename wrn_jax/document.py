@@ -1,0 +1,94 @@
+"""A document as data, so that Markdown, HTML and PNG show the same: sections of text, lists, tables and plots.
+
+Text is plain, apart from `**bold**` for what should stand out.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A paragraph; `kind` is "plain", "note" (an explanation) or "warning" (what a reader must not miss)."""
+
+    text: str
+    kind: str = "plain"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bullets:
+    """A list of short texts."""
+
+    items: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+      caption: what it shows, in one line.
+      columns: heads, one per column; the first column heads its row.
+      rows: cells as text, as many in each row as there are columns.
+      marked: indices of rows that stand out (differences, best rows).
+      note: what to know when reading it; may be empty.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marked: frozenset[int] = frozenset()
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A line of a plot: `y` over `x`, perhaps with a band from `low` to `high`; NaN is a gap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A plot of lines.
+
+    Attributes:
+      name: a file name without ending, unique in the document.
+      title, x_label, y_label: with units.
+      series: the lines; those of one group of runs have the same place in every plot of a document.
+      marks: (x, text) of vertical lines, such as transitions.
+      description: what it shows, in words, for those who do not see it.
+      log_y: whether the y axis is better logarithmic; all values, bands included, are then positive or NaN.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    marks: Sequence[tuple[float, str]] = ()
+    description: str = ""
+    log_y: bool = False
+
+
+Block = Text | Bullets | Table | Plot
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A headed part of a document."""
+
+    heading: str
+    blocks: Sequence[Block]
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A title and its sections."""
+
+    title: str
+    sections: Sequence[Section]
