@@ -1,7 +1,9 @@
 """The command as a user calls it: in a process of its own, interrupted, resumed, misused."""
 
+import os
 import signal
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -115,6 +117,29 @@ def test_twenty_kills_at_random_moments_change_nothing(straight, tmp_path):
     code, _, errors = finish("train", *arguments)
     assert (code, errors) == (0, "")
     assert_same_run(workdir, straight[0])
+
+
+def test_writes_nothing_outside_the_work_directory_and_the_caches(tmp_path, monkeypatch):
+    here, home, cache, workdir = (tmp_path / name for name in ("here", "home", "cache", "run"))
+    for folder in (here, home, cache):
+        folder.mkdir()
+    project = Path.cwd()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.chdir(here)
+    arguments = ["--config", project / "configs/session04.py", *ARGUMENTS[2:]]
+    code, output, errors = finish("tests.watched_train", *arguments, "--workdir", workdir)
+    assert code == 0, errors
+    touched = [Path(line.removeprefix("touched ")) for line in output.splitlines() if line.startswith("touched ")]
+    assert workdir / "metrics.jsonl.tmp" in touched  # it does see what is written
+    programs = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    allowed = (workdir, cache, programs, Path("/dev"), Path("/proc"))
+    outside = [path for path in touched if not any(path.is_relative_to(folder) for folder in allowed)]
+    assert outside == []
+    assert [*here.iterdir(), *home.iterdir()] == []
 
 
 def test_resume_auto_starts_what_is_not_there(tmp_path):

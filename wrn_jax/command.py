@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
+
 from wrn_jax import config as configs
+from wrn_jax.cifar import cache_folder
 from wrn_jax.errors import Abandoned, Diverged, Interrupted, UserError
 
 
@@ -47,11 +50,24 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[ar
     return made.parse_args(options), overrides
 
 
+def keep_caches() -> None:
+    """Has JAX keep compiled programs, and matplotlib its list of fonts, in the package's cache folder.
+
+    JAX_COMPILATION_CACHE_DIR and MPLCONFIGDIR name other places, JAX_ENABLE_COMPILATION_CACHE=false turns the former off.
+    """
+    folder = cache_folder()
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the small programs add up to seconds
+
+
 def run(main: Callable[[], None], program: str) -> int:
     """Calls `main` and returns the exit code.
 
     0 done, 2 a user's mistake, 3 diverged, 4 another process is gone, 75 interrupted and saved, 130 interrupted.
     """
+    keep_caches()
     # Orbax tells through absl, at length, of what a killed run left behind and of saves that fail; the loop says it shorter.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:

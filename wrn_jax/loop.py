@@ -24,7 +24,7 @@ from wrn_jax.evaluation import Evaluator
 from wrn_jax.interrupts import StopRequest
 from wrn_jax.optimizer import make_optimizer
 from wrn_jax.state import Network
-from wrn_jax.step import Metrics, Normalisation, make_train_step, order_key
+from wrn_jax.step import Metrics, Normalisation, make_train_step, order_key, repeat
 from wrn_jax.timeline import SCHEDULED, Timeline, shortest
 
 Say = Callable[[str], None]
@@ -192,14 +192,23 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                 lambda key, epoch: data.epoch_order(order_key(key, rollbacks), epoch, num_train, batch_size),
                 out_shardings=meshes.replicated(mesh),
             )
-            function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
-            jitted = jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
-            train_step = jitted.lower(state, images, labels, order_of(key, np.int32(1))).compile()
+            step_function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
+            limit = meshes.steps_per_call(config.steps_per_call, mesh.devices.flat[0])
+            jitted = jax.jit(
+                repeat(step_function, limit), donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh))
+            )
+            train_steps = jitted.lower(state, images, labels, order_of(key, np.int32(1)), np.int32(1)).compile()
             say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
 
             # Epochs.
             notes = {"rollbacks": rollbacks}
             saver = Saver(checkpoints, saved.step, config.checkpoint_steps, config.checkpoint_minutes, notes, say)
+
+            def close() -> None:
+                saver.finish()
+                if lead and log.rows:
+                    draw(workdir, log.rows, timeline, judge)
+
             started = drawn = time.perf_counter()
             for epoch in range(saved.epoch + 1, timeline.epochs + 1):
                 first_step, end_step = (epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch
@@ -212,30 +221,31 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                 with records.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
                     progress.skip(first_step % timeline.steps_per_epoch)
                     read = functools.partial(read_step, network.dtype, sums, progress, saver, epoch)
-                    for step in range(first_step, end_step):
-                        for event in timeline.events_at(step):
-                            say(f"epoch {epoch}, step {step}: {event}")
-                            log.transition(event.name, f"{event.before} -> {event.after}", step)
-                        state, metrics = train_step(state, images, labels, order)
-                        # Reading the metrics of the step before, while this one runs, keeps the device busy.
-                        if pending is not None:
-                            read(pending, step - 1)
-                        pending = metrics
-                        name = stop.received(step)
-                        if step + 1 < end_step and (name or saver.is_due(step + 1)):
-                            read(pending, step)
+                    step = first_step
+                    while step < end_step:
+                        count = min(limit, saver.steps_until_due(step), end_step - step)
+                        for index in range(step, step + count):
+                            for event in timeline.events_at(index):
+                                say(f"epoch {epoch}, step {index}: {event}")
+                                log.transition(event.name, f"{event.before} -> {event.after}", index)
+                        state, metrics = train_steps(state, images, labels, order, np.int32(count))
+                        # Reading the metrics of the call before, while this one runs, keeps the device busy.
+                        read_steps(read, pending)
+                        pending = (metrics, step, count)
+                        for index in range(step, step + count):
+                            name = stop.received(index)
+                        step += count
+                        if step < end_step and (name or saver.is_due(step)):
+                            read_steps(read, pending)
                             pending = None
                             sums.seconds = time.perf_counter() - epoch_begin
-                            saver.save(state, step + 1, epoch - 1, None, {"sums": sums.to_dict()})
+                            saver.save(state, step, epoch - 1, None, {"sums": sums.to_dict()})
                         if name:
                             break
-                    if pending is not None:
-                        read(pending, step)
-                if name and step + 1 < end_step:
-                    saver.finish()
-                    if lead and log.rows:
-                        draw(workdir, log.rows, timeline, judge)
-                    raise Interrupted(f"{name}: saved after step {step + 1}; continue with --resume --workdir {workdir}")
+                    read_steps(read, pending)
+                if name and step < end_step:
+                    close()
+                    raise Interrupted(f"{name}: saved after step {step}; continue with --resume --workdir {workdir}")
                 train_seconds = time.perf_counter() - epoch_begin
 
                 # Evaluate.
@@ -261,13 +271,9 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                     say(f"stopping early: no better {records.SPLITS[judge]} accuracy in {patience} epochs")
                     break
                 if (name := stop.received(end_step)) and epoch < timeline.epochs:
-                    saver.finish()
-                    if lead:
-                        draw(workdir, log.rows, timeline, judge)
+                    close()
                     raise Interrupted(f"{name}: saved after epoch {epoch}; continue with --resume --workdir {workdir}")
-            saver.finish()
-            if lead:
-                draw(workdir, log.rows, timeline, judge)
+            close()
     return Summary(workdir, judge, best, log.rows[-1])
 
 
@@ -302,6 +308,10 @@ class Saver:
         # Clocks differ between processes, and all must save together: in a run of several, only steps count.
         self._every_seconds = 60 * every_minutes if every_minutes and jax.process_count() == 1 else math.inf
         self._saved_at = time.monotonic()
+
+    def steps_until_due(self, step: int) -> int:
+        """Updates after `step` until a checkpoint is due by their number, at least 1."""
+        return self._every_steps - step % self._every_steps if self._every_steps else sys.maxsize
 
     def is_due(self, step: int) -> bool:
         """Whether to save within an epoch, after `step` updates."""
@@ -420,6 +430,16 @@ def read_step(
         )
     sums.add(found)
     progress.advance(found["loss"])
+
+
+def read_steps(read: Callable[[Metrics, int], None], pending: tuple[Metrics, int, int] | None) -> None:
+    """Calls `read` with the metrics of each step of a call (metrics, first step, count), in order; waits for the device."""
+    if pending is None:
+        return
+    metrics, first, count = pending
+    found = jax.device_get(metrics)
+    for index in range(count):
+        read({name: values[index] for name, values in found.items()}, first + index)
 
 
 def make_row(

@@ -89,6 +89,15 @@ def compute_dtype(precision: str, device: jax.Device) -> str:
     return "float32"
 
 
+def steps_per_call(wanted: int | None, device: jax.Device) -> int:
+    """Updates in one call of the compiled program: `wanted`, or what suits `device`.
+
+    On a CPU one, since XLA's convolutions run many times slower inside a loop there. On an accelerator a few, so that a small
+    network's device does not wait for Python, and a large one's run is asked often enough whether to save or to stop.
+    """
+    return wanted or (1 if device.platform == "cpu" else 8)
+
+
 def start_processes(coordinator: str | None, count: int | None, index: int | None) -> None:
     """Joins this process to the others of a multi-host run; to be called before anything that asks for devices.
 

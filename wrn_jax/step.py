@@ -182,6 +182,32 @@ def make_train_step(
     return train_step
 
 
+def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) -> Callable[..., tuple[TrainState, Metrics]]:
+    """A function that does up to `limit` training steps in one call, so that a fast device does not wait for Python.
+
+    It takes the arguments of `train_step` and `count`, an int32 scalar in 1..`limit`, and returns the last state and the
+    metrics of all steps, each [limit], zeros from `count` on. The steps must lie in one epoch. How many it does is no part
+    of the compiled program: the rest of an epoch needs no second one. With `limit` 1 there is no loop, in which XLA's
+    convolutions are slow on a CPU.
+    """
+
+    def train_steps(state: TrainState, images: jax.Array, labels: jax.Array, order: jax.Array, count: jax.Array):
+        if limit == 1:
+            state, metrics = train_step(state, images, labels, order)
+            return state, jax.tree.map(lambda value: value[None], metrics)
+        _, shapes = jax.eval_shape(train_step, state, images, labels, order)
+        rows = jax.tree.map(lambda shape: jnp.zeros((limit, *shape.shape), shape.dtype), shapes)
+
+        def body(index, carry):
+            state, rows = carry
+            state, metrics = train_step(state, images, labels, order)
+            return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
+
+        return jax.lax.fori_loop(0, count, body, (state, rows))
+
+    return train_steps
+
+
 def make_eval_step(
     graphdef: nnx.GraphDef, normalisation: Normalisation
 ) -> Callable[[dict[str, Any], dict[str, Any], jax.Array, jax.Array], Metrics]:
