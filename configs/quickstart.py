@@ -17,5 +17,6 @@ config = load_file("session04.py", relative_to=__file__).override(
         "data.validation_size": 1000,
         "recipe.scale": 0.1,
         "recipe.batch_size": 64,
+        "silence": {},  # unlike session 04, this has a hold-out to choose the best epoch on
     }
 )

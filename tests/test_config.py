@@ -5,6 +5,8 @@ import json
 import pytest
 
 from wrn_jax.config import (
+    FINDINGS,
+    FREE_ON_RESUME,
     Config,
     Cosine,
     Model,
@@ -20,7 +22,7 @@ from wrn_jax.config import (
 )
 from wrn_jax.errors import UserError
 
-RECIPES = ["session02", "session04", "quickstart"]
+RECIPES = ["session02", "session04", "quickstart", "session02_as_executed", "session04_as_executed"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -290,6 +292,40 @@ def test_a_wrong_tree_is_one_line(tree, message):
     with pytest.raises(UserError) as error:
         from_dict(tree, "test")
     assert str(error.value) == f"test: {message}"
+
+
+class TestSilence:
+    def test_a_reason_by_name(self, tmp_path):
+        config = apply_arguments(Config(), ["--config.silence.ends-high=on purpose", "--config.silence.best-on-test", "2"])
+        assert config.silence == {"ends-high": "on purpose", "best-on-test": "2"}
+        assert from_dict(json.loads(json.dumps(config.to_dict())), "test") == config
+        assert apply_arguments(config, ["--config.silence={'rate-jump': 'so'}"]).silence == {"rate-jump": "so"}
+        path = tmp_path / "mine.py"
+        path.write_text("from wrn_jax.config import *\nconfig = Config(silence={'ends-high': 'on purpose'})")
+        assert load_file(path).silence == {"ends-high": "on purpose"}
+
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ("silence.ends_high=so", f"silence: 'ends_high' is no finding; known: {', '.join(FINDINGS)}"),
+            (f"silence.{'x' * 99}=so", f"silence: '{'x' * 36}... is no finding; known: {', '.join(FINDINGS)}"),
+            ("silence.ends-high=", "silence.ends-high = '': should be a reason of 1 to 200 printable characters"),
+            ("silence.ends-high= ", "silence.ends-high = ' ': should be a reason of 1 to 200 printable characters"),
+            ("silence.ends-high=a\tb", "silence.ends-high = 'a\\tb': should be a reason of 1 to 200 printable characters"),
+            (f"silence.ends-high={'x' * 201}", f"silence.ends-high = '{'x' * 56}...: should be a reason of 1 to 200 printable"),
+            ("silence={'ends-high': 3}", "silence.ends-high = 3: should be a valid string"),
+            ("silence=ends-high", "silence = 'ends-high': should be an object"),
+            ("silence.ends-high.why=so", "unknown key 'silence.ends-high.why'"),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, argument, message):
+        with pytest.raises(UserError) as error:
+            apply_arguments(Config(), [f"--config.{argument}"])
+        assert str(error.value).startswith(f"command line: {message}")
+        assert len(str(error.value)) < 400
+
+    def test_may_change_on_resume(self):
+        assert {f"silence.{name}" for name in FINDINGS} < set(FREE_ON_RESUME)
 
 
 def test_objects_check_themselves():

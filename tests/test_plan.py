@@ -3,10 +3,11 @@
 import csv
 
 import jax
+import numpy as np
 import pytest
 
-from wrn_jax import plan
-from wrn_jax.config import Config, Model, load_file
+from wrn_jax import command, plan
+from wrn_jax.config import FINDINGS, Config, Model, load_file
 from wrn_jax.errors import UserError
 from wrn_jax.state import Network
 from wrn_jax.timeline import Timeline
@@ -77,6 +78,165 @@ def test_the_recipes_as_executed_have_the_logged_rates(name, tmp_path):
     assert planned == logged
 
 
+def test_findings_come_last_and_silenced_ones_in_brief(capsys):
+    plan.main(["--config", "configs/session04.py"])
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "findings: nothing to object to",
+        "  silenced: best-on-test (the published runs of this recipe chose so)",
+    ]
+    plan.main(["configs/session04_as_executed.py"])
+    output = capsys.readouterr().out
+    assert "findings: 6\n  peak-not-reached       epoch 6 " in output
+    assert max(map(len, output.splitlines())) <= 128
+
+
+def test_a_finding_is_silenced_on_the_command_line(capsys):
+    plan.main(["configs/session04.py", "--config.recipe.epochs=90", "--config.silence.ends-high=a cut on purpose"])
+    output = capsys.readouterr().out
+    assert "findings: 1\n  checkpoint-after-end" in output
+    assert "  silenced: ends-high (a cut on purpose)" in output
+
+
+def test_the_batch_size_is_compared_with_the_file(capsys):
+    plan.main(["configs/quickstart.py", "--config.recipe.batch_size=32"])
+    assert "batch 32, as written 64, and the same rate" in capsys.readouterr().out
+
+
+class TestStrict:
+    def test_is_content_with_what_is_silenced(self):
+        plan.main(["configs/session04.py", "--strict"])
+        plan.main(["configs/session04.py", "configs/quickstart.py", "--strict", "--config.silence.batch-without-rate=so"])
+
+    @pytest.mark.parametrize("files", [["configs/session02_as_executed.py"], ["configs/session04.py", "configs/quickstart.py"]])
+    def test_exits_with_1_after_all_is_written(self, files, tmp_path):
+        table = tmp_path / "plan.csv"
+        with pytest.raises(SystemExit) as stop:
+            command.run(lambda: plan.main([*files, "--strict", "--csv", str(table)]), "plan")
+        assert stop.value.code == 1
+        assert table.exists()
+
+    def test_without_it_findings_are_no_failure(self):
+        assert command.run(lambda: plan.main(["configs/session02_as_executed.py"]), "plan") == 0
+
+
+class TestTwo:
+    def output(self, capsys, *arguments):
+        plan.main([f"configs/{name}.py" if name.isidentifier() else name for name in arguments])
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 128
+        return text
+
+    def test_differences_come_first_then_findings_then_what_is_shared(self, capsys):
+        lines = self.output(capsys, "session02", "session04").splitlines()
+        different = lines.index("different                 A: session02                             B: session04")
+        kept = "10, 20, 25, 30, 40, 50, 60, 75, 90, 100  10, 20, 30, 40, 50, 60, 70, 80, 90, 100"
+        assert lines[different + 2 : different + 4] == [f"recipe.checkpoint_epochs  {kept}", ""]  # no other key differs
+        heads = ["learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation"]
+        heads = [lines.index(head) for head in heads]
+        values = next(i for i, line in enumerate(lines) if line.startswith("different values"))
+        found = [lines.index(f"{name}: findings: nothing to object to") for name in ("A: session02", "B: session04")]
+        shared = next(i for i, line in enumerate(lines) if line.startswith("in both: "))
+        order = [different, *heads, values, *found, shared]
+        assert order == sorted(order)
+        assert lines[values + 2 :][:10] == [
+            "learning_rate     1-5     0.01 to 0.0999, mean 0.055  0.01 to 0.15, mean 0.0799",
+            "                  6-60    0.0001 to 0.1, mean 0.0527  0.0005 to 0.15, mean 0.0692",
+            "                  61-100  0.0001 to 0.1, mean 0.0406  1e-05 to 0.15, mean 0.075",
+            "dropout           51-80   0.3                         0.2",
+            "                  81-100  0.3                         0.1",
+            "mixup_alpha       41-70   0.2                         0.15",
+            "                  71-100  0.2                         0",
+            "label_smoothing   51-100  0.1                         0.05",
+            "augmentation      41-70   full                        reduced",
+            "                  71-100  full                        minimal",
+        ]
+        assert "network WideResNet-28-10" in lines[shared]
+        assert "silence" not in " ".join(lines[shared:])
+        rates = [line for line in lines[heads[0] : heads[1]] if line.startswith(("A  ", "B  "))]
+        assert rates[0].startswith("A  ▁▂▄▅▅▄▄▄▃▃▂▂▂▁▁▁▁▁▁▁▅▅▅▅▅")  # up to two thirds of B's peak, on one scale
+        assert [line[-9:] for line in rates] == ["0 to 0.15", "0 to 0.15"]
+
+    def test_phases_stand_side_by_side(self, capsys):
+        lines = self.output(capsys, "session04", "session04_as_executed").splitlines()
+        first = lines.index("learning_rate") + 3
+        assert [" ".join(line.split()) for line in lines[first : first + 5]] == [
+            "1 linear 0.01 to 0.15 over 5 epochs 1 0.01",
+            "1.005 linear 0.01 to 0.15 over 5 epochs",
+            "6 warm restarts 0.15 to 0.0005 every 20 epochs",
+            "6.005 warm restarts 0.01 to 0.0005 every 20 steps",
+            "61 cosine 0.15 to 1e-05 over 40 epochs 61 cosine 0.01 to 1e-05 over 40 steps, up and down again",
+        ]
+        assert "dropout" not in lines  # the same in both
+        text = " ".join(" ".join(lines).split())
+        assert "dropout 0.3, 0.2 (epoch 51), 0.1 (epoch 81);" in text
+        assert "augmentation_levels.full.holes_probability 0.0 0.5" in text
+        assert "early_stopping_patience none 15" in text
+        assert "B: session04_as_executed: findings: 6" in text
+
+    def test_runs_of_other_lengths_are_compared_by_the_share_that_is_done(self, capsys):
+        text = self.output(capsys, "session04", "quickstart")
+        assert "different values: none, where both runs have come equally far" in text
+        assert ["51", "0.2", "6", "0.2"] in [line.split() for line in text.splitlines()]
+        assert "batch 64, A has 256, and the same rate" in text
+        text = self.output(capsys, "session02", "quickstart")
+        lines = [line.split() for line in text.splitlines()]
+        for line in (
+            ["dropout", "50-80", "0.3", "0.2"],
+            ["80-100", "0.3", "0.1"],
+            ["augmentation", "40-70", "full", "reduced"],
+        ):
+            assert line in lines
+
+    def test_changes_on_the_command_line_act_on_both(self, capsys):
+        text = self.output(capsys, "session02", "session04", "--config.recipe.epochs=50", "--config.recipe.dropout=0.1")
+        assert text.count("50 epochs of 196 steps: 9,800 updates") == 2
+        assert "; dropout 0.1; " in " ".join(text.split())
+
+    def test_the_same_twice(self, capsys):
+        text = self.output(capsys, "session02", "--config", "session02")
+        assert "different: no key\n\nA: session02: findings" in text
+
+    def test_a_level_that_one_has_alone(self, tmp_path, capsys):
+        mine = tmp_path / "mine.py"
+        mine.write_text(
+            "from wrn_jax.config import *\n"
+            "config = Config(augmentation_levels={'mine': Strengths(rotate=5.0, affine_probability=0.5)},"
+            " recipe=Recipe(augmentation='mine'))"
+        )
+        text = self.output(capsys, str(mine), "session02")
+        lines = [line.split() for line in text.splitlines()]
+        assert ["augmentation_levels.mine.rotate", "5.0", "-"] in lines
+        assert ["augmentation", "1-100", "mine", "full"] in lines
+
+    def test_files_hold_both(self, tmp_path, capsys):
+        table, picture = tmp_path / "plan.csv", tmp_path / "plan.png"
+        self.output(capsys, "session04", "quickstart", f"--csv={table}", f"--plot={picture}")
+        with open(table) as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0])[:3] == ["epoch", "learning_rate_first_a", "learning_rate_first_b"]
+        assert len(rows) == 100
+        assert (rows[9]["augmentation_a"], rows[9]["augmentation_b"]) == ("full", "minimal")
+        assert (rows[10]["dropout_a"], rows[10]["dropout_b"]) == ("0.3", "")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_wide_cells_are_wrapped():
+    lines = plan.table([("key", "a", "b"), ("x", "word " * 40, "short"), ("y-z", "-", "word " * 20)])
+    assert max(map(len, lines)) <= 128
+    assert lines[2].startswith("x    word word")
+    assert lines[3].startswith("     word word")
+    lines = plan.table([("key", "a", "b"), ("x", "found: " + "best-on-test " * 20, "")])
+    assert {word for line in lines[2:] for word in line.split()} == {"x", "found:", "best-on-test"}
+
+
+def test_help_explains_the_findings(capsys):
+    with pytest.raises(SystemExit):
+        plan.main(["--help"])
+    output = capsys.readouterr().out
+    for name in FINDINGS:
+        assert f"\n  {name}  " in output
+
+
 def test_says_how_a_recipe_was_scaled(capsys):
     plan.main(["--config", "configs/session04.py", "--config.recipe.scale=0.1"])
     output = capsys.readouterr().out
@@ -99,13 +259,23 @@ def test_counts_the_hold_out(capsys):
 def test_sparklines_rise_and_fall():
     config = load_file("configs/session04.py")
     lines = plan.sparklines(Timeline(config.recipe, config.augmentation_levels, 7), width=10)
-    assert lines[1].startswith("dropout         █████▅▅▅▃▃")
+    assert lines[1].startswith("dropout         █████▅▅▅▃▃  0 to 0.3")
+
+
+def test_a_small_value_has_a_bar_and_nothing_has_none():
+    assert plan.bars(np.float32([1, 0.5, 0.05, 1e-6, 0]), width=5) == "█▄▁▁   0 to 1"
+    assert plan.bars(np.float32([1, 1]), width=5, top=2.0) == "▄▄  0 to 2"
+    config = load_file("configs/session02_as_executed.py")
+    line = plan.sparklines(Timeline(config.recipe, config.augmentation_levels, 196))[0]
+    assert line.endswith("▂▃▅▇" + 76 * "▁" + "  0 to 0.09991")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "--config FILE is missing"),
+        (3 * ["configs/session04.py"], "3 configuration files: expected one, or two to be shown side by side"),
+        (["configs/session04.py", "configs/nowhere.py"], r"configs/nowhere\.py: no such configuration file"),
         (["--config", "configs/session04.py", "--csv", "/nowhere/plan.csv"], r"/nowhere/plan\.csv: cannot be written"),
         (["--config", "configs/session04.py", "--config.data.validation_size=60000"], "validation_size"),
     ],

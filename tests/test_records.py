@@ -2,6 +2,7 @@
 
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,12 +112,43 @@ def test_curves_are_drawn(tmp_path, held_out):
     assert [path.name for path in tmp_path.glob("curves*")] == ["curves.png"]
 
 
+def make_recipe(first, levels):
+    values = {name: np.linspace(first, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout")}
+    values["augmentation"] = np.repeat(np.arange(len(levels), dtype=np.int32), 50 // len(levels))
+    return SimpleNamespace(values=values, level_names=levels, steps_per_epoch=10)
+
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
+
+
 def test_recipe_is_drawn(tmp_path):
-    values = {name: np.linspace(0.3, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout")}
-    values["augmentation"] = np.repeat(np.int32([0, 1]), 25)
-    records.draw_recipe(tmp_path / "plan.png", values, ("full", "minimal"), 10, "title")
+    records.draw_recipe(tmp_path / "plan.png", {"one": make_recipe(0.3, ("full", "minimal"))}, "title")
     with Image.open(tmp_path / "plan.png") as picture:
         assert min(picture.size) > 400
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
+    assert BLUE in colors
+    assert ORANGE not in colors
+
+
+@pytest.mark.parametrize("dense", ["A", "B"])
+def test_two_recipes_are_drawn_over_each_other_and_dense_restarts_hide_nothing(tmp_path, dense):
+    recipes = {"A": make_recipe(0.1, ("full", "minimal")), "B": make_recipe(0.1, ("minimal", "mine"))}
+    other = recipes["AB"[dense == "A"]]
+    for recipe in recipes.values():
+        recipe.values["learning_rate"] = np.tile(np.float32([0.1, 0]), 10_000)
+        recipe.values["dropout"] = recipe.values["augmentation"] = np.zeros(20_000, np.int32)
+    other.values["learning_rate"] = np.linspace(0.1, 0, 20_000, dtype=np.float32)
+    records.draw_recipe(tmp_path / "plan.png", recipes, "")
+    with Image.open(tmp_path / "plan.png") as picture:
+        everything = np.asarray(picture.convert("RGB"))
+    pixels, bottom = everything[60:500, 150:-50], everything[740:940, 150:-50]
+    line = BLUE if other is recipes["A"] else ORANGE
+    found = (pixels == np.array(line)).all(-1).any(0)
+    assert found.mean() > (0.9 if line == BLUE else 0.5)  # B is dashed
+    blue, orange = ((bottom == np.array(color)).all(-1).any(1) for color in (BLUE, ORANGE))
+    assert blue.any()
+    assert orange.any()
+    assert not (blue & orange).any()  # full and minimal, though both have the index 0
 
 
 def test_hardware_and_versions_are_plain():

@@ -48,10 +48,31 @@ from wrn_jax.schedules import (
     steps,
 )
 
+FINDINGS = (
+    "peak-not-reached",
+    "restarts-within-epoch",
+    "uneven-evaluation",
+    "ends-high",
+    "rate-jump",
+    "rate-near-zero",
+    "long-warm-up",
+    "decay-times-rate",
+    "batch-without-rate",
+    "phase-after-end",
+    "checkpoint-after-end",
+    "early-stopping-idle",
+    "patience-below-cycle",
+    "best-on-test",
+    "small-hold-out",
+    "idle-augmentation",
+)
+"""Names of what `doctor` may find in a recipe, which `silence` may name; what they mean stands there."""
+
 FREE_ON_RESUME = (
     "devices",
     "sharding",
     "eval_batch_size",
+    "steps_per_call",
     "checkpoint_steps",
     "checkpoint_minutes",
     "on_nonfinite",
@@ -60,8 +81,10 @@ FREE_ON_RESUME = (
     "data.archive",
     "data.download",
     "data.cache",
+    *(f"silence.{name}" for name in FINDINGS),
 )
-"""Keys that a resumed run may change, since they decide where and how safely it runs; results differ by rounding at most."""
+"""Keys that a resumed run may change, since they decide where and how safely it runs, or what is said about it; results differ
+by rounding at most."""
 
 __all__ = [
     "Config",
@@ -246,6 +269,8 @@ class Config:
     """Images per evaluation step, over all devices."""
     sharding: Literal["replicated", "fsdp"] = "replicated"
     """Where the state lives: a copy on every device, or its arrays split over them; results agree up to rounding."""
+    steps_per_call: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Updates that one call of the compiled program does; a signal waits for the call to end. None: 1 on CPU, 8 elsewhere."""
     checkpoint_steps: Positive | None = None
     """Updates between checkpoints within an epoch, beside those at the end of each; none: off."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 15.0
@@ -257,6 +282,8 @@ class Config:
     """How often a run may go back in all before it stops."""
     early_stopping_patience: Positive | None = None
     """Epochs without a better accuracy (validation, or test without a hold-out) after which the run ends; none: off."""
+    silence: dict[str, str] = Field(default_factory=dict)
+    """Findings of `python -m wrn_jax.plan` that are meant to be so: the reason by the finding's name."""
     model: Model = Field(default_factory=Model)
     """The network."""
     data: Data = Field(default_factory=Data)
@@ -267,6 +294,22 @@ class Config:
     """The optimiser."""
     augmentation_levels: dict[str, Strengths] = Field(default_factory=lambda: dict(LEVELS))
     """Augmentation levels by name."""
+
+    @field_validator("silence")
+    @classmethod
+    def _reasons(cls, silence: dict[str, str]) -> dict[str, str]:
+        for name, reason in silence.items():
+            if name not in FINDINGS:
+                raise PydanticCustomError(
+                    "whole_line", "KEY: {name} is no finding; known: {known}",
+                    {"name": _cut(_shown(name), 40), "known": ", ".join(FINDINGS)},
+                )  # fmt: skip
+            if not reason.strip() or not reason.isprintable() or len(reason) > 200:
+                raise PydanticCustomError(
+                    "whole_line", "KEY.{name} = {reason}: should be a reason of 1 to 200 printable characters",
+                    {"name": name, "reason": _shown(reason)},
+                )  # fmt: skip
+        return silence
 
     @field_validator("augmentation_levels")
     @classmethod
@@ -420,7 +463,8 @@ def apply_arguments(config: Config, arguments: Sequence[str]) -> Config:
             if not rest or rest[0].startswith("--"):
                 raise _error("command line", f"{key}: a value is missing; write --config.{key}=VALUE")
             text = rest.pop(0)
-        changes[key] = _parse(text, dict(keys()).get(key, ("",))[0])
+        kind = "str" if key.startswith("silence.") else dict(keys()).get(key, ("",))[0]
+        changes[key] = _parse(text, kind)
     return config.override(changes, "command line")
 
 
@@ -449,7 +493,10 @@ def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
     node: Any = tree
     for folder in folders:
         node = node.get(folder) if isinstance(node, dict) else None
-    is_open = (key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1) or folders == ["augmentation_levels"]
+    is_open = (key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1) or folders in (
+        ["augmentation_levels"],
+        ["silence"],
+    )
     if not isinstance(node, dict) or (leaf not in node and not is_open):
         raise _error(source, _unknown(key))
     node[leaf] = value
@@ -457,7 +504,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
 
 def _error(source: str | Path, text: str) -> UserError:
     """A UserError of one printable line, of which the source is whole and the text is cut where it gets long."""
-    return UserError(f"{_printable(str(source))}: {_cut(_printable(text), 300)}")
+    return UserError(f"{_printable(str(source))}: {_cut(_printable(text), 380)}")
 
 
 def _cut(text: str, length: int) -> str:
@@ -539,6 +586,8 @@ def _type_name(field: Any) -> str:
     text = str(field.annotation)
     if "Literal" in text:
         return text[text.index("[") + 1 : text.rindex("]")].replace("'", "").replace(", ", "|")
+    if "dict[str, str]" in text:
+        return "reason by finding"
     if "dict" in text:
         return "phases"
     if "tuple" in text:
@@ -548,8 +597,10 @@ def _type_name(field: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         return ", ".join(f"{phase} from {position}" for position, phase in value.items())
+    if isinstance(value, dict):
+        return "{}"
     return {None: "none", (): "[]"}.get(value, str(value))
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from wrn_jax import data, records
+from wrn_jax import data, doctor, records
 from wrn_jax import mesh as meshes
 from wrn_jax.checkpoints import Checkpoints, Saved, SaveFailed
 from wrn_jax.config import FREE_ON_RESUME, Config, from_dict
@@ -510,5 +510,5 @@ def opening_lines(header: dict[str, Any], config: Config, timeline: Timeline) ->
         f"JAX {header['versions']['jax']}",
         f"{config.data.name}: {header['train_examples']:,} training images; best epoch chosen on {chosen}",
         f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps, batch {config.recipe.batch_size}, seed {config.seed}",
-        *(f"never reached: {text}" for text in timeline.idle()),
+        *doctor.report(doctor.examine(config, timeline), config.silence),
     ]
