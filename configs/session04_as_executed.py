@@ -24,15 +24,16 @@ config = dataclasses.replace(
             epoch(61): Cosine(0.01, 1e-5, steps(40), beyond="continue"),
         },
     ),
-    augmentation_levels={
+    augmentation_levels=described.augmentation_levels
+    | {
         name: dataclasses.replace(
-            level,
+            described.augmentation_levels[name],
             cutout_probability=0.0,
-            holes_probability=level.cutout_probability,
+            holes_probability=described.augmentation_levels[name].cutout_probability,
             holes_smallest=0.1,
             holes_largest=0.2,
         )
-        for name, level in described.augmentation_levels.items()
+        for name in ("full", "reduced", "minimal")
     },
     early_stopping_patience=15,
 )

@@ -363,4 +363,39 @@ def test_cache_lies_in_the_users_cache_folder(folder, tmp_path, monkeypatch):
     assert len(list((tmp_path / "xdg" / "wrn_jax").glob("cifar100-3.0.2-*.npz"))) == 1
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cifar._cache_folder(None) == tmp_path / "home" / ".cache" / "wrn_jax"
+    assert cifar.cache_folder(None) == tmp_path / "home" / ".cache" / "wrn_jax"
+
+
+class TestSuperclasses:
+    def test_twenty_of_five_classes_each(self):
+        facts = cifar.CIFAR["cifar100"]
+        assert len(facts.superclasses) == 20
+        assert {len(names) for names in facts.superclasses.values()} == {5}
+        assert len({name for names in facts.superclasses.values() for name in names}) == 100
+        assert list(facts.superclasses) == sorted(facts.superclasses)
+        assert facts.superclass_of.count(14) == 5
+        # The labels of apple and wolf are the first and one of the last three.
+        assert list(facts.superclasses)[facts.superclass_of[0]] == "fruit_and_vegetables"
+        assert list(facts.superclasses)[facts.superclass_of[97]] == "large_carnivores"
+        assert (cifar.CIFAR["cifar10"].superclasses, cifar.CIFAR["cifar10"].superclass_of) == ({}, ())
+
+    def test_they_are_the_coarse_labels_of_the_records(self):
+        directory = cifar.resolve_directory(None)
+        folder = cifar.find_version(directory, "cifar100")
+        if folder is None:
+            pytest.skip("CIFAR-100 is not here")
+        import tensorflow_datasets as tfds
+
+        facts = cifar.CIFAR["cifar100"]
+        assert (folder / "coarse_label.labels.txt").read_text().split() == list(facts.superclasses)
+        names = sorted(name for names in facts.superclasses.values() for name in names)
+        assert (folder / "label.labels.txt").read_text().split() == names
+        source = tfds.data_source(
+            f"cifar100:{folder.name}",
+            split="test",
+            data_dir=directory,
+            download=False,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+        found = {(int(record["label"]), int(record["coarse_label"])) for record in source.__getitems__(list(range(2000)))}
+        assert found == set(enumerate(facts.superclass_of))

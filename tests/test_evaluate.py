@@ -1,22 +1,33 @@
-"""Choosing a checkpoint, and counting every image once."""
+"""The command: which checkpoint, which images, what it says and what it leaves behind."""
 
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from wrn_jax import evaluate
-from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Saved
-from wrn_jax.config import Model
-from wrn_jax.data import Split
+from tests.fake_cifar import one_line
+from tests.small import CHANGES
+from tests.test_evaluation import random_weights
+from wrn_jax import config as configs
+from wrn_jax import corruptions, data, embedded, evaluate, layout, scores
+from wrn_jax.checkpoints import Checkpoints, Saved
+from wrn_jax.config import Data
+from wrn_jax.data import Dataset, Split
 from wrn_jax.errors import UserError
-from wrn_jax.evaluation import Evaluator
-from wrn_jax.state import Network, split
+from wrn_jax.optimizer import LossScale, make_optimizer
+from wrn_jax.state import Network, TrainState
 from wrn_jax.step import Normalisation
 
+CONFIG = configs.load_file("configs/session04.py").override(CHANGES)
 SAVED = [Saved(10, 1, 0.2), Saved(20, 2, 0.5), Saved(40, 4, 0.5), Saved(50, 5, 0.4), Saved(57, 5, None)]
 
 
@@ -34,7 +45,11 @@ class TestChoose:
 
     @pytest.mark.parametrize(
         ("which", "message"),
-        [("3", "not kept; there are epochs 1, 2, 4, 5"), ("lats", "should be best, last or the number of an epoch")],
+        [
+            ("3", "not kept; there are epochs 1, 2, 4, 5"),
+            ("lats", "should be best, last or the number of an epoch, or all"),
+            ("٣", "should be best, last or the number of an epoch, or all"),
+        ],
     )
     def test_says_what_there_is(self, which, message):
         with pytest.raises(UserError, match=message):
@@ -45,26 +60,375 @@ class TestChoose:
             evaluate.choose([], "best", Path("run"))
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (8, 8), (5, 8), (64, 1)])
-def test_every_image_counts_once_whatever_the_batch(batch_size, devices):
-    network = Network(Model(depth=10, widen_factor=1), 10, "float32")
-    _, params, stats = split(network._build(jax.random.key(0)))
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (30, 32, 32, 3), np.uint8)
-    labels = random.integers(0, 10, 30).astype(np.int32)
-    normalise = Normalisation((0.5,) * 3, (0.25,) * 3)
-    mesh = meshes.make_mesh(devices)
-    evaluator = Evaluator(network.graphdef, normalise, batch_size, mesh)
-    params, stats = meshes.replicate((params, stats), mesh)
-    found = evaluator(params, stats, evaluator.put(Split(images, labels)))
+@pytest.fixture(scope="module")
+def dataset():
+    """Drawn images, 100 of them for testing, 100 held out, 400 for training."""
+    return data.load(CONFIG.data)
 
-    from flax import nnx
 
-    one = lambda tree: jax.device_put(tree, jax.devices()[0])  # noqa: E731
-    logits = np.asarray(nnx.merge(network.graphdef, one(params), one(stats))(normalise(jnp.asarray(images))), np.float64)
-    ranks = (logits > np.take_along_axis(logits, labels[:, None], 1)).sum(1)
-    losses = np.log(np.exp(logits).sum(1)) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
-    assert found["count"] == 30
-    assert found["accuracy"] == pytest.approx((ranks == 0).mean())
-    assert found["top5"] == pytest.approx((ranks < 5).mean())
-    assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+@pytest.fixture(scope="module")
+def network():
+    return Network(CONFIG.model, 100, "float32")
+
+
+@pytest.fixture(scope="module")
+def logits_of(network, dataset):
+    """A function from parameters, statistics and images to logits, without what is tested."""
+    normalise = Normalisation(dataset.mean, dataset.std)
+    forward = jax.jit(lambda params, stats, images: nnx.merge(network.graphdef, params, stats)(normalise(images)))
+    return lambda state, images: np.asarray(forward(state.params, state.batch_stats, np.ascontiguousarray(images)))
+
+
+@pytest.fixture(scope="module")
+def states(network, dataset, logits_of):
+    """Two states of a run: a random network, and the same with a last layer that has seen all the images."""
+    params, stats = random_weights(network)
+    scale, key = LossScale.create("float32"), jax.random.key(0)
+    state = TrainState(jnp.int32(0), params, stats, make_optimizer(CONFIG.optimizer).init(params), scale, key)
+    splits = (dataset.train, dataset.valid, dataset.test)
+    outputs = np.concatenate([logits_of(state, split.images) for split in splits])
+    wanted = np.eye(100)[np.concatenate([split.labels for split in splits])]
+    # Ridge regression from its outputs to the labels, folded into the layer; not perfect, hence with a best temperature.
+    solved = np.linalg.solve(outputs.T @ outputs + 0.1 * np.eye(100), outputs.T @ wanted)
+    last = {name: value @ (30 * solved).astype(np.float32) for name, value in params["fc"].items()}
+    return state, dataclasses.replace(state, params=params | {"fc": last})
+
+
+@pytest.fixture(scope="module")
+def logits(states, logits_of):
+    return functools.partial(logits_of, states[1])
+
+
+@pytest.fixture(scope="module")
+def run(states, tmp_path_factory):
+    """A run of two epochs, the second the better one."""
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        for epoch, state in enumerate(states, 1):
+            checkpoints.save(state, 10 * epoch, epoch, 0.1 * epoch, {})
+    (workdir / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    (workdir / "metrics.jsonl").write_text("")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def weights(states, tmp_path_factory):
+    """The second state as a file of weights."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path = tmp_path_factory.mktemp("weights") / "some.safetensors"
+    safetensors.save_file(layout.to_torch(states[1].params, states[1].batch_stats), path)
+    return path
+
+
+SMALL = ["--config.data.name=embedded", "--config.data.embedded_train=500", "--config.data.embedded_test=100"]
+
+
+def fingerprints(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
+
+
+def call(*arguments, out=None, stem="step-20"):
+    """Runs the command; what it left in `out`, as (figures, arrays)."""
+    evaluate.main([*map(str, arguments), *(["--out", str(out)] if out else [])])
+    if out:
+        with np.load(out / f"{stem}.npz") as arrays:
+            return json.loads((out / f"{stem}.json").read_text()), dict(arrays)
+
+
+def test_figures_and_predictions_of_every_image(run, dataset, logits, tmp_path):
+    before = fingerprints(run)
+    figures, arrays = call("--workdir", run, "--checkpoint", "last", "--save-train", out=tmp_path / "here")
+    assert fingerprints(run) == before
+    assert [path.name for path in sorted((tmp_path / "here").iterdir())] == ["step-20.json", "step-20.npz"]
+    assert {key: figures[key] for key in ("format", "step", "epoch", "judge", "precision", "flip", "corruptions")} == {
+        "format": 1, "step": 20, "epoch": 2, "judge": "valid", "precision": "float32", "flip": None, "corruptions": None,
+    }  # fmt: skip
+    assert figures["chosen_as"] == ["best", "last"]
+    assert figures["hardware"]["devices_used"] == 8
+    counts = {}
+    for name in ("test", "valid", "train"):
+        split, found = getattr(dataset, name), figures["splits"][name]
+        outputs = logits(split.images)
+        probabilities = np.exp(scores.log_softmax(outputs))
+        own = np.take_along_axis(probabilities, split.labels[:, None], 1)[:, 0]
+        counts[name] = found["count"]
+        assert found["accuracy"] == pytest.approx((outputs.argmax(1) == split.labels).mean(), abs=1e-6)
+        assert found["loss"] == pytest.approx(-np.log(own).mean(), abs=1e-4)
+        np.testing.assert_array_equal(arrays[f"{name}_predicted"], outputs.argmax(1))
+        np.testing.assert_array_equal(arrays[f"{name}_labels"], split.labels)
+        np.testing.assert_allclose(arrays[f"{name}_confidence"], probabilities.max(1), rtol=2e-3)
+        np.testing.assert_allclose(arrays[f"{name}_own"], own, rtol=2e-3, atol=1e-7)
+        assert (arrays[f"{name}_predicted"].dtype, arrays[f"{name}_own"].dtype) == (np.uint8, np.float16)
+    assert counts == {"test": 100, "valid": 100, "train": 400}
+    gap = figures["splits"]["train"]["accuracy"] - figures["splits"]["test"]["accuracy"]
+    assert figures["clean_gap"] == pytest.approx(gap, abs=1e-6)
+    assert arrays["test_digest"] == hashlib.sha256(dataset.test.labels.astype("<i4").tobytes()).hexdigest()
+
+    # Temperature: fitted on the hold-out, applied to the test images.
+    temperature = scores.fit_temperature(logits(dataset.valid.images), dataset.valid.labels)
+    assert figures["temperature"]["value"] == pytest.approx(temperature, rel=1e-3)
+    assert figures["temperature"]["fitted_on"] == "valid"
+    after = scores.summary(scores.score(logits(dataset.test.images) / np.float64(temperature), dataset.test.labels))
+    assert figures["temperature"]["loss"] == pytest.approx(after["loss"], abs=1e-4)
+    assert "temperature_missing" not in figures
+
+    # Classes: in the drawn test set there is one image of each.
+    right = arrays["test_predicted"] == arrays["test_labels"]
+    assert figures["classes"] == {
+        embedded.CLASS_NAMES[label]: float(r) for label, r in zip(dataset.test.labels, right, strict=True)
+    }
+    for index, shape in enumerate(embedded.SHAPES):
+        assert figures["superclasses"][shape] == pytest.approx(right[arrays["test_labels"] // 10 == index].mean())
+    same = arrays["test_predicted"] // 10 == arrays["test_labels"] // 10
+    assert figures["superclass_accuracy"] == pytest.approx(same.mean())
+    assert len(figures["confused"]) == 20
+
+
+def test_all_checkpoints_of_a_run_land_in_the_run(run, capsys):
+    before = fingerprints(run)
+    call("--workdir", run, "--checkpoint", "all", "--no-train")
+    after = fingerprints(run)
+    new = [run / "evaluations" / f"step-{step}.{kind}" for step in (10, 20) for kind in ("json", "npz")]
+    assert set(after) - set(before) == set(new)
+    assert {path: after[path] for path in before} == before
+    figures = [json.loads((run / "evaluations" / f"step-{step}.json").read_text()) for step in (10, 20)]
+    assert [one["epoch"] for one in figures] == [1, 2]
+    assert [one["chosen_as"] for one in figures] == [[], ["best", "last"]]
+    assert all(one["clean_gap"] is None and "train" not in one["splits"] for one in figures)
+    with np.load(new[1]) as arrays:
+        assert not any(name.startswith("train") for name in arrays)
+    output = capsys.readouterr().out
+    assert f"{run} after epoch 1, step 10, float32: 100 test images\n" in output
+    assert "chosen on these very images" not in output
+    assert output.count("most confused:") == 2
+
+
+def test_an_epoch_that_is_neither_best_nor_last(run, tmp_path):
+    figures, _ = call("--workdir", run, "--checkpoint", "1", "--no-train", out=tmp_path, stem="step-10")
+    assert (figures["epoch"], figures["chosen_as"]) == (1, [])
+
+
+def test_a_damaged_checkpoint_does_not_keep_all_others_from_being_evaluated(run, tmp_path, monkeypatch):
+    restore = Checkpoints.restore_model
+
+    def fail(self, step, *rest):
+        if step == 10:
+            raise UserError("10: is damaged")
+        return restore(self, step, *rest)
+
+    monkeypatch.setattr(Checkpoints, "restore_model", fail)
+    with pytest.raises(UserError, match=r"^10: is damaged$"):
+        call("--workdir", run, "--checkpoint", "all", "--no-train", "--out", tmp_path)
+    assert (tmp_path / "step-20.json").exists()
+    assert not (tmp_path / "step-10.json").exists()
+
+
+def test_flip_is_the_mean_of_image_and_mirror_image(run, dataset, logits, tmp_path, capsys):
+    figures, _ = call("--workdir", run, "--checkpoint", "last", "--no-train", "--flip", out=tmp_path)
+    test = dataset.test
+    both = [np.exp(scores.log_softmax(logits(images))) for images in (test.images, test.images[:, :, ::-1])]
+    mean = (both[0] + both[1]) / 2
+    assert figures["flip"]["accuracy"] == pytest.approx((mean.argmax(1) == test.labels).mean(), abs=1e-6)
+    own = np.take_along_axis(mean, test.labels[:, None], 1)
+    assert figures["flip"]["loss"] == pytest.approx(-np.log(own).mean(), abs=1e-4)
+    assert f"accuracy {figures['flip']['accuracy']:.2%}, loss {figures['flip']['loss']:.4f}" in capsys.readouterr().out
+
+
+def test_drawn_corruptions(run, dataset, logits, tmp_path, monkeypatch, capsys):
+    some = {name: corruptions.CORRUPTIONS[name] for name in ("contrast", "saturate")}
+    monkeypatch.setattr(corruptions, "CORRUPTIONS", some)
+    arguments = ["--workdir", run, "--checkpoint", "last", "--no-train", "--corruptions", "--corruption-images", 50]
+    figures, _ = call(*arguments, out=tmp_path)
+    labels = dataset.test.labels[:50]
+    for name in some:
+        for severity, found in enumerate(figures["corruptions"][name], 1):
+            images = corruptions.corrupt(dataset.test.images[:50], name, severity, jax.random.key(0))  # they draw nothing
+            assert found == pytest.approx((logits(images).argmax(1) == labels).mean(), abs=1e-6), (name, severity)
+    assert figures["mean_corruption_accuracy"] == pytest.approx(np.mean(figures["corruptions"]["contrast"]))  # one counts
+    assert figures["corruptions_in_mean"] == ["contrast"]
+    assert figures["corruptions_from"] == "drawn, key 0"
+    assert figures["corruptions_exact"] == {"contrast": True, "saturate": True}
+    assert figures["corruption_images"] == 50
+    output = capsys.readouterr().out
+    assert "(drawn, key 0; only the first 50 of 100 images)" in output
+    assert f"mean corruption accuracy  {figures['mean_corruption_accuracy']:.2%}" in output
+
+
+def test_stored_corruptions_in_an_order_of_their_own(run, dataset, logits, tmp_path):
+    order = np.random.default_rng(0).permutation(100)
+    images = np.concatenate([dataset.test.images[order] // scale for scale in (1, 2, 3, 4, 5)])
+    folder = tmp_path / "CIFAR-100-C"
+    folder.mkdir()
+    np.save(folder / "frost.npy", images)
+    np.save(folder / "labels.npy", np.tile(dataset.test.labels[order], 5))
+    arguments = ["--workdir", run, "--checkpoint", "last", "--no-train", f"--corruptions={folder}"]
+    figures, _ = call(*arguments, out=tmp_path / "out")
+    expected = [(logits(dataset.test.images // scale).argmax(1) == dataset.test.labels).mean() for scale in (1, 2, 3, 4, 5)]
+    assert figures["corruptions"] == {"frost": pytest.approx(expected, abs=1e-6)}
+    assert expected[0] == figures["splits"]["test"]["accuracy"]
+    assert figures["mean_corruption_accuracy"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert figures["corruptions_from"] == f"CIFAR-100-C at {folder}"
+    assert figures["corruption_images"] == 100
+
+
+class TestCorruptedImages:
+    TEST = Split(np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 1], np.int32))
+
+    def ask(self, tmp_path, corruptions, count=None, name="cifar100"):
+        options = type("Options", (), {"corruptions": corruptions, "corruption_images": count})
+        dataset = Dataset(name, 3, ("a", "b", "c"), (0.5,) * 3, (0.5,) * 3, self.TEST, None, self.TEST)
+        found = evaluate.corrupted_images(options, dataset, Data(name=name, directory=str(tmp_path)))
+        return found and (found.origin, found.count)
+
+    def test_those_in_the_data_directory_come_before_drawn_ones(self, tmp_path):
+        assert self.ask(tmp_path, None) is None
+        assert self.ask(tmp_path, "", 2) == ("drawn, key 0", 2)
+        folder = tmp_path / "CIFAR-100-C"
+        folder.mkdir()
+        np.save(folder / "fog.npy", np.zeros((20, 32, 32, 3), np.uint8))
+        np.save(folder / "labels.npy", np.tile([1, 1, 0, 2], 5))
+        assert self.ask(tmp_path, "") == (f"CIFAR-100-C at {folder}", 4)
+        assert self.ask(tmp_path, "drawn") == ("drawn, key 0", 4)
+        assert self.ask(tmp_path / "nowhere", str(folder)) == (f"CIFAR-100-C at {folder}", 4)
+        assert self.ask(tmp_path, "", name="cifar10") == ("drawn, key 0", 4)
+        assert self.ask(tmp_path, "", name="embedded") == ("drawn, key 0", 4)
+
+    @pytest.mark.parametrize("count", [0, -1, 5])
+    def test_number_out_of_range(self, tmp_path, count):
+        with pytest.raises(UserError, match=f"--corruption-images {count}: should be between 1 and 4"):
+            self.ask(tmp_path, "", count)
+
+
+def test_weights_of_a_file_give_the_figures_of_the_run(run, weights, tmp_path, capsys):
+    from_run, arrays = call("--workdir", run, "--checkpoint", "last", out=tmp_path / "run")
+    assert {name.split("_")[0] for name in arrays} == {"test", "valid"}  # predictions on training images only when asked
+    capsys.readouterr()
+    before = fingerprints(weights.parent)
+    call("--weights", weights, *SMALL)
+    assert fingerprints(weights.parent) == before
+    output = capsys.readouterr().out
+    assert output.startswith(f"{weights}, WideResNet-10-1, float32: 100 test images\naccuracy  ")
+    assert "no temperature scaling: no hold-out to fit it on, and it is never fitted on test images" in output
+    assert "written" not in output
+    figures, others = call("--weights", weights, "--no-train", *SMALL, out=tmp_path / "file", stem="some")
+    assert figures["splits"]["test"] == from_run["splits"]["test"]
+    np.testing.assert_array_equal(others["test_predicted"], arrays["test_predicted"])
+    assert others["test_digest"] == arrays["test_digest"]
+    assert {key: figures[key] for key in ("step", "epoch", "chosen_as", "judge", "weights", "temperature")} == {
+        "step": None, "epoch": None, "chosen_as": [], "judge": None, "weights": str(weights), "temperature": None,
+    }  # fmt: skip
+    assert "never fitted on test images" in figures["temperature_missing"]
+
+
+def test_weights_with_too_few_outputs_or_other_sizes(weights, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    flat = safetensors.load_file(weights)
+    flat |= {name: np.ascontiguousarray(flat[name][:7]) for name in ("fc.weight", "fc.bias")}
+    safetensors.save_file(flat, tmp_path / "few.safetensors")
+    with pytest.raises(UserError, match="has 7 outputs, and embedded 100 classes") as error:
+        call("--weights", tmp_path / "few.safetensors", *SMALL)
+    one_line(error)
+    with pytest.raises(UserError, match="are those of the weights"):
+        call("--weights", weights, "--config.model.depth=16", *SMALL)
+
+
+def test_outputs_that_are_not_finite_are_wrong_and_said(weights, tmp_path, capsys):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    flat = safetensors.load_file(weights)
+    flat["fc.bias"][3] = np.nan
+    safetensors.save_file(flat, tmp_path / "nan.safetensors")
+    figures, arrays = call("--weights", tmp_path / "nan.safetensors", "--no-train", *SMALL, out=tmp_path / "out", stem="nan")
+    test = figures["splits"]["test"]
+    assert (test["accuracy"], test["loss"], test["without_prediction"]) == (0, None, 100)
+    assert (arrays["test_predicted"] == 100).all()
+    assert figures["confused"] == []
+    assert "100 images have outputs that are not finite, and count as wrong" in capsys.readouterr().out
+
+
+def test_best_on_the_test_images_is_flattered(run, tmp_path, capsys):
+    shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.override({"data.validation_size": 0}).to_dict()))
+    call("--workdir", tmp_path, "--checkpoint", "all", "--no-train")
+    assert capsys.readouterr().out.count("this checkpoint was chosen on these very images (no hold-out)") == 1
+    figures = json.loads((tmp_path / "evaluations" / "step-20.json").read_text())
+    assert (figures["judge"], figures["chosen_as"]) == ("test", ["best", "last"])
+    assert (set(figures["splits"]), figures["temperature"]) == ({"test"}, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.data.validation_size=0"], "data.validation_size = 0: the run had 100"),
+        (["--config.data.embedded_seed=1"], "data.embedded_seed = 1: the run had 0"),
+        (["--config.data.name=cifar10"], "data.name = cifar10: the run had embedded"),
+        (["--config.model.depth=16"], "checkpoint 20: "),
+        (["--corruption-images=5"], "--corruption-images goes with --corruptions"),
+        (["--corruptions=/nowhere"], "/nowhere: there is no such directory"),
+        (["--out=/proc/nowhere"], "--out DIR puts the files elsewhere"),
+        (["--checkpoint=7"], "not kept; there are epochs 1, 2"),
+        (["--weights=x.pth"], "not allowed with argument"),
+    ],
+)
+def test_mistakes_are_one_line(run, arguments, message, tmp_path):
+    with pytest.raises(UserError, match=message) as error:
+        call("--workdir", run, "--checkpoint=last", f"--out={tmp_path}", *arguments)
+    one_line(error)
+
+
+def test_needs_something_to_evaluate():
+    with pytest.raises(UserError, match="one of the arguments --workdir --weights is required"):
+        call("--no-train")
+
+
+def test_precision_may_be_another(run, tmp_path):
+    arguments = ["--workdir", run, "--checkpoint", "last", "--no-train", "--config.precision=bfloat16"]
+    figures, _ = call(*arguments, "--config.eval_batch_size=24", out=tmp_path)
+    assert figures["precision"] == "bfloat16"
+    assert figures["splits"]["test"]["count"] == 100
+
+
+def test_files_are_replaced_whole(tmp_path, monkeypatch, capsys):
+    evaluate.write(tmp_path, "step-1", {"loss": 0.12345678, "pair": (1, "a"), "nan": math.nan}, {"x": np.zeros(2)})
+    found = json.loads((tmp_path / "step-1.json").read_text())
+    assert (found["format"], found["loss"], found["pair"], found["nan"]) == (1, 0.123457, [1, "a"], None)
+    evaluate.write(tmp_path, "step-1", {"loss": 2}, {"x": np.ones(2)})
+    with np.load(tmp_path / "step-1.npz") as arrays:
+        assert arrays["x"].tolist() == [1, 1]
+    before = fingerprints(tmp_path)
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match=r"step-1.json: cannot be written \(No space left on device\)"):
+        evaluate.write(tmp_path, "step-1", {"loss": 3}, {"x": np.ones(2)})
+    assert {path: fingerprints(tmp_path)[path] for path in before} == before
+
+
+class TestProgress:
+    def test_lines_with_the_time_left(self, capsys, monkeypatch):
+        ticks = iter([0, 10, 20, 45, 50])
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluate.time, "monotonic", lambda: next(ticks))
+            with evaluate.progress("train images", 10, interval=15) as advance:
+                for count in (1, 3, 2, 4):
+                    advance(count)
+        assert capsys.readouterr().out.splitlines() == ["train images: 4 of 10, 30s left", "train images: 6 of 10, 30s left"]
+
+    def test_nothing_when_it_is_quick(self, capsys):
+        with evaluate.progress("train images", 10, interval=math.inf) as advance:
+            advance(10)
+        assert capsys.readouterr() == ("", "")
+
+    def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setattr("wrn_jax.records.is_terminal", lambda: True)
+        with evaluate.progress("train images", 10) as advance:
+            advance(10)
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert "train images" in errors
+
+
+def test_superclasses():
+    names, group_of = evaluate.superclasses("cifar100")
+    assert (len(names), len(group_of)) == (20, 100)
+    assert evaluate.superclasses("cifar10") == ((), ())
+    names, group_of = evaluate.superclasses("embedded")
+    assert [names[group] for group in group_of] == [name.split("-")[0] for name in embedded.CLASS_NAMES]

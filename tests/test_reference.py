@@ -3,6 +3,8 @@
 import pytest
 
 from wrn_jax import reference
+from wrn_jax.config import Config, load_file
+from wrn_jax.state import Network
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,42 @@ def test_the_document_differs_from_the_logs_in_thirteen_cells():
     for name, epoch in cells:
         logged = 100 * reference.rows(name)[epoch - 1]["test_accuracy"]
         assert round(logged, 2) != reference.DOCUMENTED[name][epoch]
+
+
+@pytest.mark.parametrize("name", reference.LOGS)
+def test_what_was_executed_is_the_configuration_as_executed(name):
+    """The package cannot read configs/; its own copy of the facts is held to it. Precision and classes are the notebooks'."""
+    executed = Config().override(reference.EXECUTED[name])
+    config = load_file(f"configs/{name}_as_executed.py").override({"precision": "float16", "model.num_classes": 100})
+    unused = executed.augmentation_levels.keys() - set(executed.recipe.augmentation.values())
+    changes = {f"augmentation_levels.{level}": {} for level in unused} | {"silence": {}}
+    assert executed.override(changes) == config.override(changes)
+
+
+@pytest.mark.parametrize("name", reference.LOGS)
+def test_what_was_described_is_the_configuration_as_described(name):
+    config = load_file(f"configs/{name}.py")
+    described = config.override({"recipe.learning_rate": reference.DESCRIBED_RATE[name]})
+    assert described.recipe == config.recipe
+
+
+@pytest.mark.parametrize("name", reference.LOGS)
+def test_the_published_files_are_those_that_the_recipe_keeps(name):
+    files = reference.PUBLISHED[name]["files"]
+    kept = load_file(f"configs/{name}.py").recipe.checkpoint_epochs
+    assert set(files.values()) - {99} == set(kept)
+    assert all(str(epoch) in file for file, epoch in files.items() if file.startswith("checkpoint"))
+
+
+def test_steps_and_parameters_are_those_of_the_network():
+    config = load_file("configs/session02.py")
+    assert -(-50_000 // config.recipe.batch_size) == reference.STEPS_PER_EPOCH
+    assert Network(config.model, 100, "float32").num_parameters == reference.NUM_PARAMETERS
+
+
+@pytest.mark.parametrize("text", ["", "epoch\n1\n", "epoch,train_accuracy\n1,2\n"])
+def test_what_is_no_log_is_refused_or_empty(text):
+    try:
+        assert reference.parse(text) == []
+    except (KeyError, TypeError, ValueError):
+        assert text

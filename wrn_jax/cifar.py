@@ -39,7 +39,8 @@ class Facts:
     """What differs between the two CIFAR sets.
 
     size and sha256 are those of the original archive, as TFDS has them on record too; label_files gives each label's
-    file of names and number of classes, in the order in which the labels stand in a record.
+    file of names and number of classes, in the order in which the labels stand in a record; superclasses are groups of
+    classes by name, the labels of all classes being their places in alphabetical order.
     """
 
     num_classes: int
@@ -51,7 +52,38 @@ class Facts:
     folder: str
     files: dict[str, tuple[str, ...]]
     label_files: dict[str, tuple[str, int]]
+    superclasses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def superclass_of(self) -> tuple[int, ...]:
+        """For each label the index of its superclass in `superclasses`; empty where there are none."""
+        index = {name: i for i, names in enumerate(self.superclasses.values()) for name in names}
+        return tuple(index[name] for name in sorted(index))
+
+
+# The coarse labels of CIFAR-100, in their order, with the classes of each.
+CIFAR100_SUPERCLASSES = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
 
 # Mean and standard deviation per channel of the training images in 0..1, as commonly published.
 CIFAR = {
@@ -76,6 +108,7 @@ CIFAR = {
         folder="cifar-100-binary",
         files={"train": ("train.bin",), "test": ("test.bin",)},
         label_files={"coarse_label": ("coarse_label_names.txt", 20), "label": ("fine_label_names.txt", 100)},
+        superclasses=CIFAR100_SUPERCLASSES,
     ),
 }
 
@@ -158,7 +191,7 @@ def read_cached(name: str, folder: Path, cache: str | os.PathLike | None) -> tup
       UserError: the folder is damaged or not the set `name`. An unusable or unwritable cache is only a message.
     """
     names, files = _inspect(name, folder)
-    path = _cache_folder(cache) / f"{name}-{folder.name}-{_fingerprint(folder, files)}.npz"
+    path = cache_folder(cache) / f"{name}-{folder.name}-{_fingerprint(folder, files)}.npz"
     splits = _read_cache(name, path)
     if splits is None:
         splits = {split: _read_records(name, folder, split, files[split]) for split in SPLITS}
@@ -272,7 +305,7 @@ def _check_arrays(where, name, split, images, labels):
     check_labels(where, labels, num_classes)
 
 
-def _cache_folder(cache):
+def cache_folder(cache: str | None = None) -> Path:
     """The cache folder as an absolute path: `cache`, else the package's folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache or f"{base}/wrn_jax").expanduser().absolute()

@@ -18,6 +18,8 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "cre
 TEXTURES = ("plain", "striped", "barred", "checked", "dotted", "ringed", "rayed", "graded", "speckled", "outlined")
 CLASS_NAMES = tuple(f"{shape}-{texture}" for shape in SHAPES for texture in TEXTURES)
 NUM_CLASSES = len(CLASS_NAMES)
+SUPERCLASS_OF = tuple(label // len(TEXTURES) for label in range(NUM_CLASSES))
+"""For each label the index of its shape in `SHAPES`."""
 
 # Mean and standard deviation of pixels in 0..1, measured over 100,000 images; the same for all channels, because
 # colours are drawn alike in each.

@@ -194,9 +194,7 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
             )
             step_function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
             limit = meshes.steps_per_call(config.steps_per_call, mesh.devices.flat[0])
-            jitted = jax.jit(
-                repeat(step_function, limit), donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh))
-            )
+            jitted = jax.jit(repeat(step_function, limit), donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
             train_steps = jitted.lower(state, images, labels, order_of(key, np.int32(1)), np.int32(1)).compile()
             say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
 
