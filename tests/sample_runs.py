@@ -1,0 +1,130 @@
+"""Runs made up for tests, as `train` and `evaluate` leave them, and groups of them."""
+
+import functools
+import json
+
+import numpy as np
+
+from wrn_jax import reference, runs
+from wrn_jax.config import load_file
+from wrn_jax.document import Table
+
+NUM_TEST = 400
+LABELS = np.arange(NUM_TEST) % 100
+
+
+def config(**changes):
+    """Session 04 in five epochs of four updates on drawn images; `recipe__scale=0.1` changes recipe.scale."""
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    return load_file("configs/session04.py").override(
+        {
+            "model.depth": 10,
+            "model.widen_factor": 1,
+            "model.num_classes": 100,
+            "data.name": "embedded",
+            "data.embedded_train": 400,
+            "data.embedded_test": NUM_TEST,
+            "recipe.scale": 0.05,
+            "recipe.batch_size": 100,
+            "precision": "float32",
+        }
+        | named
+    )
+
+
+def row(epoch, accuracy, valid=None, **more):
+    """A row of `metrics.jsonl`; accuracy is that of the test images, 0..1."""
+    return {
+        "epoch": epoch,
+        "step": 4 * epoch,
+        "learning_rate": 0.1,
+        "train_loss": 4.0 - accuracy,
+        "train_accuracy": accuracy - 0.01,
+        "valid_loss": None if valid is None else 3.0,
+        "valid_accuracy": valid,
+        "test_loss": 4.0 - 2 * accuracy,
+        "test_accuracy": accuracy,
+        "skipped_steps": 0,
+    } | more
+
+
+def write(directory, accuracies, seed=0, valid=None, checkpoints=(), **changes):
+    """Writes a run with these test accuracies, one an epoch, and returns its path."""
+    made = config(seed=seed, **changes)
+    directory.mkdir(parents=True)
+    valid = valid or [None] * len(accuracies)
+    images = 400 if made.data.name == "embedded" else 50_000
+    steps = -(-(images - made.data.validation_size) // made.recipe.batch_size)
+    rows = [row(epoch, *both, step=steps * epoch) for epoch, both in enumerate(zip(accuracies, valid, strict=True), 1)]
+    (directory / "config.json").write_text(json.dumps(made.to_dict()))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    header = {
+        "command": f"/somewhere/wrn_jax/train.py --config configs/session04.py --config.seed={seed}",
+        "parameters": 83700,
+        "hardware": {"platform": "cpu", "device": "a CPU", "devices": 1, "devices_used": 1, "cpu_cores": 2},
+        "versions": {"python": "3.12.1", "jax": "0.12.0"},
+    }
+    (directory / "header.jsonl").write_text(json.dumps(header) + "\n")
+    for step in checkpoints:
+        (directory / "checkpoints" / str(step)).mkdir(parents=True)
+    return directory
+
+
+def evaluate(directory, epoch, correct, digest="same", **more):
+    """Writes an evaluation of the checkpoint after `epoch`, of a network that is right on the images where `correct` is."""
+    folder = directory / "evaluations"
+    folder.mkdir(exist_ok=True)
+    accuracy = float(np.mean(correct))
+    figures = {
+        "format": 1,
+        "step": 4 * epoch,
+        "epoch": epoch,
+        "chosen_as": ["last"],
+        "splits": {
+            "test": {
+                "count": NUM_TEST, "accuracy": accuracy, "top5": min(1.0, accuracy + 0.2), "loss": 2.0,
+                "calibration_error": 0.05 + accuracy / 100,
+            },
+            "train": {"count": 400, "accuracy": accuracy + 0.1, "loss": 1.5},
+        },
+        "clean_gap": 0.1,
+        "temperature": None,
+        "corruptions": None,
+    } | more  # fmt: skip
+    (folder / f"step-{4 * epoch}.json").write_text(json.dumps(figures))
+    predicted = np.where(correct, LABELS, (LABELS + 1) % 100).astype(np.uint8)
+    np.savez(
+        folder / f"step-{4 * epoch}.npz",
+        test_predicted=predicted,
+        test_labels=LABELS.astype(np.uint8),
+        test_digest=np.array(digest),
+    )
+
+
+def right(number):
+    """bool [NUM_TEST]: right on the first `number` images."""
+    return np.arange(NUM_TEST) < number
+
+
+@functools.cache
+def published():
+    """The two published logs as groups; read once, since their schedules take seconds to compile."""
+    return runs.group([runs.load(name) for name in reference.LOGS])
+
+
+def recipe(directory, name, curves, **changes):
+    """The group of runs with these test accuracies, one run for each curve, of seeds 0, 1, ..."""
+    paths = [write(directory / f"{name}-seed{seed}", curve, seed, **changes) for seed, curve in enumerate(curves)]
+    (group,) = runs.group([runs.load(str(path)) for path in paths])
+    return group
+
+
+def tables(blocks):
+    """The tables of a document's blocks, by caption."""
+    return {block.caption: block for block in blocks if isinstance(block, Table)}
+
+
+def cells(table, row):
+    """The cells of the row that begins with `row`, by head."""
+    (found,) = [one for one in table.rows if one[0] == row]
+    return dict(zip(table.columns, found, strict=True))

@@ -1,0 +1,123 @@
+"""Compares runs: `python -m wrn_jax.compare RUN... --out DIR`."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wrn_jax import command, figures, report, runs, verdict
+from wrn_jax.errors import UserError
+from wrn_jax.markdown import to_markdown
+from wrn_jax.records import write_atomically
+from wrn_jax.runs import Group
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads runs, compares them and writes the report. Raises UserError."""
+    made = command.parser("compare", "Compares recipes by their runs; runs that differ in their seeds alone are one recipe.")
+    made.add_argument("runs", nargs="+", metavar="RUN", help="a run's directory, a log as CSV, session02 or session04")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
+    made.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
+    made.add_argument("--title", help="the heading of the report")
+    options, overrides = command.parse(made, argv)
+    if overrides:
+        raise UserError(f"{overrides[0]}: nothing is configured here; see --help")
+    groups = runs.group([runs.load(source) for source in options.runs], options.names)
+    for line in opening_lines(groups):
+        print(line)
+    from wrn_jax import page  # here, since mistakes above need not wait for it
+
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        document = report.build(groups, options.title)
+        write_atomically(options.out / "report.md", to_markdown(document))
+        write_atomically(options.out / "report.html", page.to_html(document))
+        write_atomically(options.out / "comparison.json", json.dumps(collect(groups), indent=2, allow_nan=False) + "\n")
+        pictures = page.save_plots(document, options.out / "plots")
+    except OSError as error:
+        raise UserError(f"{error.filename or options.out}: cannot be written: {error.strerror}") from None
+    print(f"wrote report.md, report.html, comparison.json and {len(pictures)} plots to {options.out}")
+    print(verdict.reach(groups).sentence.replace("**", ""))
+
+
+def opening_lines(groups: Sequence[Group]) -> list[str]:
+    """What is compared, what is not finished, and what would add to it."""
+    lines = []
+    for group in groups:
+        kind = "published log" if group.log else ", ".join(run.source for run in group.runs)
+        lines.append(f"{group.name}: n = {len(group.counted)} ({kind})")
+    lines += report.unfinished(groups)
+    if commands := report.missing_evaluations(groups):
+        lines += [
+            "not evaluated yet; for clean gap, calibration and paired tests run, and compare again:",
+            *[f"  {c}" for c in commands],
+        ]
+    return lines
+
+
+def collect(groups: Sequence[Group]) -> dict[str, Any]:
+    """All figures of the comparison as plain JSON data; what is not a number is null."""
+    reached = verdict.reach(groups)
+    return _plain(
+        {
+            "format": 1,
+            "recipes": {group.name: _recipe(group) for group in groups},
+            "differences": {which: figures.compare(groups, which) for which in figures.WHICH},
+            "images": [
+                figures.compare_images(first, second, which)
+                for which in figures.WHICH
+                for index, first in enumerate(groups)
+                for second in groups[index + 1 :]
+            ],
+            "verdict": {
+                "sentence": reached.sentence.replace("**", ""),
+                "refused": reached.refused,
+                "rules": verdict.RULES,
+                "aspects": reached.findings,
+                "uses": reached.uses,
+            },
+        }
+    )
+
+
+def _recipe(group: Group) -> dict[str, Any]:
+    which = figures.WHICH
+    return {
+        "runs": [
+            {
+                "name": run.name, "source": run.source, "seed": run.seed, "finished": run.finished,
+                "counted": run.name in [one.name for one in group.counted], "rows": run.rows,
+                "selection": figures.selection(run), "evaluations": [one.figures for one in run.evaluations],
+            }
+            for run in group.runs
+        ],
+        "config": None if group.config is None else group.config.to_dict(),
+        "best_chosen_on": group.judge,
+        "test_accuracy": {one: figures.summary(figures.values(group, one)) for one in which},
+        "gap_under_augmentation": {one: figures.summary(figures.augmented_gaps(group, one)) for one in which},
+        "measures": {
+            one: {m.name: figures.summary(figures.measured(group, one, m.path)) for m in figures.MEASURES} for one in which
+        },
+        "corruptions": {
+            one: {name: figures.summary(found) for name, found in figures.corruptions(group, one).items()} for one in which
+        },
+        "rate": figures.rate_cycle(group),
+        "transitions": [] if group.timeline is None else group.timeline.events(),
+    }  # fmt: skip
+
+
+def _plain(node: Any) -> Any:
+    if dataclasses.is_dataclass(node):
+        node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_plain(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main, "compare"))

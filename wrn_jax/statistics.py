@@ -1,0 +1,165 @@
+"""The statistics of a comparison: what a few seeds, or the same images seen by two networks, allow to be said.
+
+Accuracies may be given as fractions or in per cent; results are in the same unit. All tests are two-sided.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+"""Of all intervals."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Mean of `n` independent values, their standard deviation (n - 1), and the t interval of the mean; None for n = 1."""
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A difference with its interval; `p` is the chance of one as large if there were none, None where nothing varies."""
+
+    difference: float
+    low: float
+    high: float
+    p: float | None
+
+    def reverse(self) -> "Difference":
+        """Second minus first."""
+        return Difference(-self.difference, -self.high, -self.low, self.p)
+
+
+@dataclasses.dataclass(frozen=True)
+class Discordance:
+    """Two networks on the same images: how many images only the one, or only the other, gets right, and what follows.
+
+    Attributes:
+      only_first, only_second: images.
+      exact: p of McNemar's exact test.
+      mid: p of its mid-p form, which is less conservative.
+    """
+
+    only_first: int
+    only_second: int
+    exact: float
+    mid: float
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Mean, spread and interval of values that are independent, such as the accuracies of several seeds; at least one."""
+    n, mean = len(values), float(np.mean(values))
+    if n == 1:
+        return Summary(1, mean, None, None, None)
+    sd = float(np.std(values, ddof=1))
+    half = _t(n - 1) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean of `first` minus mean of `second`, independent samples of at least two values each.
+
+    Welch, "The generalization of 'Student's' problem when several different population variances are involved", 1947.
+    """
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
+    freedom = 1.0
+    if sum(parts):
+        freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (first, second), strict=True))
+    return _by_t(float(np.mean(first) - np.mean(second)), math.sqrt(sum(parts)), freedom)
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean of the differences between values that belong together, such as runs of the same seed; at least two pairs."""
+    gaps = np.subtract(first, second)
+    return _by_t(float(gaps.mean()), float(gaps.std(ddof=1)) / math.sqrt(len(gaps)), len(gaps) - 1)
+
+
+def mcnemar(only_first: int, only_second: int) -> Discordance:
+    """McNemar's test of whether two networks err equally often, from the images that one of them alone gets right.
+
+    Fagerland, Lydersen & Laake, "The McNemar test for binary matched-pairs data", 2013, who recommend the mid-p form.
+    """
+    total, fewer = only_first + only_second, min(only_first, only_second)
+    tail = float(stats.binom.cdf(fewer, total, 0.5))
+    mid = 2 * tail - float(stats.binom.pmf(fewer, total, 0.5))
+    return Discordance(only_first, only_second, min(1.0, 2 * tail), min(1.0, mid))
+
+
+def over_images(first: np.ndarray, second: np.ndarray) -> Difference:
+    """Difference in accuracy of two sets of networks on the same images, with the interval of sampling the images.
+
+    Each image counts by the share of a set's networks that get it right, so images, not networks, are what is sampled: the
+    result holds for these networks on other images. Normal approximation, for hundreds of images or more.
+
+    Args:
+      first, second: bool [networks, images], as many images in both.
+    """
+    gaps = first.mean(axis=0) - second.mean(axis=0)
+    difference, error = float(gaps.mean()), float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    p = 2 * float(stats.norm.sf(abs(difference) / error)) if error else None
+    return Difference(difference, difference - half, difference + half, p)
+
+
+def wilson(successes: float, count: int) -> tuple[float, float]:
+    """Interval of a proportion, as fractions: an accuracy, as far as the sampling of the images goes.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    z, share = float(stats.norm.ppf((1 + LEVEL) / 2)), successes / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def proportions(first: tuple[float, int], second: tuple[float, int]) -> Difference:
+    """Difference of two proportions, each (fraction, count), as fractions; of accuracies as if on different images.
+
+    Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10; p of the pooled z test.
+    """
+    (a, m), (b, n) = first, second
+    (low_a, high_a), (low_b, high_b) = wilson(a * m, m), wilson(b * n, n)
+    pooled = (a * m + b * n) / (m + n)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / m + 1 / n))
+    p = 2 * float(stats.norm.sf(abs(a - b) / error)) if error else None
+    return Difference(a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b), p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of several tests, adjusted so that together they keep the error rate of one.
+
+    Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's correlation, -1..1; None if either does not vary."""
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return float(stats.spearmanr(first, second).statistic)
+
+
+def _t(freedom: float) -> float:
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
+def _by_t(difference: float, error: float, freedom: float) -> Difference:
+    if error < 1e-12:  # nothing but rounding: no spread to judge by
+        return Difference(difference, difference, difference, None)
+    half = _t(freedom) * error
+    return Difference(difference, difference - half, difference + half, 2 * float(stats.t.sf(abs(difference) / error, freedom)))
