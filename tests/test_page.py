@@ -1,6 +1,7 @@
 """The page and the pictures of a document: nothing lost, nothing taken for markup, the same lines in both."""
 
 import colorsys
+import dataclasses
 import html.parser
 import itertools
 import json
@@ -267,6 +268,18 @@ def test_the_table_of_a_line_without_whole_places_is_thinned():
 def test_marks_at_one_place_are_one():
     plot = Plot("p", "t", "epoch", "y", [], [(51, "b"), (41.0051, "a"), (51.0, "c"), (51, "b")])
     assert page.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
+
+
+def test_a_logarithmic_axis_is_one_on_the_page_and_in_the_picture(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    plot = Plot("rate", "Rate", "epoch", "rate", [Series("a", [1, 2], [0.1, 0.001])], log_y=True)
+    assert page.plotly_figure(plot)["layout"]["yaxis"]["type"] == "log"
+    assert page.plotly_figure(dataclasses.replace(plot, log_y=False))["layout"]["yaxis"]["type"] == "linear"
+    scales = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: scales.append(self.axes[0].get_yscale()))
+    page.save_plots(Document("d", [Section("s", [plot])]), tmp_path)
+    assert scales == ["log"]
 
 
 @pytest.mark.parametrize(

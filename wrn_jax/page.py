@@ -419,7 +419,11 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
         "data": traces,
         "layout": {
             "xaxis": {"title": {"text": _plotly_text(plot.x_label), "standoff": 8}},
-            "yaxis": {"title": {"text": _plotly_text(plot.y_label), "standoff": 8}, "automargin": True},
+            "yaxis": {
+                "title": {"text": _plotly_text(plot.y_label), "standoff": 8},
+                "automargin": True,
+                "type": "log" if plot.log_y else "linear",
+            },
             "shapes": lines,
             "annotations": numbers,
         },
@@ -540,6 +544,8 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     axis.set_title(plain(plot.title), loc="left", fontsize=13, fontweight="bold", pad=20 if marks else 10, parse_math=False)
     axis.set_xlabel(plain(plot.x_label), parse_math=False)
     axis.set_ylabel(plain(plot.y_label), parse_math=False)
+    if plot.log_y:
+        axis.set_yscale("log")
     axis.grid(color=theme["grid"])
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

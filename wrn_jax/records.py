@@ -66,7 +66,7 @@ def _cpu_name() -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file so that a reader, or a crash, never meets half of it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
