@@ -394,6 +394,13 @@ def from_dict(tree: Mapping[str, Any], source: str) -> Config:
         raise _error(source, _first_error(error)) from None
 
 
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by dotted key."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {key: value for name, node in tree.items() for key, value in flatten(node, f"{prefix}{name}.").items()}
+
+
 def _check_plain(node: Any, key: str, source: str, depth: int = 0) -> None:
     """Raises UserError, which names the key, for what JSON cannot carry."""
     if isinstance(node, dict | list | tuple):

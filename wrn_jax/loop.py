@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from wrn_jax import data, doctor, records
 from wrn_jax import mesh as meshes
 from wrn_jax.checkpoints import Checkpoints, Saved, SaveFailed
-from wrn_jax.config import FREE_ON_RESUME, Config, from_dict
+from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
 from wrn_jax.errors import Diverged, Interrupted, UserError
 from wrn_jax.evaluation import Evaluator
 from wrn_jax.interrupts import StopRequest
@@ -360,18 +360,12 @@ def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
         return
     if not resume:
         raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
-    old, new = _flat(saved_config(workdir).to_dict()), _flat(config.to_dict())
+    old, new = flatten(saved_config(workdir).to_dict()), flatten(config.to_dict())
     different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in FREE_ON_RESUME)
     if different:
         shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in different[:3])
         more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(f"{workdir}: holds a run of another configuration: {shown}{more}")
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {key: value for name, node in tree.items() for key, value in _flat(node, f"{prefix}{name}.").items()}
 
 
 def make_directory(workdir: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wrn_jax import cifar, reference
-from wrn_jax.config import FREE_ON_RESUME, Config, from_dict
+from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
 from wrn_jax.errors import UserError
 from wrn_jax.records import read_jsonl
 from wrn_jax.timeline import Timeline
@@ -405,13 +405,6 @@ def test_images(run: Run) -> tuple[str, int, int | None]:
     if data.name == "embedded":
         return data.name, data.embedded_test, data.embedded_seed
     return data.name, cifar.NUM_EXAMPLES[data.name]["test"], None
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, by dotted key."""
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {key: value for name, node in tree.items() for key, value in flatten(node, f"{prefix}{name}.").items()}
 
 
 def recipe_keys(run: Run) -> dict[str, Any]:
