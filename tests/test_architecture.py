@@ -24,6 +24,8 @@ RANKS = [
         "scores",
         "statistics",
         "document",
+        "accelerators",
+        "hlo",
     },
     {"config", "checkpoints", "records", "markdown", "page"},
     {"command", "timeline", "optimizer", "archive"},
@@ -32,7 +34,7 @@ RANKS = [
     {"evaluation", "wording"},
     {"loop", "verdict", "charts", "published", "settings", "course", "evidence"},
     {"report"},
-    {"train", "evaluate", "plan", "prepare", "compare"},
+    {"train", "evaluate", "plan", "prepare", "compare", "aot"},
     {"export"},
 ]
 PACKAGE = Path("wrn_jax")

@@ -208,6 +208,24 @@ def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) ->
     return train_steps
 
 
+def jit_train_steps(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    timeline: Timeline,
+    normalisation: Normalisation,
+    dtype: str,
+    mesh: Mesh,
+    shardings: Any,
+    limit: int,
+) -> Any:
+    """`repeat` of `make_train_step`, jitted as every run does: the state is donated and comes back laid out by `shardings`.
+
+    The loop and the compilation for absent accelerators share this, so what the latter reports is what the former runs.
+    """
+    function = repeat(make_train_step(graphdef, optimizer, timeline, normalisation, dtype, mesh), limit)
+    return jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
+
+
 def make_eval_step(
     graphdef: nnx.GraphDef, normalisation: Normalisation
 ) -> Callable[[dict[str, Any], dict[str, Any], jax.Array, jax.Array], Metrics]:
