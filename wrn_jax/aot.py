@@ -179,7 +179,7 @@ def lower(config: Config, dtype: str, mesh: Any, platform: str) -> Any:
     whole = meshes.replicated(mesh)
     arguments = (
         jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings),
-        jax.ShapeDtypeStruct((num_train, 32, 32, 3), jnp.uint8, sharding=whole),
+        jax.ShapeDtypeStruct((num_train, 32 * 32 * 3), jnp.uint8, sharding=whole),
         jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((steps_per_epoch, config.recipe.batch_size), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),

@@ -139,7 +139,7 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
     splits = {name: split for name, split in (("valid", dataset.valid), ("test", dataset.test)) if split is not None}
     judge = next(iter(splits))
     eval_batches = {name: setup.evaluator.put(split) for name, split in splits.items()}
-    images, labels = meshes.replicate((dataset.train.images, dataset.train.labels), mesh)
+    images, labels = meshes.replicate((dataset.train.images.reshape(num_train, -1), dataset.train.labels), mesh)
 
     # Restore.
     key = jax.random.key(config.seed)

@@ -138,7 +138,7 @@ def make_train_step(
 
     The step takes
       state: the state before the update, replicated,
-      images: [N, 32, 32, 3] uint8, the whole training set,
+      images: [N, 3072] uint8 (or [N, 32, 32, 3]), the whole training set,
       labels: [N] int32,
       order: [steps_per_epoch, B] int32, the order of this epoch,
     and returns the next state and the metrics of `update`, the hyperparameters it used, and `examples`, all scalars.
@@ -149,7 +149,9 @@ def make_train_step(
         now = timeline.at(state.step)
         streams = Streams.derive(state.key, state.step)
         chosen = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], sharded)
-        augmented = augment(images[chosen], streams.augmentation, now.strengths)
+        # Rows of bytes: as a [N, 32, 32, 3] array the compiler for TPU would rearrange the whole set, in every step.
+        pixels = images.reshape(len(images), -1)[chosen].reshape(-1, 32, 32, 3)
+        augmented = augment(pixels, streams.augmentation, now.strengths)
         weight = mixup_weight(streams.mixup, now.mixup_alpha)
         partner = jax.random.permutation(streams.partner, chosen.shape[0])
         batch = Batch(
