@@ -38,10 +38,37 @@ def dropout(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
     words = jax.random.bits(key, (batch, rows // 4, 1, *rest), jnp.uint32)
     shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 4, *(1 for _ in rest))
     octets = ((words >> shifts) & 255).reshape(inputs.shape)
-    threshold = jnp.round(rate * 256)
-    kept = octets >= threshold.astype(jnp.uint32)
-    scaled = inputs.astype(jnp.float32) * (256 / (256 - threshold))
+    kept = octets >= jnp.round(rate * 256).astype(jnp.uint32)
+    scaled = inputs.astype(jnp.float32) * _dropout_scale(rate)
     return jnp.where(kept, scaled, 0).astype(inputs.dtype)
+
+
+def _dropout_scale(rate: jax.Array) -> jax.Array:
+    return 256 / (256 - jnp.round(rate * 256))
+
+
+@jax.custom_vjp
+def relu_dropout(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
+    """`dropout` of the rectified `inputs`; arguments as there.
+
+    What was kept and positive is what the result holds a positive number of, and the convolution after it keeps the result
+    for its own gradient. So the way back reads no random bits, and none are stored.
+    """
+    return dropout(nnx.relu(inputs), rate, key)
+
+
+def _relu_dropout_forward(inputs, rate, key):
+    outputs = relu_dropout(inputs, rate, key)
+    return outputs, (outputs, rate)
+
+
+def _relu_dropout_backward(residuals, gradient):
+    outputs, rate = residuals
+    scaled = gradient.astype(jnp.float32) * _dropout_scale(rate)
+    return jnp.where(outputs > 0, scaled, 0).astype(gradient.dtype), None, None
+
+
+relu_dropout.defvjp(_relu_dropout_forward, _relu_dropout_backward)
 
 
 class BatchNorm(nnx.Module):
@@ -133,9 +160,8 @@ class Block(nnx.Module):
     def __call__(self, inputs: jax.Array, rate: jax.Array, key: jax.Array | None, train: bool) -> jax.Array:
         """[B, H, W, channels_in] to [B, H / stride, W / stride, channels_out]."""
         activated = nnx.relu(self.bn1(inputs, train))
-        outputs = nnx.relu(self.bn2(self.conv1(activated), train))
-        if train:
-            outputs = dropout(outputs, rate, key)
+        outputs = self.bn2(self.conv1(activated), train)
+        outputs = relu_dropout(outputs, rate, key) if train else nnx.relu(outputs)
         shortcut = inputs if self.shortcut is None else self.shortcut(activated)
         return self.conv2(outputs) + shortcut
 
