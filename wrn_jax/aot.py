@@ -128,12 +128,11 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
         "model": f"WideResNet-{config.model.depth}-{config.model.widen_factor}",
         "precision": dtype,
         "devices": mesh.size,
-        "devices_per_chip": len(devices) // target.chips,
         "batch_size": config.recipe.batch_size,
         "images_per_device": config.recipe.batch_size // mesh.size,
         "compile_seconds": round(seconds, 1),
     }
-    report["memory"] = memory_report(compiled.memory_analysis(), target.accelerator.memory / report["devices_per_chip"])
+    report["memory"] = memory_report(compiled.memory_analysis(), target.accelerator.memory)
     cost = compiled.cost_analysis() or {}
     report["counted_by_xla"] = {name: cost[name] for name in ("flops", "bytes accessed") if name in cost}
     return report | program_report(text, report)
@@ -144,7 +143,9 @@ def find_devices(target: Target) -> list[Any]:
     try:
         if target.platform == "tpu":
             name = f"{target.kind}:{target.topology or min(accelerators.SLICES[target.kind].items())[1]}"
-            found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+            # Chips of two cores work as one device, as they do on Cloud TPU.
+            two_cores = {"chip_config_name": "megacore"} if target.kind in ("v4", "v5p") else {}
+            found = topologies.get_topology_desc(platform="tpu", topology_name=name, **two_cores)
         else:
             description = accelerators.gpu_description(target.kind)
             found = topologies.get_topology_desc(
@@ -156,13 +157,8 @@ def find_devices(target: Target) -> list[Any]:
             raise UserError(f"--target {target.text}: the compiler does not know this target: {reason[:200]}") from None
         advice = INSTALL[target.platform]
         raise UserError(f"--target {target.text}: its compiler is not installed; {advice} ({reason[:100]})") from None
-    devices = list(found.devices)
-    # One chip of the smallest slice stands for a single one, where no slice of one is offered.
-    return devices if target.topology or target.platform == "gpu" else devices[: len(devices) // _smallest(target)]
-
-
-def _smallest(target: Target) -> int:
-    return min(accelerators.SLICES[target.kind])
+    # A chip of the smallest slice stands for a single one where no slice of one is offered.
+    return list(found.devices)[: target.chips]
 
 
 def lower(config: Config, dtype: str, mesh: Any, platform: str) -> Any:
@@ -237,19 +233,19 @@ def program_report(text: str, report: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       text: the program.
-      report: with `peaks`, `devices`, `devices_per_chip` and `images_per_device`.
+      report: with `peaks`, `devices` and `images_per_device`.
     """
     counter = hlo.Counter(hlo.parse(text))
     kernels = counter.kernels()
-    peaks, share = report["peaks"], report["devices_per_chip"]
+    peaks = report["peaks"]
     images, devices = report["images_per_device"], report["devices"]
     matrix, by_kind = collections.Counter(), collections.Counter()
     vector = integer = 0
     compute_seconds = kernel_seconds = 0.0
-    bandwidth = peaks["bandwidth"] / share
+    bandwidth = peaks["bandwidth"]
     for work, times in kernels:
         needed = sum(
-            count / (peaks["matrix_peak"] if dtype in ("bf16", "f16") else peaks["float32_peak"]) * share
+            count / (peaks["matrix_peak"] if dtype in ("bf16", "f16") else peaks["float32_peak"])
             for dtype, count in work.matrix.items()
         )
         compute_seconds += times * needed
@@ -261,7 +257,7 @@ def program_report(text: str, report: dict[str, Any]) -> dict[str, Any]:
     moved = sum(by_kind.values())
     memory_seconds = moved / bandwidth
     # A link carries half of its two-way figure in each direction.
-    per_direction = peaks["interconnect"] / share / 2
+    per_direction = peaks["interconnect"] / 2
     network_seconds = sum(c.times * _sent(c, devices) / per_direction for c in counter.collectives) if devices > 1 else 0.0
     parts = {"compute": compute_seconds, "memory": memory_seconds, "network": network_seconds}
     bound = max(parts.values())
@@ -308,16 +304,15 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     memory, operations, traffic, bound = (report[key] for key in ("memory", "operations", "traffic", "bound"))
     images, peaks = report["images_per_device"], report["peaks"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    device = "chip" if report["devices_per_chip"] == 1 else f"device (1/{report['devices_per_chip']} chip)"
     matrix = ", ".join(f"{count / images / 1e9:.3f} G in {name}" for name, count in operations["matrix"].items())
     kinds = sorted(traffic["by_kind"].items(), key=lambda item: -item[1])
     seconds = bound["seconds"]
     lines = [
         f"{report['model']}, {report['precision']}, batch {report['batch_size']} on {report['devices']} x "
-        f"{report['accelerator']}, {images} images per {device}; {versions}",
+        f"{report['accelerator']}, {images} images per chip; {versions}",
         f"{report['notice']}",
         "",
-        f"memory per {device}: {_mb(memory['total'])} of {_mb(memory['available'])}"
+        f"memory per chip: {_mb(memory['total'])} of {_mb(memory['available'])}"
         f" ({'fits' if memory['fits'] else 'DOES NOT FIT'}): arguments {_mb(memory['arguments'])}, temporaries "
         f"{_mb(memory['temporaries'])}, outputs {_mb(memory['outputs'])}, of which in the arguments' memory "
         f"{_mb(memory['aliased'])}, code {_mb(memory['code'])}",
@@ -365,7 +360,7 @@ def scaling_lines(reports: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"{reports[0]['model']}, {reports[0]['precision']}, {reports[0]['accelerator']}, weak scaling. {NOTICE}",
         "",
-        f"{'chips':>6} {'batch':>8} {'memory/device':>14} {'sent/device':>12} {'collectives':>12} {'ms/step':>9} "
+        f"{'chips':>6} {'batch':>8} {'memory/chip':>14} {'sent/chip':>12} {'collectives':>12} {'ms/step':>9} "
         f"{'images/s':>12} {'efficiency':>10}",
     ]
     first = reports[0]["bound"]["images_per_second"] / reports[0]["devices"]
@@ -374,9 +369,8 @@ def scaling_lines(reports: list[dict[str, Any]]) -> list[str]:
         # Nothing overlaps with the network: the worse of two bounds on a step that waits for its gradients.
         seconds = max(bound["seconds"]["compute"], bound["seconds"]["memory"]) + bound["seconds"]["network"]
         speed = report["batch_size"] / seconds
-        chips = report["devices"] // report["devices_per_chip"]
         lines.append(
-            f"{chips:>6} {report['batch_size']:>8} {_mb(report['memory']['total']):>14} "
+            f"{report['devices']:>6} {report['batch_size']:>8} {_mb(report['memory']['total']):>14} "
             f"{_mb(sum(row['bytes'] * row['times'] for row in rows)):>12} {sum(row['times'] for row in rows):>12} "
             f"{seconds * 1e3:>9.3f} {speed:>12,.0f} {speed / report['devices'] / first:>10.1%}"
         )

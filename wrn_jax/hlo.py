@@ -10,14 +10,15 @@ top-level instruction after the other, each reading its operands from device mem
 - arrays count with the padding of their tiles;
 - a multiplication with padding counts as one, a multiplication with a hole of a dilated convolution does not; so the three
   convolutions of a layer (forward and both gradients) count alike;
-- a loop counts as often as it is known to run, a branch as the dearer side.
+- a loop counts as often as it is known to run, and once where that is not known (the loop over the steps of one call is such
+  a one, so what is counted is one step); a branch counts as the dearer side.
 
-Format: "XLA HLO text" as `jax.stages.Compiled.as_text()` prints it.
+Format: HLO text as `jax.stages.Compiled.as_text()` prints it, or `jax.stages.Lowered.as_text("hlo")` of a program that is not
+optimised yet; there operations are right, and traffic is not.
 """
 
 import collections
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ _ARITHMETIC = {
 
 _ARRAY = re.compile(r"([a-z]+[0-9a-z]*)\[([^\]]*)\](?:\{([^}]*)\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
-_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*->.*\{\s*$")
+_BARE_NAME = re.compile(r"(?:^|[,\s])([A-Za-z_][\w.\-]*)(?=\s*(?:,|$))")
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*->.*)?\{\s*$")
 _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
 
 
@@ -166,7 +168,7 @@ def _parse_instruction(line: str) -> Instruction | None:
         name=found[2],
         opcode=opcode,
         results=tuple(Array(a, _dims(b), c or "") for a, b, c in _ARRAY.findall(shape)),
-        operands=() if opcode in ("parameter", "constant") else tuple(_NAME.findall(inside)),
+        operands=() if opcode in ("parameter", "constant") else tuple((_NAME if "%" in inside else _BARE_NAME).findall(inside)),
         index=int(number) if number.isdigit() else 0,
         attributes=attributes,
         is_root=found[1] is not None,
@@ -268,7 +270,7 @@ class Counter:
         self._operations(computation, instruction, work)
         if opcode in COLLECTIVES:
             arrays = [array for operand in operands for array in operand.results]
-            work.kind, work.sent = "collective", sum(array.bytes for array in arrays)
+            work.kind, work.sent = "collective", sum(int(array.elements * width(array.dtype)) for array in arrays)
             work.read, work.written = _local(arrays), _local(arrays)
             self.collectives.append(Collective(opcode, work.sent, len(arrays), times))
             return work
@@ -351,7 +353,8 @@ class Counter:
                 self._operations(inner, inner_instruction, work)
             return
         if opcode in ("convolution", "dot", "custom-call"):
-            shapes = [computation[name].results[0] for name in instruction.operands if computation[name].results]
+            found = [computation[name] for name in instruction.operands if name in computation]
+            shapes = [operand.results[0] for operand in found if operand.results]
             count = _matrix_operations(instruction, shapes)
             if count:
                 work.matrix[shapes[0].dtype] += count
@@ -397,30 +400,14 @@ def _matrix_operations(instruction: Instruction, operands: list[Array]) -> int:
 
 def _convolution_operations(attributes: str, operands: list[Array], result: Array) -> int:
     lhs, rhs, out = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes).groups()
-    window = dict(re.findall(r"(size|stride|pad|lhs_dilate|rhs_dilate)=([\dx_\-]+)", attributes))
-    spatial = [label for label in out if label.isdigit()]
     taps = 1
-    for number, label in enumerate(sorted(spatial)):
-        value = functools.partial(_window_value, window, number)
-        sizes = (operands[0].dims[lhs.index(label)], result.dims[out.index(label)], operands[1].dims[rhs.index(label)])
-        taps *= _taps(*sizes, value("stride", 1), value("lhs_dilate", 1), value("rhs_dilate", 1), value("pad", 0))
+    for label in filter(str.isdigit, out):
+        sides = (operands[0].dims[lhs.index(label)], operands[1].dims[rhs.index(label)], result.dims[out.index(label)])
+        # Every pair of two of the three meets at most once. Forward, output and kernel are the smallest pair; with a dilated
+        # input, whose holes nobody multiplies, input and kernel; and the compiler may swap the roles.
+        taps *= math.prod(sides) // max(sides)
     outer = math.prod(size for size, label in zip(result.dims, out, strict=True) if not label.isdigit())
     return 2 * outer * operands[1].dims[rhs.index("i")] * taps
-
-
-def _window_value(window: dict[str, str], number: int, key: str, default: int) -> int:
-    return int(window[key].split("x")[number].split("_")[0]) if key in window else default
-
-
-def _taps(size: int, out: int, kernel: int, stride: int, lhs_dilate: int, rhs_dilate: int, pad: int) -> int:
-    """Multiplications along one axis: pairs of output and kernel position but those that meet a hole of the dilation.
-
-    The compiler may swap the roles of input, kernel and output, with much padding; two of the three sizes bound the count.
-    """
-    pairs = out * kernel
-    if lhs_dilate > 1:
-        pairs = sum((o * stride + k * rhs_dilate - pad) % lhs_dilate == 0 for o in range(out) for k in range(kernel))
-    return min(pairs, size * kernel, size * out)
 
 
 def _list(text: str, pattern: str) -> list[int]:
