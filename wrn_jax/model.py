@@ -15,6 +15,8 @@ from flax import nnx
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
+from wrn_jax import convolution
+
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 """Weight of the new batch in the running averages (PyTorch's sense; Flax's `momentum` is one minus it)."""
@@ -128,19 +130,18 @@ class BatchNorm(nnx.Module):
         return values.reshape((1,) * (like.ndim - values.ndim) + values.shape)
 
 
-def _conv(channels_in: int, channels_out: int, size: int, stride: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Conv:
+class Convolution(nnx.Module):
     """A convolution without bias, padded to keep the size at stride 1; Kaiming normal initialisation by fan-out."""
-    return nnx.Conv(
-        channels_in,
-        channels_out,
-        (size, size),
-        strides=(stride, stride),
-        padding=size // 2,  # explicit, since "SAME" pads on one side only at stride 2
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=initializers.variance_scaling(2.0, "fan_out", "normal"),
-        rngs=rngs,
-    )
+
+    def __init__(self, channels_in: int, channels_out: int, size: int, stride: int, dtype: DTypeLike, rngs: nnx.Rngs):
+        initialise = initializers.variance_scaling(2.0, "fan_out", "normal")
+        self.kernel = nnx.Param(initialise(rngs.params(), (size, size, channels_in, channels_out), jnp.float32))
+        self.stride = stride
+        self.dtype = dtype
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[B, H, W, channels_in] to [B, H / stride, W / stride, channels_out], in the compute type."""
+        return convolution.convolve(inputs.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
 
 
 class Block(nnx.Module):
@@ -151,11 +152,11 @@ class Block(nnx.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: dict, dtype: DTypeLike, rngs: nnx.Rngs):
         self.bn1 = BatchNorm(channels_in, **norm)
-        self.conv1 = _conv(channels_in, channels_out, 3, stride, dtype, rngs)
+        self.conv1 = Convolution(channels_in, channels_out, 3, stride, dtype, rngs)
         self.bn2 = BatchNorm(channels_out, **norm)
-        self.conv2 = _conv(channels_out, channels_out, 3, 1, dtype, rngs)
+        self.conv2 = Convolution(channels_out, channels_out, 3, 1, dtype, rngs)
         changes = channels_in != channels_out or stride != 1
-        self.shortcut = _conv(channels_in, channels_out, 1, stride, dtype, rngs) if changes else None
+        self.shortcut = Convolution(channels_in, channels_out, 1, stride, dtype, rngs) if changes else None
 
     def __call__(self, inputs: jax.Array, rate: jax.Array, key: jax.Array | None, train: bool) -> jax.Array:
         """[B, H, W, channels_in] to [B, H / stride, W / stride, channels_out]."""
@@ -227,7 +228,7 @@ class WideResNet(nnx.Module):
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
         norm = {"groups": batch_norm_groups, "axis_name": batch_norm_axis}
         self.recompute = recompute
-        self.conv1 = _conv(3, 16, 3, 1, dtype, rngs)
+        self.conv1 = Convolution(3, 16, 3, 1, dtype, rngs)
         self.block1 = Group(blocks, 16, widths[0], 1, norm, dtype, rngs)
         self.block2 = Group(blocks, widths[0], widths[1], 2, norm, dtype, rngs)
         self.block3 = Group(blocks, widths[1], widths[2], 2, norm, dtype, rngs)
