@@ -1,4 +1,4 @@
-"""Convolutions of [B, H, W, C] images with square kernels: XLA's own, and on the CPU products of matrices where those are faster.
+"""Convolutions of images with square kernels: XLA's own, and on the CPU products of matrices where those are faster.
 
 GPU and TPU always run XLA's convolutions.
 """
