@@ -9,6 +9,7 @@ import pytest
 
 RANKS = [
     {"errors"},
+<<<<<<< HEAD
     {
         "interrupts",
         "schedules",
@@ -28,6 +29,10 @@ RANKS = [
         "hlo",
     },
     {"config", "checkpoints", "records", "markdown", "page"},
+=======
+    {"interrupts", "schedules", "augment", "convolution", "objective", "embedded", "cifar", "mesh"},
+    {"config", "checkpoints", "records", "model"},
+>>>>>>> c76e109 (Winograd's products portion by portion of the batch; tests of the convolutions)
     {"command", "timeline", "optimizer", "archive"},
     {"state", "data", "doctor", "runs"},
     {"step", "figures"},

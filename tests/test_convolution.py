@@ -1,5 +1,7 @@
 """Convolutions: the CPU's own ways against XLA's, values and gradients, and accelerators left alone."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +16,12 @@ SHAPES = [
     (4, 32, 3, 16, 3, 1),
     (4, 32, 64, 64, 3, 1),
     (32, 8, 32, 96, 3, 1),
+    (24, 32, 32, 32, 3, 1),
     (2, 32, 16, 64, 3, 1),
     (2, 32, 64, 128, 3, 2),
+    (2, 8, 128, 32, 3, 2),
     (2, 32, 64, 32, 1, 2),
+    (2, 9, 16, 32, 1, 2),
     (2, 16, 16, 64, 1, 1),
     (3, 6, 64, 64, 3, 1),
 ]
@@ -27,7 +32,7 @@ def arrays(shape, dtype=jnp.float32):
     random = np.random.default_rng(0)
     draw = lambda *sizes: jnp.asarray(random.standard_normal(sizes), dtype)  # noqa: E731
     inputs, kernel = draw(batch, side, side, channels_in), draw(size, size, channels_in, channels_out)
-    return inputs, kernel, draw(batch, side // stride, side // stride, channels_out)
+    return inputs, kernel, draw(batch, -(-side // stride), -(-side // stride), channels_out)
 
 
 def gradients(function, stride):
@@ -59,11 +64,11 @@ def test_winograd_serves_wide_layers_only():
         inputs, kernel, _ = arrays(shape, dtype)
         return convolution.suits_winograd(inputs.shape, kernel.shape, shape[-1], inputs.dtype)
 
-    assert [chosen(shape) for shape in SHAPES] == [False, True, True, False, False, False, False, False]
+    assert [chosen(shape) for shape in SHAPES] == [False, True, True, True] + 7 * [False]
     assert not chosen((4, 32, 64, 64, 3, 1), jnp.bfloat16)
 
 
-@pytest.mark.parametrize("shape", SHAPES[1:3], ids=str)
+@pytest.mark.parametrize("shape", SHAPES[1:2], ids=str)
 def test_low_precision_is_left_to_xla(shape):
     for found, expected in zip(
         all_three(convolve, shape, jnp.bfloat16), all_three(convolve_plain, shape, jnp.bfloat16), strict=True
@@ -77,15 +82,15 @@ def test_low_precision_is_left_to_xla(shape):
 def test_accelerators_run_the_plain_convolutions(shape, platform):
     def program(function):
         text = gradients(function, shape[-1]).trace(*arrays(shape)).lower(lowering_platforms=(platform,)).as_text()
-        kept = ("stablehlo.convolution", "stablehlo.dot", "stablehlo.while", "stablehlo.case", "stablehlo.pad")
-        return sorted(line.split("=", 1)[1].split("%")[0] for line in text.splitlines() if any(name in line for name in kept))
+        kept = re.findall(r"stablehlo\.(?:convolution|dot_general|while|pad)\b.*", text)
+        return sorted(re.sub(r"%\w+", "", line) for line in kept)
 
-    assert len(program(convolve)) == 3
+    assert len(program(convolve_plain)) == 3
     assert program(convolve) == program(convolve_plain)
 
 
 def test_a_sharded_batch_gives_the_same():
-    shape = (8, 32, 64, 64, 3, 1)
+    shape = (32, 32, 32, 32, 3, 1)  # two portions
     whole = all_three(convolve, shape)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
