@@ -9,12 +9,11 @@ import pytest
 
 RANKS = [
     {"errors"},
-<<<<<<< HEAD
     {
         "interrupts",
         "schedules",
         "augment",
-        "model",
+        "convolution",
         "objective",
         "embedded",
         "cifar",
@@ -28,11 +27,7 @@ RANKS = [
         "accelerators",
         "hlo",
     },
-    {"config", "checkpoints", "records", "markdown", "page"},
-=======
-    {"interrupts", "schedules", "augment", "convolution", "objective", "embedded", "cifar", "mesh"},
-    {"config", "checkpoints", "records", "model"},
->>>>>>> c76e109 (Winograd's products portion by portion of the batch; tests of the convolutions)
+    {"config", "checkpoints", "records", "markdown", "page", "model"},
     {"command", "timeline", "optimizer", "archive"},
     {"state", "data", "doctor", "runs"},
     {"step", "figures"},
