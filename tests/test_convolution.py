@@ -16,7 +16,6 @@ SHAPES = [
     (4, 32, 3, 16, 3, 1),
     (4, 32, 64, 64, 3, 1),
     (32, 8, 32, 96, 3, 1),
-    (24, 32, 32, 32, 3, 1),
     (2, 32, 16, 64, 3, 1),
     (2, 32, 64, 128, 3, 2),
     (2, 8, 128, 32, 3, 2),
@@ -64,11 +63,11 @@ def test_winograd_serves_wide_layers_only():
         inputs, kernel, _ = arrays(shape, dtype)
         return convolution.suits_winograd(inputs.shape, kernel.shape, shape[-1], inputs.dtype)
 
-    assert [chosen(shape) for shape in SHAPES] == [False, True, True, True] + 7 * [False]
+    assert [chosen(shape) for shape in SHAPES] == [False, True, True] + 7 * [False]
     assert not chosen((4, 32, 64, 64, 3, 1), jnp.bfloat16)
 
 
-@pytest.mark.parametrize("shape", SHAPES[1:2], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[1], (2, 32, 64, 32, 1, 2), (2, 8, 128, 32, 3, 2)], ids=str)
 def test_low_precision_is_left_to_xla(shape):
     for found, expected in zip(
         all_three(convolve, shape, jnp.bfloat16), all_three(convolve_plain, shape, jnp.bfloat16), strict=True
@@ -90,7 +89,7 @@ def test_accelerators_run_the_plain_convolutions(shape, platform):
 
 
 def test_a_sharded_batch_gives_the_same():
-    shape = (32, 32, 32, 32, 3, 1)  # two portions
+    shape = (32, 32, 32, 32, 3, 1)
     whole = all_three(convolve, shape)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
