@@ -208,7 +208,9 @@ def cpu_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, sha
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """`convolve_plain`, by the fastest way that the platform has for the shapes."""
+    """`convolve_plain`, by the fastest way that the platform has for the shapes; as it is where the batch size is open."""
+    if not isinstance(inputs.shape[0], int):
+        return convolve_plain(inputs, kernel, stride)
     return jax.lax.platform_dependent(
         inputs,
         kernel,
