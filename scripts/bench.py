@@ -150,10 +150,9 @@ def jax_step(case: dict) -> dict:
         seconds = {
             "augment": call(lambda octets: augment.augment(octets, key, strengths), octets),
             "forward": call(forward, now.params, now.batch_stats),
-            "update": call(apply, now.params, now.opt_state),
         }
         seconds["backward"] = max(call(backward, now.params, now.batch_stats) - seconds["forward"], 0.0)
-        return seconds
+        return seconds | {"update": call(apply, now.params, now.opt_state)}
 
     def peak():
         square = jax.random.normal(key, (PEAK_SIZE, PEAK_SIZE), dtype)
@@ -426,10 +425,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"bench.py: {message}\n")
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--models", nargs="+", type=model_of, default=[], metavar="D-K:B", help="networks and batch sizes")
     parser.add_argument(
