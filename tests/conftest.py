@@ -11,6 +11,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 _programs = tempfile.mkdtemp(prefix="wrn_jax-tests-")
 atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+os.environ["MPLCONFIGDIR"] = _programs
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -124,6 +124,7 @@ def test_writes_nothing_outside_the_work_directory_and_the_caches(tmp_path, monk
     for folder in (here, home, cache):
         folder.mkdir()
     project = Path.cwd()
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
