@@ -45,7 +45,7 @@ class Network:
     """The network of a configuration before it has values.
 
     Args:
-      config: depth, width, normalisation groups, what is recomputed.
+      config: depth, width, normalisation groups.
       num_classes: outputs where the configuration leaves them open.
       dtype: compute type, "float32", "bfloat16" or "float16".
 
@@ -62,7 +62,6 @@ class Network:
             config.num_classes or num_classes,
             dtype=jnp.dtype(dtype),
             batch_norm_groups=config.batch_norm_groups,
-            recompute=config.recompute == "blocks",
             rngs=nnx.Rngs(params=key),
         )
         self.dtype = dtype
