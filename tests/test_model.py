@@ -10,7 +10,7 @@ from tests.layout import VECTORS, formula_model, relative_error
 from tests.vectors.formula_weights import crc32, sample_stride
 from wrn_jax.config import Model
 from wrn_jax.layout import to_torch
-from wrn_jax.model import BatchNorm, WideResNet, dropout
+from wrn_jax.model import BatchNorm, WideResNet, dropout, relu_dropout
 from wrn_jax.objective import mixed_cross_entropy
 from wrn_jax.state import Network
 from wrn_jax.step import Normalisation
@@ -101,7 +101,9 @@ def test_low_precision_keeps_parameters_statistics_and_logits_in_float32(dtype):
     logits, stats = jax.eval_shape(forward, network.params, network.batch_stats, images)
     assert logits.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves((stats, network.params))} == {jnp.dtype("float32")}
-    text = jax.jit(forward).lower(network.params, network.batch_stats, images).as_text()
+    # As a GPU sees it: the CPU makes products of matrices of the 1x1 convolutions.
+    traced = jax.jit(forward).trace(network.params, network.batch_stats, images)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
     short = {"bfloat16": "bf16", "float16": "f16"}[dtype]
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert len(convolutions) == 9
@@ -138,6 +140,27 @@ class TestDropout:
         assert (outputs == 0).mean() == pytest.approx(round(rate * 256) / 256, abs=0.003)
         assert outputs.mean() == pytest.approx(1.0, abs=0.02)
         assert len(np.unique(outputs)) == 2
+
+    @pytest.mark.parametrize("rate", [0.0, 0.3])
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_gradient_with_relu_is_that_of_the_two_apart(self, rate, dtype):
+        inputs = jax.random.normal(jax.random.key(0), (8, 8, 8, 16)).astype(dtype)
+        weights = jax.random.normal(jax.random.key(2), inputs.shape).astype(dtype)
+
+        def apart(inputs, rate, key):
+            return dropout(nnx.relu(inputs), rate, key)
+
+        results = [
+            jax.value_and_grad(lambda inputs, f=f: jnp.sum(weights * f(inputs, jnp.float32(rate), jax.random.key(1))))(inputs)
+            for f in (apart, relu_dropout)
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *results)
+        assert 0 < float(jnp.mean(results[0][1] != 0)) < 0.6
+
+    def test_the_four_bytes_of_a_word_decide_independently(self):
+        kept = np.asarray(dropout(jnp.ones((64, 16, 16, 8)), jnp.float32(0.5), jax.random.key(3))) > 0
+        rows = kept.reshape(64, 4, 4, -1).transpose(2, 0, 1, 3).reshape(4, -1)
+        np.testing.assert_allclose(np.corrcoef(rows), np.eye(4), atol=0.02)
 
     def test_traced_rate_does_not_recompile(self):
         traces = []

@@ -201,6 +201,18 @@ def test_every_precision_learns_a_batch_by_heart(dtype):
     assert losses[-1] < 0.6
 
 
+def test_recomputing_the_blocks_gives_the_same_bits():
+    ends = []
+    for recompute in ("none", "blocks"):
+        step, state, arrays = small_run(changes={"model.recompute": recompute})
+        jaxpr = str(jax.make_jaxpr(step)(state, *arrays))
+        assert ("remat" in jaxpr or "checkpoint" in jaxpr) == (recompute == "blocks")
+        for _ in range(2):
+            state, metrics = step(state, *arrays)
+        ends.append((state.params, state.batch_stats, metrics["loss"]))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
 class TestFloat16:
     def test_overflow_skips_the_update_and_halves_the_scale(self):
         step, state, arrays = small_run("float16")

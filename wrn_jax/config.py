@@ -71,6 +71,7 @@ FINDINGS = (
 FREE_ON_RESUME = (
     "devices",
     "sharding",
+    "model.recompute",
     "eval_batch_size",
     "steps_per_call",
     "checkpoint_steps",
@@ -155,6 +156,9 @@ class Model:
     batch_norm_groups: Positive = 1
     """Parts of the batch that are normalised apart: 1 uses the whole global batch, the number of devices gives the
     per-replica habit."""
+    recompute: Literal["none", "blocks"] = "none"
+    """What training computes a second time to save memory: nothing, or the inside of every block; the results are the
+    same."""
 
     @field_validator("depth")
     @classmethod

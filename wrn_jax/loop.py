@@ -24,7 +24,7 @@ from wrn_jax.evaluation import Evaluator
 from wrn_jax.interrupts import StopRequest
 from wrn_jax.optimizer import make_optimizer
 from wrn_jax.state import Network
-from wrn_jax.step import Metrics, Normalisation, make_train_step, order_key, repeat
+from wrn_jax.step import Metrics, Normalisation, jit_train_steps, order_key
 from wrn_jax.timeline import SCHEDULED, Timeline, shortest
 
 Say = Callable[[str], None]
@@ -84,7 +84,8 @@ def resolve(config: Config, mesh: Mesh) -> Config:
 def set_up(config: Config, mesh: Mesh) -> Setup:
     """Loads the data and defines the network. Raises UserError."""
     dataset = data.load(config.data)
-    network = Network(config.model, dataset.num_classes, meshes.compute_dtype(config.precision, mesh.devices.flat[0]))
+    dtype = meshes.compute_dtype(config.precision, mesh.devices.flat[0])
+    network = Network(config.model, dataset.num_classes, dtype, batch_is_split=mesh.size > 1)
     normalisation = Normalisation(dataset.mean, dataset.std)
     evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
     return Setup(mesh, dataset, network, normalisation, evaluator)
@@ -139,7 +140,7 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
     splits = {name: split for name, split in (("valid", dataset.valid), ("test", dataset.test)) if split is not None}
     judge = next(iter(splits))
     eval_batches = {name: setup.evaluator.put(split) for name, split in splits.items()}
-    images, labels = meshes.replicate((dataset.train.images, dataset.train.labels), mesh)
+    images, labels = meshes.replicate((dataset.train.images.reshape(num_train, -1), dataset.train.labels), mesh)
 
     # Restore.
     key = jax.random.key(config.seed)
@@ -192,9 +193,10 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                 lambda key, epoch: data.epoch_order(order_key(key, rollbacks), epoch, num_train, batch_size),
                 out_shardings=meshes.replicated(mesh),
             )
-            step_function = make_train_step(network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh)
             limit = meshes.steps_per_call(config.steps_per_call, mesh.devices.flat[0])
-            jitted = jax.jit(repeat(step_function, limit), donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
+            jitted = jit_train_steps(
+                network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh, shardings, limit
+            )
             train_steps = jitted.lower(state, images, labels, order_of(key, np.int32(1)), np.int32(1)).compile()
             say(f"compiled in {records.format_duration(time.perf_counter() - begin)}")
 

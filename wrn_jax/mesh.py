@@ -1,6 +1,7 @@
 """Devices, the mesh over them, and where arrays live."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,9 +15,12 @@ AXIS = "data"
 """Name of the mesh's only axis; the batch is split over it."""
 
 
-def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A one-dimensional mesh over the first `num_devices` devices (none: all). Raises UserError if there are fewer."""
-    devices = jax.devices()
+def make_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A one-dimensional mesh over the first `num_devices` (none: all) of `devices` (none: those that are there).
+
+    Raises UserError if there are fewer.
+    """
+    devices = jax.devices() if devices is None else devices
     count = len(devices) if num_devices is None else num_devices
     if count > len(devices):
         raise UserError(f"devices = {count}: only {len(devices)} {devices[0].platform} device(s) found")

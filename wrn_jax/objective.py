@@ -15,7 +15,7 @@ def mixup_weight(key: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def mix(images: jax.Array, partner: jax.Array, weight: jax.Array) -> jax.Array:
-    """`weight * images + (1 - weight) * images[partner]` for images [B, ...] and int32 partner [B]."""
+    """`weight * images + (1 - weight) * images[partner]` for images [B, ...] (any type) and int32 partner [B]."""
     return weight * images + (1.0 - weight) * images[partner]
 
 

@@ -212,6 +212,8 @@ def forward_operations(network: Network) -> int:
 def _count(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
+        # The ways that a platform may take stand beside each other; the plain one has the most operations.
+        total += max((_count(branch.jaxpr) for branch in equation.params.get("branches", ())), default=0)
         for parameter in equation.params.values():
             inner = getattr(parameter, "jaxpr", parameter)
             if hasattr(inner, "eqns"):

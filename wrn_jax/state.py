@@ -45,9 +45,10 @@ class Network:
     """The network of a configuration before it has values.
 
     Args:
-      config: depth, width, normalisation groups.
+      config: depth, width, normalisation groups, what is recomputed.
       num_classes: outputs where the configuration leaves them open.
       dtype: compute type, "float32", "bfloat16" or "float16".
+      batch_is_split: whether training splits the batch over several devices.
 
     Attributes:
       graphdef: the definition, for `nnx.merge`.
@@ -55,13 +56,15 @@ class Network:
       dtype: the compute type.
     """
 
-    def __init__(self, config: Model, num_classes: int, dtype: str):
+    def __init__(self, config: Model, num_classes: int, dtype: str, batch_is_split: bool = False):
         self._build = lambda key: WideResNet(
             config.depth,
             config.widen_factor,
             config.num_classes or num_classes,
             dtype=jnp.dtype(dtype),
             batch_norm_groups=config.batch_norm_groups,
+            recompute=config.recompute == "blocks",
+            batch_is_split=batch_is_split,
             rngs=nnx.Rngs(params=key),
         )
         self.dtype = dtype

@@ -138,7 +138,7 @@ def make_train_step(
 
     The step takes
       state: the state before the update, replicated,
-      images: [N, 32, 32, 3] uint8, the whole training set,
+      images: [N, 3072] uint8 (or [N, 32, 32, 3]), the whole training set,
       labels: [N] int32,
       order: [steps_per_epoch, B] int32, the order of this epoch,
     and returns the next state and the metrics of `update`, the hyperparameters it used, and `examples`, all scalars.
@@ -149,11 +149,16 @@ def make_train_step(
         now = timeline.at(state.step)
         streams = Streams.derive(state.key, state.step)
         chosen = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], sharded)
-        augmented = augment(images[chosen], streams.augmentation, now.strengths)
+        # Rows of bytes: as a [N, 32, 32, 3] array the compiler for TPU would rearrange the whole set, in every step.
+        pixels = images.reshape(len(images), -1)[chosen].reshape(-1, 32, 32, 3)
+        # Whole numbers in 0..255. As bytes, since the partners of mixup may be on any device, and all have to travel.
+        augmented = augment(pixels, streams.augmentation, now.strengths).astype(jnp.uint8)
         weight = mixup_weight(streams.mixup, now.mixup_alpha)
         partner = jax.random.permutation(streams.partner, chosen.shape[0])
+        # Normalising is affine and the weights sum to one, so it may come last, and the images travel as they are.
+        mixed = normalisation(mix(augmented, partner, weight))
         batch = Batch(
-            images=jax.lax.with_sharding_constraint(mix(normalisation(augmented), partner, weight), sharded),
+            images=jax.lax.with_sharding_constraint(mixed, sharded),
             labels=labels[chosen],
             partner_labels=labels[chosen][partner],
             weight=weight,
@@ -206,6 +211,24 @@ def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) ->
         return jax.lax.fori_loop(0, count, body, (state, rows))
 
     return train_steps
+
+
+def jit_train_steps(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    timeline: Timeline,
+    normalisation: Normalisation,
+    dtype: str,
+    mesh: Mesh,
+    shardings: Any,
+    limit: int,
+) -> Any:
+    """`repeat` of `make_train_step`, jitted as every run does: the state is donated and comes back laid out by `shardings`.
+
+    The loop and the compilation for absent accelerators share this, so what the latter reports is what the former runs.
+    """
+    function = repeat(make_train_step(graphdef, optimizer, timeline, normalisation, dtype, mesh), limit)
+    return jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
 
 
 def make_eval_step(

@@ -1,0 +1,485 @@
+"""Measure the training step: images/s, share of the matrix-product peak, time per part, compile time, peak memory.
+
+    python scripts/bench.py --models 28-10:32 16-4:64 16-2:128 --precision float32 --json bench.json
+    python scripts/bench.py --models 16-4:64 --against torch --torch-python TORCH_ENVIRONMENT/bin/python
+    python scripts/bench.py --input-pipeline --torch-python TORCH_ENVIRONMENT/bin/python
+
+A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
+L2 and momentum, on one device; augmentation is timed apart, as a part. `--against torch` steps the same network in PyTorch
+(the faster of its two memory layouts), `--against plain` in JAX with XLA's own convolutions everywhere. The sides are
+processes that live through all rounds and step in turn, so that each pays for its compilation once and both see the same
+machine. The ratio is taken in each round, and given as median, least and greatest over the rounds.
+
+Beside the wall clock there is the CPU time of the process. On a machine that others use, `--threads 1` and the ratio of CPU
+times say more than the wall clock: threads that wait for each other suffer from company, and not all libraries alike.
+
+The torch environment needs torch, and for --input-pipeline albumentations 2.0.8 and opencv-python-headless.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = Path(__file__).resolve()
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, MAX_NORM, DROPOUT, LABEL_SMOOTHING = 0.1, 0.9, 1e-3, 1.0, 0.3, 0.1
+NUM_CLASSES = 100
+PIPELINE_BATCH = 256
+PEAK_SIZE = 2048
+
+
+class BenchError(Exception):
+    """What the user can mend, in one line."""
+
+
+# What is counted
+
+
+def step_operations(depth: int, widen_factor: int) -> int:
+    """Floating point operations of a training step per image in its convolutions and its linear layer.
+
+    A multiplication and an addition count as two; each layer has three products (output, input gradient, weight gradient)
+    but for the first, whose input needs no gradient. This counts the network, not what an algorithm makes of it.
+    """
+    blocks, size, channels = (depth - 4) // 6, 32, 16
+    operations = 2 * 2 * 9 * 3 * 16 * size**2
+    for width, stride in ((16 * widen_factor, 1), (32 * widen_factor, 2), (64 * widen_factor, 2)):
+        for block in range(blocks):
+            step = stride if block == 0 else 1
+            size //= step
+            taps = 9 * channels * width + 9 * width * width + (channels * width if step > 1 or channels != width else 0)
+            operations += 3 * 2 * taps * size**2
+            channels = width
+    return operations + 3 * 2 * channels * NUM_CLASSES
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def timed(function, count: int) -> list[tuple[float, float]]:
+    """(wall seconds, CPU seconds of this process) of each of `count` calls; `function` returns when its work is done."""
+    found = []
+    for _ in range(count):
+        wall, cpu = time.perf_counter(), time.process_time()
+        function()
+        found.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return found
+
+
+def fastest(function, count: int = 4) -> float:
+    """Least wall seconds of a call, the first one not counted."""
+    function()
+    return min(wall for wall, _ in timed(function, count))
+
+
+# The JAX side
+
+
+def jax_step(case: dict) -> dict:
+    """Compiles the step of a case. Returns `step` (a call that makes one update), `parts`, `peak`, and what is known of it."""
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+
+    from wrn_jax import augment, config, mesh, model, objective, optimizer, state, step
+
+    if case["side"] == "plain":
+        plain = model.convolution.convolve_plain
+        model.convolution.convolve = lambda inputs, kernel, stride, split: plain(inputs, kernel, stride)
+    device = jax.devices()[0]
+    dtype = mesh.compute_dtype(case["precision"], device)
+    network = state.Network(config.Model(depth=case["depth"], widen_factor=case["widen_factor"]), NUM_CLASSES, dtype)
+    chain = optimizer.make_optimizer(config.Optimizer(MOMENTUM, WEIGHT_DECAY, MAX_NORM))
+    random = np.random.default_rng(0)
+    batch_size = case["batch_size"]
+    octets = jnp.asarray(random.integers(0, 256, (batch_size, 32, 32, 3), np.uint8))
+    labels = jnp.asarray(random.integers(0, NUM_CLASSES, batch_size), jnp.int32)
+    images = jnp.asarray(random.standard_normal((batch_size, 32, 32, 3)), jnp.float32)
+    batch = step.Batch(images, labels, labels, jnp.float32(1))
+    key = jax.random.key(0)
+    dropout, smoothing, rate = jnp.float32(DROPOUT), jnp.float32(LABEL_SMOOTHING), jnp.float32(LEARNING_RATE)
+
+    def run(now, batch, key):
+        masks = jax.random.fold_in(key, now.step)
+        return step.update(network.graphdef, chain, dtype, now, batch, masks, dropout, smoothing, rate)
+
+    now = jax.jit(functools.partial(network.create_state, chain))(key)
+    lowered = jax.jit(run, donate_argnums=0).lower(now, batch, key)
+    started = time.perf_counter()
+    compiled = lowered.compile()
+    compile_seconds = time.perf_counter() - started
+    kept = [now]
+
+    def one():
+        kept[0], metrics = compiled(kept[0], batch, key)
+        jax.block_until_ready((kept[0], metrics))
+
+    def parts():
+        now = kept[0]
+        strengths = augment.LEVELS["full"]
+
+        def forward(params, stats):
+            net = nnx.merge(network.graphdef, params, stats)
+            logits = net(batch.images, dropout, key, train=True)
+            loss = objective.mixed_cross_entropy(logits, labels, labels, batch.weight, smoothing)
+            return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
+
+        def backward(params, stats):
+            return jax.value_and_grad(forward, has_aux=True)(params, stats)
+
+        def call(function, *arrays):
+            ready = jax.jit(function).lower(*arrays).compile()
+            return fastest(lambda: jax.block_until_ready(ready(*arrays)))
+
+        def apply(params, opt_state):
+            # The parameters stand in for their gradients: the same sizes.
+            return chain.update(params, opt_state, params, learning_rate=rate)
+
+        seconds = {
+            "augment": call(lambda octets: augment.augment(octets, key, strengths), octets),
+            "forward": call(forward, now.params, now.batch_stats),
+        }
+        seconds["backward"] = max(call(backward, now.params, now.batch_stats) - seconds["forward"], 0.0)
+        return seconds | {"update": call(apply, now.params, now.opt_state)}
+
+    def peak():
+        square = jax.random.normal(key, (PEAK_SIZE, PEAK_SIZE), dtype)
+        product = jax.jit(jnp.matmul).lower(square, square).compile()
+        return 2 * PEAK_SIZE**3 / fastest(lambda: jax.block_until_ready(product(square, square)), 8)
+
+    def memory():
+        stats = device.memory_stats()
+        return stats["peak_bytes_in_use"] if stats else peak_memory()
+
+    about = {
+        "version": f"JAX {jax.__version__}",
+        "device": f"{device.platform} {device.device_kind}",
+        "dtype": dtype,
+        "compile_seconds": compile_seconds,
+    }
+    return {"step": one, "parts": parts, "peak": peak, "memory": memory, "about": about}
+
+
+def peak_memory() -> int:
+    """Greatest resident size of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def jax_pipeline(case: dict) -> dict:
+    """As `jax_step`, with `step` the augmentation of one batch."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from wrn_jax import augment
+
+    octets = jnp.asarray(np.random.default_rng(0).integers(0, 256, (case["batch_size"], 32, 32, 3), np.uint8))
+    key, strengths = jax.random.key(0), augment.LEVELS["full"]
+    compiled = jax.jit(lambda octets, key: augment.augment(octets, key, strengths)).lower(octets, key).compile()
+    return {
+        "step": lambda: jax.block_until_ready(compiled(octets, key)),
+        "about": {"version": f"JAX {jax.__version__}"},
+    }
+
+
+# The PyTorch side; runs in an environment without this package
+
+
+def torch_step(case: dict) -> dict:
+    """The same network and step in PyTorch, in the faster of its two memory layouts."""
+    sys.path.insert(0, str(ROOT / "tests" / "vectors"))
+    import torch
+    from pytorch_reference import WideResNet, initialise
+
+    torch.set_num_threads(case["threads"])
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(case["precision"], torch.float32)
+
+    def build(layout):
+        model = WideResNet(case["depth"], case["widen_factor"], NUM_CLASSES)
+        initialise(model)
+        model = model.to(memory_format=layout).train()
+        model.set_dropout_rate(DROPOUT)
+        optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+        images = torch.randn(case["batch_size"], 3, 32, 32).to(memory_format=layout)
+        labels = torch.randint(0, NUM_CLASSES, (case["batch_size"],))
+
+        def one():
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                loss = torch.nn.functional.cross_entropy(model(images).float(), labels, label_smoothing=LABEL_SMOOTHING)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+            optimizer.step()
+            loss.item()
+
+        return one
+
+    choices = {"channels last": build(torch.channels_last), "contiguous": build(torch.contiguous_format)}
+    cost = {}
+    for name, one in choices.items():
+        one()
+        cost[name] = min(cpu for _, cpu in timed(one, 2))
+    layout = min(cost, key=cost.get)
+    return {"step": choices[layout], "about": {"version": f"PyTorch {torch.__version__}", "layout": layout}}
+
+
+def torch_pipeline(case: dict) -> dict:
+    """One batch of Albumentations' full augmentation out of a DataLoader with two workers."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import itertools
+
+    import numpy as np
+    import pytorch_baseline as baseline
+    import torch
+
+    torch.set_num_threads(1)
+    images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+
+    class Images(torch.utils.data.Dataset):
+        def __init__(self):
+            self.pipeline = baseline.make_pipeline("full", iter(range(100)))
+
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            return baseline.normalised(self.pipeline(image=images[index])["image"][None])[0]
+
+    loader = torch.utils.data.DataLoader(Images(), case["batch_size"], shuffle=True, num_workers=2, persistent_workers=True)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for _ in range(8):  # what the workers prepared ahead while nobody waited
+        next(batches)
+    return {"step": lambda: next(batches), "about": {"version": f"Albumentations {baseline.A.__version__}"}}
+
+
+BUILDERS = {
+    ("step", "jax"): jax_step,
+    ("step", "plain"): jax_step,
+    ("step", "torch"): torch_step,
+    ("input pipeline", "jax"): jax_pipeline,
+    ("input pipeline", "torch"): torch_pipeline,
+}
+
+
+def serve(case: dict) -> None:
+    """A side's process: builds what `case` says, then answers a line of JSON for each line, until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    if case["threads"] < len(os.sched_getaffinity(0)):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["threads"]])
+    side = BUILDERS[case["what"], case["side"]](case)
+    side["step"]()
+
+    def answer(value):
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    answer(side["about"])
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer(timed(side["step"], request["count"]) if "count" in request else side[request["get"]]())
+
+
+# The process that asks
+
+
+class Side:
+    """A process that measures; a context manager."""
+
+    def __init__(self, python: str, case: dict):
+        self.name = case["side"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_ALBUMENTATIONS_UPDATE": "1"}
+        command = [python, str(SCRIPT), "--serve", json.dumps(case)]
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            )
+        except OSError as error:
+            raise BenchError(f"{python}: {error.strerror}") from None
+        self.about = self._answer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            said = self.process.stderr.read().strip().splitlines() or ["no output"]
+            raise BenchError(f"the {self.name} process ended: {said[-1][:300]}")
+        return json.loads(line)
+
+    def ask(self, **request):
+        """The answer to one request."""
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+
+def in_turn(sides: list[Side], batch_size: int, rounds: int, seconds: float) -> dict:
+    """Images/s of each side, wall clock and CPU time, round by round, and the ratios of the first side to the second."""
+    counts = [max(1, round(seconds / side.ask(count=1)[0][0])) for side in sides]
+    rates = {side.name: {"wall": [], "cpu": []} for side in sides}
+    for number in range(rounds):
+        order = list(zip(sides, counts, strict=True))
+        for side, count in order if number % 2 == 0 else order[::-1]:
+            walls, cpus = zip(*side.ask(count=count), strict=True)
+            for clock, found in (("wall", walls), ("cpu", cpus)):
+                rates[side.name][clock].append(batch_size / statistics.median(found))
+        said = ", ".join(f"{name} {rate['wall'][-1]:.1f}" for name, rate in rates.items())
+        print(f"  round {number + 1}/{rounds}: {said} images/s", file=sys.stderr, flush=True)
+    result = {name: {clock: spread(values) for clock, values in rate.items()} for name, rate in rates.items()}
+    if len(sides) == 2:
+        first, second = (rates[side.name] for side in sides)
+        result["ratio"] = {
+            clock: spread([a / b for a, b in zip(first[clock], second[clock], strict=True)]) for clock in ("wall", "cpu")
+        }
+    return result
+
+
+def text_of(value: dict[str, float], digits: int) -> str:
+    return f"{value['median']:.{digits}f} ({value['min']:.{digits}f}..{value['max']:.{digits}f})"
+
+
+def measure_step(options: argparse.Namespace, model: tuple[int, int, int], precision: str) -> dict:
+    """Everything about one model in one precision; prints it and returns it."""
+    depth, widen_factor, batch_size = model
+    title = f"WRN-{depth}-{widen_factor}, batch {batch_size}, {precision}, {options.threads} thread(s)"
+    print(f"{title}: compiling", file=sys.stderr, flush=True)
+    case = {"what": "step", "depth": depth, "widen_factor": widen_factor, "batch_size": batch_size}
+    case |= {"precision": precision, "threads": options.threads}
+    with contextlib.ExitStack() as stack:
+        sides = [stack.enter_context(Side(sys.executable, case | {"side": "jax"}))]
+        if options.against:
+            python = options.torch_python if options.against == "torch" else sys.executable
+            sides.append(stack.enter_context(Side(python, case | {"side": options.against})))
+        ours = sides[0]
+        result = {"model": f"{depth}-{widen_factor}", "batch_size": batch_size, "precision": precision}
+        result |= {"threads": options.threads, "about": {side.name: side.about for side in sides}}
+        result["images_per_second"] = in_turn(sides, batch_size, options.rounds, options.seconds)
+        result["compile_seconds"] = ours.about["compile_seconds"]
+        result["peak_memory_bytes"] = ours.ask(get="memory")
+        result["peak_operations_per_second"] = ours.ask(get="peak")
+        result["seconds_per_part"] = ours.ask(get="parts")
+    rate = result["images_per_second"]["jax"]
+    result["operations_per_image"] = step_operations(depth, widen_factor)
+    result["share_of_peak"] = rate["wall"]["median"] * result["operations_per_image"] / result["peak_operations_per_second"]
+    print(f"{title}, {ours.about['version']} on {ours.about['device']}")
+    print(f"  images/s          {text_of(rate['wall'], 1)}; by CPU time {text_of(rate['cpu'], 1)}")
+    if options.against:
+        ratio = result["images_per_second"]["ratio"]
+        print(f"  ratio to {options.against:<9}{text_of(ratio['wall'], 2)}; by CPU time {text_of(ratio['cpu'], 2)}", end="")
+        print(f" [{', '.join(str(value) for value in sides[1].about.values() if isinstance(value, str))}]")
+    peak = result["peak_operations_per_second"] / 1e9
+    print(f"  share of peak     {result['share_of_peak']:.0%} of {peak:.0f} GFLOP/s (operations of the plain algorithm)")
+    total = sum(result["seconds_per_part"].values())
+    parts = [f"{name} {1e3 * part:.1f} ms ({part / total:.0%})" for name, part in result["seconds_per_part"].items()]
+    print(f"  parts             {', '.join(parts)}")
+    print(f"  compile time      {result['compile_seconds']:.1f} s")
+    print(f"  peak memory       {result['peak_memory_bytes'] / 2**20:.0f} MiB", flush=True)
+    return result
+
+
+def measure_pipeline(options: argparse.Namespace) -> dict:
+    """The full augmentation on the device against a DataLoader; prints it and returns it."""
+    print(f"full augmentation, batch {PIPELINE_BATCH}: starting", file=sys.stderr, flush=True)
+    case = {"what": "input pipeline", "batch_size": PIPELINE_BATCH, "threads": options.threads}
+    with (
+        Side(sys.executable, case | {"side": "jax"}) as ours,
+        Side(options.torch_python, case | {"side": "torch"}) as theirs,
+    ):
+        about = {side.name: side.about for side in (ours, theirs)}
+        result = in_turn([ours, theirs], PIPELINE_BATCH, options.rounds, options.seconds)
+    print(f"full augmentation, batch {PIPELINE_BATCH}, {options.threads} thread(s), {about['jax']['version']}")
+    print(f"  images/s          {text_of(result['jax']['wall'], 0)}")
+    print(f"  DataLoader        {text_of(result['torch']['wall'], 0)}, two workers, {about['torch']['version']}")
+    print(f"  ratio             {text_of(result['ratio']['wall'], 1)}", flush=True)
+    return {"about": about} | result
+
+
+def model_of(text: str) -> tuple[int, int, int]:
+    found = re.fullmatch(r"(\d+)-(\d+):(\d+)", text)
+    if not found or int(found[1]) < 10 or (int(found[1]) - 4) % 6 or not int(found[2]) or not int(found[3]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not DEPTH-WIDEN_FACTOR:BATCH_SIZE with depth 6n + 4, such as 28-10:32")
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"bench.py: {message}\n")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--models", nargs="+", type=model_of, default=[], metavar="D-K:B", help="networks and batch sizes")
+    parser.add_argument(
+        "--precision", nargs="+", default=["float32"], choices=("auto", "float32", "bfloat16", "float16"), help="one or more"
+    )
+    parser.add_argument("--against", choices=("torch", "plain"), help="what to step in turn with")
+    parser.add_argument("--torch-python", metavar="FILE", help="Python of an environment with PyTorch")
+    parser.add_argument("--input-pipeline", action="store_true", help="augmentation against Albumentations in a DataLoader")
+    parser.add_argument("--threads", type=positive, default=cores, help="CPU cores that each side may use (default: all)")
+    parser.add_argument("--rounds", type=positive, default=5, help="turns of each side")
+    parser.add_argument("--seconds", type=float, default=2.0, help="about so long a turn; at least one step")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.serve is None:
+        if not options.models and not options.input_pipeline:
+            parser.error("nothing to measure: give --models or --input-pipeline")
+        if options.torch_python is None and (options.against == "torch" or options.input_pipeline):
+            parser.error("--against torch and --input-pipeline need --torch-python FILE")
+        if options.against == "torch" and "float16" in options.precision:
+            parser.error("--against torch: float16 is not compared; float32 or bfloat16 are")
+        if options.threads > cores:
+            parser.error(f"--threads {options.threads}: there are {cores}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    if options.serve is not None:
+        serve(options.serve)
+        return 0
+    results = {"steps": []}
+    try:
+        for model in options.models:
+            for precision in options.precision:
+                results["steps"].append(measure_step(options, model, precision))
+        if options.input_pipeline:
+            results["input_pipeline"] = measure_pipeline(options)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2) + "\n")
+    except (BenchError, OSError) as error:
+        print(f"bench.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Ahead-of-time compilation without any accelerator's compiler: CPU devices stand in for the target's, lowering is real."""
+
+import collections
+import json
+import math
+import re
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+
+from wrn_jax import accelerators, aot, hlo, plan
+from wrn_jax import mesh as meshes
+from wrn_jax.config import load_file
+from wrn_jax.errors import UserError
+from wrn_jax.state import Network
+
+SMALL = {"model.depth": 10, "model.widen_factor": 1, "recipe.batch_size": 16}
+KEYS = [f"--config.{key}={value}" for key, value in SMALL.items()]
+NORMS = 7  # of a WRN-10: two in each block and one at the end
+
+
+@pytest.fixture(autouse=True)
+def _same_environment(monkeypatch):
+    """What the command sets for its process is undone."""
+    monkeypatch.setattr(accelerators, "apply_environment", lambda platform: None)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """CPU devices in place of the target's."""
+    monkeypatch.setattr(aot, "find_devices", lambda target: jax.devices()[: target.chips])
+
+
+def small(**changes):
+    return load_file("configs/session04.py").override(SMALL | changes)
+
+
+@pytest.fixture(scope="module", params=[("tpu", "bfloat16"), ("gpu", "bfloat16"), ("gpu", "float16")], ids=str)
+def lowered(request):
+    """(short name of the compute type, StableHLO, HLO) of the step, lowered for an accelerator over eight devices."""
+    platform, dtype = request.param
+    step = aot.lower(small(), dtype, meshes.make_mesh(8), platform)
+    return {"bfloat16": "bf16", "float16": "f16"}[dtype], step.as_text(), step.as_text("hlo")
+
+
+class TestTheLoweredStep:
+    """A guard without a clock: what the step asks of an accelerator."""
+
+    def test_operations_per_image_are_those_of_the_plan(self, lowered):
+        short, _, text = lowered
+        matrix = collections.Counter()
+        for work, times in hlo.Counter(hlo.parse(text)).kernels():
+            matrix.update({dtype: count * times for dtype, count in work.matrix.items()})
+        assert matrix.keys() == {short, "f32"}
+        linear = 3 * 2 * 64 * 100  # the last layer, in float32
+        assert matrix["f32"] == 16 * linear
+        network = Network(small().model, 100, "float32")
+        stem = 2 * 32 * 32 * 16 * 27  # the gradient of the images is not needed
+        assert sum(matrix.values()) == 16 * (3 * plan.forward_operations(network) - stem)
+
+    def test_convolutions_are_in_16_bit_and_as_many_as_layers_need(self, lowered):
+        short, text, _ = lowered
+        lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        assert len(lines) == 3 * 9 - 1
+        assert all(f"x{short}>" in line and "xf32>" not in line for line in lines)
+
+    def test_activations_are_widened_only_where_a_kernel_narrows_them_again(self, lowered):
+        short, text, _ = lowered
+        widened = [
+            math.prod(int(size) for size in dims.split("x"))
+            for dims in re.findall(rf"stablehlo.convert \S+ : \(tensor<([\dx]+)x{short}>\) -> tensor<[\dx]+xf32>", text)
+        ]
+        # Statistics and normalising of every norm, twice as many in its gradient, dropout both ways, and the pooling.
+        assert sum(size >= 16 * 8 * 8 * 64 for size in widened) == 4 * NORMS + 2 * 3 + 1
+
+    def test_nothing_is_transposed_but_the_linear_layer(self, lowered):
+        _, text, _ = lowered
+        assert re.findall(r"stablehlo.transpose .* : \(tensor<([\dx]+)x\w+>\)", text) == ["100x64"]
+
+    def test_random_words_are_a_quarter_of_what_dropout_decides_and_drawn_once(self, lowered):
+        _, text, _ = lowered
+        shapes = re.findall(r"call @threefry2x32\w*\(.*-> \(tensor<([\dx]+)xui32>", text)
+        sizes = [math.prod(int(size) for size in shape.split("x")) for shape in shapes]
+        decided = [16 * side * side * channels for side, channels in ((32, 16), (16, 32), (8, 64))]
+        assert sorted(size for size in sizes if size > 1000) == sorted(count // 4 for count in decided)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """(report, program) of the step on eight CPU devices that stand in for T4s."""
+    real = aot.lower
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(aot, "find_devices", lambda target: jax.devices()[: target.chips])
+        patch.setattr(aot, "lower", lambda config, dtype, mesh, platform: real(config, dtype, mesh, "cpu"))
+        report = aot.analyse(small(), accelerators.find("gpu:t4:8"), Path(folder) / "program.txt")
+        return report, (Path(folder) / "program.txt").read_text()
+
+
+class TestReport:
+    def test_what_was_compiled(self, compiled):
+        report, program = compiled
+        assert (report["precision"], report["devices"], report["images_per_device"]) == ("float16", 8, 2)
+        assert report["model"] == "WideResNet-10-1"
+        assert hlo.parse(program).entry
+
+    def test_memory(self, compiled):
+        memory = compiled[0]["memory"]
+        parts = memory["arguments"] + memory["outputs"] - memory["aliased"] + memory["temporaries"] + memory["code"]
+        assert memory["total"] == parts
+        assert memory["fits"]
+        # Parameters and momentum come back in the memory in which they came.
+        assert memory["aliased"] >= 2 * 4 * Network(small().model, 100, "float32").num_parameters
+        assert memory["outputs"] - memory["aliased"] < 2000
+
+    def test_collectives(self, compiled):
+        """Gradients once, in whatever type the backend adds them up; the statistics of the norms; images as bytes."""
+        rows = compiled[0]["collectives"]
+        parameters = Network(small().model, 100, "float32").num_parameters
+        sent = {kind: sum(row["bytes"] * row["times"] for row in rows if row["opcode"] == kind) for kind in hlo.COLLECTIVES}
+        assert 2 * parameters <= sent["all-reduce"] <= 4 * parameters + 20_000
+        assert sent["all-gather"] <= 2 * (32 * 32 * 3 + 8)
+        assert sum(sent.values()) == sent["all-reduce"] + sent["all-gather"]
+
+    def test_bound(self, compiled):
+        bound, peaks = compiled[0]["bound"], compiled[0]["peaks"]
+        assert bound["overlapped_seconds"] == max(bound["seconds"].values())
+        assert bound["seconds"]["memory"] == pytest.approx(compiled[0]["traffic"]["bytes"] / peaks["bandwidth"])
+        assert bound["kernel_by_kernel_seconds"] >= bound["overlapped_seconds"]
+        assert bound["images_per_second"] == pytest.approx(16 / bound["overlapped_seconds"])
+
+    def test_text(self, compiled, stand_in, monkeypatch, capsys):
+        monkeypatch.setattr(aot, "analyse", lambda *arguments: compiled[0])
+        arguments = ["--config", "configs/session04.py", "--target", "gpu:t4:8", *KEYS]
+        aot.main(arguments)
+        text = capsys.readouterr().out
+        assert "not a measurement" in text
+        assert "8 x NVIDIA T4, 2 images per chip" in text
+        assert re.search(r"bound by (compute|memory|network)", text)
+        aot.main([*arguments, "--json"])
+        assert json.loads(capsys.readouterr().out) == compiled[0]
+
+
+def test_scaling_keeps_the_images_per_chip(monkeypatch, capsys):
+    asked = []
+
+    def analyse(config, target, hlo_file):
+        asked.append((config.recipe.batch_size, target.chips))
+        return {
+            "model": "a model", "precision": "bfloat16", "accelerator": "a chip", "devices": target.chips,
+            "batch_size": config.recipe.batch_size, "memory": {"total": 2e9},
+            "collectives": [{"opcode": "all-reduce", "bytes": 1e6, "times": 2}],
+            "bound": {
+                "seconds": {"compute": 1e-3, "memory": 2e-3, "network": 0.0 if target.chips == 1 else 2e-3},
+                "images_per_second": target.chips * 16 / 2e-3,
+            },
+        }  # fmt: skip
+
+    monkeypatch.setattr(aot, "analyse", analyse)
+    aot.main(["--config", "configs/session04.py", "--target", "tpu:v5e:2x2", "--scaling", "1,32", *KEYS])
+    assert asked == [(16, 1), (512, 32)]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["1", "16", "2.00", "GB", "2.0", "MB", "2", "2.000", "8,000", "100.0%"]
+    assert lines[4].split() == ["32", "512", "2.00", "GB", "2.0", "MB", "2", "4.000", "128,000", "50.0%"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "tpu:v5e:2x2"], "--config FILE is missing"),
+        (["--config", "configs/session04.py"], "--target is missing, for example --target tpu:v5e:2x2"),
+        (["--config", "configs/session04.py", "--target", "gpu:v100"], "unknown; accepted: tpu:v4:TOPOLOGY"),
+        (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "1,x"], "should be numbers of chips"),
+        (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "0"], "should be numbers of chips"),
+        (["--config", "configs/session04.py", "--target", "tpu:v4:2x2x1", "--scaling", "5"], "no slice of v4 has 5 chips"),
+        (["--config", "configs/session04.py", "--target", "gpu:t4:3"], "should divide evenly over 3 devices"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(stand_in, arguments, message):
+    with pytest.raises(UserError) as error:
+        aot.main(arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        ("tpu:v5e:2x2", RuntimeError("JAX TPU support not installed"), r'not installed; pip install "jax\[tpu\]"'),
+        ("gpu:t4", NotImplementedError("topology not implemented"), r'not installed; pip install "jax\[cuda12\]"'),
+        ("tpu:v5e:3x3", jax.errors.JaxRuntimeError("INVALID\nARGUMENT"), r"does not know this target: INVALID ARGUMENT"),
+    ],
+)
+def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch, target, error, message):
+    def refuse(**arguments):
+        raise error
+
+    monkeypatch.setattr(aot.topologies, "get_topology_desc", refuse)
+    with pytest.raises(UserError, match=message):
+        aot.find_devices(accelerators.find(target))
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "expected"),
+    [("gpu:t4", "auto", "float16"), ("gpu:l4", "auto", "bfloat16"), ("tpu:v5e:2x2", "auto", "bfloat16"),
+     ("gpu:t4", "float32", "float32")],
+)  # fmt: skip
+def test_the_target_decides_the_precision_and_a_configuration_may_force_it(stand_in, monkeypatch, target, precision, expected):
+    asked = []
+
+    def lower(config, dtype, mesh, platform):
+        asked.append(dtype)
+        raise UserError("enough")
+
+    monkeypatch.setattr(aot, "lower", lower)
+    with pytest.raises(UserError, match="enough"):
+        aot.analyse(small(precision=precision), accelerators.find(target))
+    assert asked == [expected]
+
+
+def test_progress_tells_the_elapsed_time(monkeypatch, capsys):
+    monkeypatch.setattr(aot, "PROGRESS_INTERVAL", 0.0)
+    with aot.progress("compiling"):
+        while "..." not in (seen := capsys.readouterr().err.replace("compiling ...", "")):
+            pass
+    assert seen
+    assert "compiled in" in capsys.readouterr().err
