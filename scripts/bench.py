@@ -6,7 +6,8 @@
 
 A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
 L2 and momentum, on one device; augmentation is timed apart, as a part. `--against torch` steps the same network in PyTorch
-(the faster of its two memory layouts), `--against plain` in JAX with XLA's own convolutions everywhere. The sides are
+(the faster of its two memory layouts), `--against plain` in JAX with XLA's own convolutions everywhere. Both run as they come,
+without `wrn_jax.memory`, unless --same-allocator gives them its settings. The sides are
 processes that live through all rounds and step in turn, so that each pays for its compilation once and both see the same
 machine. The ratio is taken in each round, and given as median, least and greatest over the rounds.
 
@@ -280,6 +281,11 @@ def serve(case: dict) -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     if case["threads"] < len(os.sched_getaffinity(0)):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["threads"]])
+    if case["side"] == "jax" or case["same_allocator"]:
+        # As a training run does: before any library starts its threads.
+        from wrn_jax.memory import keep_freed_memory
+
+        keep_freed_memory()
     side = BUILDERS[case["what"], case["side"]](case)
     side["step"]()
 
@@ -363,7 +369,7 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
     title = f"WRN-{depth}-{widen_factor}, batch {batch_size}, {precision}, {options.threads} thread(s)"
     print(f"{title}: compiling", file=sys.stderr, flush=True)
     case = {"what": "step", "depth": depth, "widen_factor": widen_factor, "batch_size": batch_size}
-    case |= {"precision": precision, "threads": options.threads}
+    case |= {"precision": precision, "threads": options.threads, "same_allocator": options.same_allocator}
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(Side(sys.executable, case | {"side": "jax"}))]
         if options.against:
@@ -399,7 +405,7 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
 def measure_pipeline(options: argparse.Namespace) -> dict:
     """The full augmentation on the device against a DataLoader; prints it and returns it."""
     print(f"full augmentation, batch {PIPELINE_BATCH}: starting", file=sys.stderr, flush=True)
-    case = {"what": "input pipeline", "batch_size": PIPELINE_BATCH, "threads": options.threads}
+    case = {"what": "input pipeline", "batch_size": PIPELINE_BATCH, "threads": options.threads, "same_allocator": False}
     with (
         Side(sys.executable, case | {"side": "jax"}) as ours,
         Side(options.torch_python, case | {"side": "torch"}) as theirs,
@@ -442,6 +448,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--against", choices=("torch", "plain"), help="what to step in turn with")
     parser.add_argument("--torch-python", metavar="FILE", help="Python of an environment with PyTorch")
+    parser.add_argument(
+        "--same-allocator", action="store_true", help="let the other side keep its freed memory too, as this package does"
+    )
     parser.add_argument("--input-pipeline", action="store_true", help="augmentation against Albumentations in a DataLoader")
     parser.add_argument("--threads", type=positive, default=cores, help="CPU cores that each side may use (default: all)")
     parser.add_argument("--rounds", type=positive, default=5, help="turns of each side")
@@ -456,6 +465,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error("--against torch and --input-pipeline need --torch-python FILE")
         if options.against == "torch" and "float16" in options.precision:
             parser.error("--against torch: float16 is not compared; float32 or bfloat16 are")
+        if options.same_allocator and options.against is None:
+            parser.error("--same-allocator goes with --against")
         if options.threads > cores:
             parser.error(f"--threads {options.threads}: there are {cores}")
     return options

@@ -18,6 +18,7 @@ RANKS = [
         "embedded",
         "cifar",
         "mesh",
+        "memory",
         "reference",
         "layout",
         "corruptions",

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from wrn_jax import cifar, command, embedded, evaluation, layout, loop, records, scores
+from wrn_jax import cifar, command, embedded, evaluation, layout, loop, memory, records, scores
 from wrn_jax import config as configs
 from wrn_jax import mesh as meshes
 from wrn_jax.checkpoints import Checkpoints, Saved, best_of
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, overrides = command.parse(made, argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
+    memory.keep_freed_memory()
     if options.weights:
         evaluate_weights(options, overrides)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from wrn_jax import command, loop, mesh
+from wrn_jax import command, loop, memory, mesh
 from wrn_jax import config as configs
 from wrn_jax.errors import Abandoned, UserError
 
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = configs.apply_arguments(config, overrides)
     if options.on_nonfinite:
         config = config.override({"on_nonfinite": options.on_nonfinite})
+    memory.keep_freed_memory()
     if options.deterministic:
         mesh.be_deterministic()
     if options.distributed:
