@@ -35,8 +35,7 @@ RANKS = [
     {"evaluation", "wording"},
     {"loop", "verdict", "charts", "published", "settings", "course", "evidence"},
     {"report"},
-    {"train", "evaluate", "plan", "prepare", "compare", "aot"},
-    {"export"},
+    {"train", "evaluate", "plan", "prepare", "compare", "aot", "export"},
 ]
 PACKAGE = Path("wrn_jax")
 

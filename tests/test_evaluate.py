@@ -19,7 +19,7 @@ from tests.small import CHANGES
 from tests.test_evaluation import random_weights
 from wrn_jax import config as configs
 from wrn_jax import corruptions, data, embedded, evaluate, layout, scores
-from wrn_jax.checkpoints import Checkpoints, Saved
+from wrn_jax.checkpoints import Checkpoints, Saved, choose
 from wrn_jax.config import Data
 from wrn_jax.data import Dataset, Split
 from wrn_jax.errors import UserError
@@ -34,30 +34,30 @@ SAVED = [Saved(10, 1, 0.2), Saved(20, 2, 0.5), Saved(40, 4, 0.5), Saved(50, 5, 0
 class TestChoose:
     @pytest.mark.parametrize(("which", "epoch"), [("best", 2), ("4", 4), ("5", 5)])
     def test_finds_the_end_of_an_epoch(self, which, epoch):
-        assert evaluate.choose(SAVED, which, Path("run")).step == 10 * epoch
+        assert choose(SAVED, which, Path("run")).step == 10 * epoch
 
     def test_last_may_lie_within_an_epoch(self):
-        assert evaluate.choose(SAVED, "last", Path("run")).step == 57
+        assert choose(SAVED, "last", Path("run")).step == 57
 
     def test_no_best_within_the_first_epoch(self):
         with pytest.raises(UserError, match="no epoch is finished yet"):
-            evaluate.choose([Saved(3, 0, None)], "best", Path("run"))
+            choose([Saved(3, 0, None)], "best", Path("run"))
 
     @pytest.mark.parametrize(
         ("which", "message"),
         [
             ("3", "not kept; there are epochs 1, 2, 4, 5"),
-            ("lats", "should be best, last or the number of an epoch, or all"),
-            ("٣", "should be best, last or the number of an epoch, or all"),
+            ("lats", "should be best, last, all or the number of an epoch"),
+            ("٣", "should be best, last, all or the number of an epoch"),
         ],
     )
     def test_says_what_there_is(self, which, message):
         with pytest.raises(UserError, match=message):
-            evaluate.choose(SAVED, which, Path("run"))
+            choose(SAVED, which, Path("run"), "all")
 
     def test_nothing_there(self):
         with pytest.raises(UserError, match="holds no complete checkpoint"):
-            evaluate.choose([], "best", Path("run"))
+            choose([], "best", Path("run"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import re
 import shutil
 import sys
 import time
@@ -53,6 +54,36 @@ def best_of(saved: Iterable[Saved]) -> Saved | None:
     """The one of highest accuracy, the earliest among equals; None if no epoch was finished."""
     finished = [one for one in saved if one.accuracy is not None]
     return max(finished, key=lambda one: (one.accuracy, -one.step), default=None)
+
+
+def choose(saved: list[Saved], which: str, folder: Path, *others: str) -> Saved:
+    """The one that `which`, the option --checkpoint, names: "best", "last" or an epoch.
+
+    Args:
+      saved: the checkpoints in `folder`, in their order.
+      which: the option's value.
+      folder: where they are, for messages.
+      others: further values that the command accepts, for messages.
+
+    Raises:
+      UserError: there is none, or none of that name.
+    """
+    if not saved:
+        raise UserError(f"{folder}: holds no complete checkpoint")
+    if which == "best":
+        best = best_of(saved)
+        if best is None:
+            raise UserError(f"{folder}: no epoch is finished yet, so there is no best; --checkpoint last is there")
+        return best
+    if which == "last":
+        return saved[-1]
+    if not re.fullmatch(r"[0-9]+", which):
+        raise UserError(f"--checkpoint {which}: should be {', '.join(('best', 'last', *others))} or the number of an epoch")
+    for one in saved:
+        if one.epoch == int(which) and one.accuracy is not None:
+            return one
+    there = ", ".join(str(one.epoch) for one in saved if one.accuracy is not None) or "none"
+    raise UserError(f"--checkpoint {which}: not kept; there are epochs {there}")
 
 
 @jax.jit

@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import re
 import shlex
 import sys
 import time
@@ -28,7 +27,7 @@ from tqdm import tqdm
 from wrn_jax import cifar, command, embedded, evaluation, layout, loop, memory, records, scores
 from wrn_jax import config as configs
 from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Checkpoints, Saved, best_of
+from wrn_jax.checkpoints import Checkpoints, best_of, choose
 from wrn_jax.corruptions import SEVERITIES
 from wrn_jax.data import Dataset
 from wrn_jax.errors import UserError
@@ -90,7 +89,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     damaged = []
     with Checkpoints(folder) as checkpoints:
         saved = checkpoints.all()
-        chosen = saved if options.checkpoint == "all" and saved else [choose(saved, options.checkpoint, folder)]
+        chosen = saved if options.checkpoint == "all" and saved else [choose(saved, options.checkpoint, folder, "all")]
         out = make_directory(options.out or options.workdir / "evaluations")
         # All devices that are here, whatever the run had: every image counts once on any number of them.
         setup = loop.set_up(config, meshes.make_mesh())
@@ -139,26 +138,6 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str]) -> N
     if out:
         head = {"step": None, "epoch": None, "chosen_as": [], "judge": None, "weights": file}
         write(out, options.weights.stem, head | figures, arrays)
-
-
-def choose(saved: list[Saved], which: str, folder: Path) -> Saved:
-    """The checkpoint that `which` names: "best", "last" or an epoch. Raises UserError."""
-    if not saved:
-        raise UserError(f"{folder}: holds no complete checkpoint")
-    if which == "best":
-        best = best_of(saved)
-        if best is None:
-            raise UserError(f"{folder}: no epoch is finished yet, so there is no best; --checkpoint last is there")
-        return best
-    if which == "last":
-        return saved[-1]
-    if not re.fullmatch(r"[0-9]+", which):
-        raise UserError(f"--checkpoint {which}: should be best, last or the number of an epoch, or all")
-    for one in saved:
-        if one.epoch == int(which) and one.accuracy is not None:
-            return one
-    there = ", ".join(str(one.epoch) for one in saved if one.accuracy is not None) or "none"
-    raise UserError(f"--checkpoint {which}: not kept; there are epochs {there}")
 
 
 def check_same_images(own: configs.Data, asked: configs.Data) -> None:

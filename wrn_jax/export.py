@@ -25,10 +25,9 @@ from orbax.checkpoint import v1 as ocp
 
 from wrn_jax import cifar, command, data, embedded, layout, loop, records
 from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Checkpoints, Saved
+from wrn_jax.checkpoints import Checkpoints, Saved, choose
 from wrn_jax.config import Config
 from wrn_jax.errors import UserError
-from wrn_jax.evaluate import choose
 from wrn_jax.state import Network
 from wrn_jax.step import Normalisation
 
@@ -123,7 +122,7 @@ def check_absent(paths: Collection[Path]) -> None:
 
 
 def restore(workdir: Path, which: str) -> Model:
-    """The model of the run in `workdir` from the checkpoint that `which` names, see `evaluate.choose`. Raises UserError."""
+    """The model of the run in `workdir` from the checkpoint that `which` names, see `checkpoints.choose`. Raises UserError."""
     config = loop.saved_config(workdir)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
