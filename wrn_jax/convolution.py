@@ -50,7 +50,7 @@ OUTPUT = np.array(
 # Where the ways cross over, measured with the memory of `wrn_jax.memory`: with fewer channels the transforms cost what the
 # products save, and with fewer tiles than 128 the products are too flat.
 WINOGRAD_CHANNELS = 64
-WINOGRAD_KERNEL_SIZE = 16 * 32
+WINOGRAD_CHANNEL_PAIRS = 16 * 32
 """Least product of both channel counts for the kernel's gradient, where XLA is slower."""
 WINOGRAD_PIXELS = 2048
 COLUMN_CHANNELS = 16
@@ -179,7 +179,7 @@ def suits_winograd(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride
 
 def suits_winograd_kernel(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) -> bool:
     """Whether Winograd's way is the fastest for the gradient by the kernel."""
-    is_wide = kernel_shape[2] * kernel_shape[3] >= WINOGRAD_KERNEL_SIZE and kernel_shape[2] >= COLUMN_CHANNELS
+    is_wide = kernel_shape[2] * kernel_shape[3] >= WINOGRAD_CHANNEL_PAIRS and kernel_shape[2] >= COLUMN_CHANNELS
     return has_tiles(shape, kernel_shape, stride, dtype) and is_wide
 
 
