@@ -130,7 +130,7 @@ def jax_step(case: dict) -> dict:
 
     def parts():
         now = kept[0]
-        strengths = augment.LEVELS["full"]
+        strengths = jax.tree.map(jnp.float32, augment.LEVELS["full"])
 
         def forward(params, stats):
             net = nnx.merge(network.graphdef, params, stats)
@@ -150,7 +150,7 @@ def jax_step(case: dict) -> dict:
             return chain.update(params, opt_state, params, learning_rate=rate)
 
         seconds = {
-            "augment": call(lambda octets: augment.augment(octets, key, strengths), octets),
+            "augment": call(lambda octets, strengths: augment.augment(octets, key, strengths), octets, strengths),
             "forward": call(forward, now.params, now.batch_stats),
         }
         seconds["backward"] = max(call(backward, now.params, now.batch_stats) - seconds["forward"], 0.0)
@@ -188,10 +188,10 @@ def jax_pipeline(case: dict) -> dict:
     from wrn_jax import augment
 
     octets = jnp.asarray(np.random.default_rng(0).integers(0, 256, (case["batch_size"], 32, 32, 3), np.uint8))
-    key, strengths = jax.random.key(0), augment.LEVELS["full"]
-    compiled = jax.jit(lambda octets, key: augment.augment(octets, key, strengths)).lower(octets, key).compile()
+    key, strengths = jax.random.key(0), jax.tree.map(jnp.float32, augment.LEVELS["full"])
+    compiled = jax.jit(augment.augment).lower(octets, key, strengths).compile()
     return {
-        "step": lambda: jax.block_until_ready(compiled(octets, key)),
+        "step": lambda: jax.block_until_ready(compiled(octets, key, strengths)),
         "about": {"version": f"JAX {jax.__version__}"},
     }
 

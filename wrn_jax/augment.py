@@ -1,9 +1,10 @@
 """Image augmentation on the device: flip, affine warp, cutout, holes, brightness/contrast, hue/saturation/value.
 
 The reference pipeline works on uint8 images with OpenCV and Albumentations and rounds after every operation. So does
-this module: images travel as float32, [B, H, W, 3], RGB, and every operation takes and returns whole numbers in 0..255,
-rounded the way its model rounds (to nearest or down, as each docstring says). The warp packs pixels into bytes and hue
-is counted in whole units, so the reference can be met to within one level only this way.
+this module, each operation the way its model rounds (to nearest or down, as each docstring says): it can meet the
+reference to within one level only this way. Between the operations an image is [H, W] uint32, one word for the three bytes
+of a pixel (`pack`). So one gather fetches a pixel, rows fill the vectors of every processor, and what the channels have in
+common is computed once.
 
 Every parameter is an array, so strengths can move during a run without a recompile. An operation that is not applied to
 an image gets its neutral parameters and returns that image unchanged, bit for bit.
@@ -76,45 +77,63 @@ LEVELS: dict[str, Strengths] = {
 }
 
 
-def flip(images: jax.Array, flip: jax.Array) -> jax.Array:
+def pack(images: jax.Array) -> jax.Array:
+    """[B, H, W, 3] uint8, RGB -> pixels [B, H, W] uint32: red in the lowest byte, then green and blue, 0 in the highest."""
+    return _join(*(images[..., channel] for channel in range(3)))
+
+
+def unpack(pixels: jax.Array) -> jax.Array:
+    """The images [B, H, W, 3] uint8 that `pack` made `pixels` of."""
+    return jax.lax.bitcast_convert_type(pixels, jnp.uint8)[..., :3]
+
+
+def _join(red, green, blue):
+    """Pixels from channels of one shape that hold whole numbers in 0..255, of any type."""
+    red, green, blue = (channel.astype(jnp.uint32) for channel in (red, green, blue))
+    return red | green << 8 | blue << 16
+
+
+def _split(pixels):
+    """Red, green and blue as float32."""
+    return [(pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16)]
+
+
+def flip(pixels: jax.Array, flip: jax.Array) -> jax.Array:
     """Mirrors left and right the images whose entry in `flip`, [B] bool, is true. As cv2.flip(image, 1)."""
-    return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
+    return jnp.where(flip[:, None, None], pixels[:, :, ::-1], pixels)
 
 
-def affine(images: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax.Array, angle: jax.Array) -> jax.Array:
+def affine(pixels: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax.Array, angle: jax.Array) -> jax.Array:
     """Rotates and scales about the centre ((W-1)/2, (H-1)/2), then shifts: one bilinear warp, rounded to nearest.
 
-    `images` must hold whole numbers in 0..255, H and W be at least 2. `shift_x` (right) and `shift_y` (down) are in
-    pixels, `scale` is a factor (> 1 enlarges), `angle` is in degrees counter-clockwise; each [B].
+    H and W must be at least 2. `shift_x` (right) and `shift_y` (down) are in pixels, `scale` is a factor (> 1 enlarges),
+    `angle` is in degrees counter-clockwise; each [B].
 
     As cv2.warpAffine with INTER_LINEAR, BORDER_REFLECT_101 and the matrix of cv2.getRotationMatrix2D plus the shift, in
     OpenCV 5, which keeps source coordinates and weights in float32. OpenCV 4 rounds coordinates to 1/32 of a pixel
     first: on pure noise its results differ from these, as from those of OpenCV 5, by 0.8 levels on average.
     """
-    batch, height, width, _ = images.shape
+    batch, height, width = pixels.shape
     x, y = _source_coordinates(shift_x, shift_y, scale, angle, height, width)
     # The last column and row are reached from the pixel before them with weight 1, so all four neighbours always exist.
     # The lower bound is for a division in _reflect that some device may round up: x could then be just below 0.
     left, top = jnp.clip(jnp.floor(x), 0, width - 2), jnp.clip(jnp.floor(y), 0, height - 2)
     x_weight, y_weight = x - left, y - top
-    index = (top * width + left).astype(jnp.int32).reshape(batch, height * width)
+    index = (top * width + left).astype(jnp.int32).reshape(batch, -1)
+    flat = pixels.reshape(batch, -1)
+    reach = width + 1  # from the upper left neighbour to the lower right one
 
-    # One 32-bit word per pixel and channel holds its 2x2 neighbourhood: one gather per channel fetches all four taps.
-    # Gathering RGB triples four times takes 4 us/image on a CPU instead of 8, but the compiler for TPU pads the triples
-    # to 128 lanes: 284 MB instead of 4 MB at batch 256, and by its own estimate 17 times the cycles.
-    words = images.astype(jnp.uint32)
-    words = words | (jnp.roll(words, -1, axis=2) << 8)
-    words = words | (jnp.roll(words, -1, axis=1) << 16)
-    words = words.reshape(batch, height * width, 3)
+    def read(offset):
+        # All four share one index, which the CPU's compiler then computes once.
+        taps = jnp.take_along_axis(flat[:, offset : offset + height * width - reach], index, axis=1, mode="clip")
+        return _split(taps.reshape(pixels.shape))
 
-    def warp(channel):
-        taps = jnp.take_along_axis(words[..., channel], index, axis=1, mode="clip").reshape(batch, height, width)
-        top_left, top_right, bottom_left, bottom_right = (((taps >> bits) & 255).astype(jnp.float32) for bits in (0, 8, 16, 24))
+    def blend(top_left, top_right, bottom_left, bottom_right):
         upper = top_left + (top_right - top_left) * x_weight
         lower = bottom_left + (bottom_right - bottom_left) * x_weight
         return jnp.round(upper + (lower - upper) * y_weight)
 
-    return jnp.stack([warp(0), warp(1), warp(2)], axis=-1)
+    return _join(*map(blend, read(0), read(1), read(width), read(reach)))
 
 
 def _source_coordinates(shift_x, shift_y, scale, angle, height, width):
@@ -140,30 +159,29 @@ def _reflect(coordinate, size):
     return last - jnp.abs(last - coordinate)
 
 
-def cutout(images: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
+def cutout(pixels: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
     """Sets to 0 the rectangle whose upper left pixel is in row `top`, column `left`; all in pixels, each [B].
 
     Whole numbers are expected; side 0 leaves the image as it is. Cutout of DeVries & Taylor 2017, arXiv:1708.04552, where
     the rectangle is a square; as Albumentations' CoarseDropout with one hole and fill 0.
     """
-    y = jnp.arange(images.shape[1], dtype=jnp.float32)[None, :] - top[:, None]
-    x = jnp.arange(images.shape[2], dtype=jnp.float32)[None, :] - left[:, None]
+    y = jnp.arange(pixels.shape[1], dtype=jnp.float32)[None, :] - top[:, None]
+    x = jnp.arange(pixels.shape[2], dtype=jnp.float32)[None, :] - left[:, None]
     in_rows = (y >= 0) & (y < height[:, None])
     in_columns = (x >= 0) & (x < width[:, None])
-    inside = in_rows[:, :, None, None] & in_columns[:, None, :, None]
-    return jnp.where(inside, 0.0, images)
+    return jnp.where(in_rows[:, :, None] & in_columns[:, None, :], jnp.uint32(0), pixels)
 
 
-def brightness_contrast(images: jax.Array, brightness: jax.Array, contrast: jax.Array) -> jax.Array:
-    """images * (1 + contrast) + 255 * brightness, clipped to 0..255 and rounded down; both parameters [B].
+def brightness_contrast(pixels: jax.Array, brightness: jax.Array, contrast: jax.Array) -> jax.Array:
+    """Level * (1 + contrast) + 255 * brightness, clipped to 0..255 and rounded down; both parameters [B].
 
     As Albumentations' RandomBrightnessContrast(brightness_by_max=True), whose uint8 table drops the fraction.
     """
-    factor, offset = 1 + contrast[:, None, None, None], 255 * brightness[:, None, None, None]
-    return jnp.floor(jnp.clip(images * factor + offset, 0, 255))
+    factor, offset = 1 + contrast[:, None, None], 255 * brightness[:, None, None]
+    return _join(*(jnp.floor(jnp.clip(channel * factor + offset, 0, 255)) for channel in _split(pixels)))
 
 
-def hue_saturation_value(images: jax.Array, hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
+def hue_saturation_value(pixels: jax.Array, hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
     """Shifts hue (turning, 180 is the full circle), saturation and value (both clipped to 0..255); each parameter [B].
 
     As Albumentations' HueSaturationValue: through OpenCV's uint8 HSV and back. The shift of hue is rounded down, those
@@ -171,22 +189,21 @@ def hue_saturation_value(images: jax.Array, hue: jax.Array, saturation: jax.Arra
     coloured pixel by a third of a level on average. An image whose three shifts are all 0 is returned unchanged.
     """
     hue, saturation, value = (shift[:, None, None] for shift in (hue, saturation, value))
-    h, s, v = _rgb_to_hsv(images)
+    h, s, v = _rgb_to_hsv(*_split(pixels))
     h = h + jnp.floor(hue)
     h = h - 180 * jnp.floor(h / 180)
     s = jnp.where(s == 0, 0.0, jnp.clip(s + jnp.trunc(saturation), 0, 255))
     v = jnp.clip(v + jnp.trunc(value), 0, 255)
     unchanged = (hue == 0) & (saturation == 0) & (value == 0)
-    return jnp.where(unchanged[..., None], images, _hsv_to_rgb(h, s, v))
+    return jnp.where(unchanged, pixels, _join(*_hsv_to_rgb(h, s, v)))
 
 
-def _rgb_to_hsv(images):
+def _rgb_to_hsv(red, green, blue):
     """Hue in 0..179, saturation and value in 0..255, each [B, H, W]: cv2.COLOR_RGB2HSV on uint8, exactly.
 
     OpenCV divides by a table of reciprocals with 12 fractional bits. The same integers are formed here; all stay below
     2**24, so float32 holds them exactly. An error of one unit of hue would move a channel by up to 8 levels.
     """
-    red, green, blue = images[..., 0], images[..., 1], images[..., 2]
     value = jnp.maximum(jnp.maximum(red, green), blue)
     spread = value - jnp.minimum(jnp.minimum(red, green), blue)
     saturation = _round_shift_12(spread * jnp.round(255 * 4096 / jnp.maximum(value, 1)))
@@ -204,7 +221,7 @@ def _round_shift_12(number):
 
 
 def _hsv_to_rgb(hue, saturation, value):
-    """[B, H, W, 3] from three [B, H, W]: cv2.COLOR_HSV2RGB on uint8.
+    """Red, green and blue: cv2.COLOR_HSV2RGB on uint8.
 
     OpenCV's vector code, which does 32 pixels of a row at a time (with AVX2), drops the fraction; its scalar code for
     the rest of a row rounds to nearest. The former is followed here for every width. Scaling to 0..1 and back is part
@@ -220,78 +237,77 @@ def _hsv_to_rgb(hue, saturation, value):
     red = channel(2 - jnp.abs(sector - 3))
     green = channel(jnp.abs(sector - 2) - 1)
     blue = channel(jnp.abs(sector - 4) - 1)
-    return jnp.stack([red, green, blue], axis=-1)
+    return red, green, blue
 
 
 def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:
     """Augments each image on its own: flip, affine, cutout, holes, brightness/contrast, hue/saturation/value, in this order.
 
-    `images`: [B, H, W, 3] uint8. Returns float32 of the same shape, whole numbers in 0..255. Zero strengths return the
-    input exactly. The draws depend on `key` and B alone, not on how the batch is spread over devices.
+    `images`: [B, H, W, 3] uint8; so is the result. Zero strengths return the input exactly. The draws depend on `key` and B
+    alone, not on how the batch is spread over devices.
     """
-    batch, height, width, _ = images.shape
+    _, height, width, _ = images.shape
+    rows = iter(jax.random.uniform(key, (26, len(images))))  # as many as are drawn below, each time one for each image
 
-    def draw(stream, probability, count):
-        """Which images are touched, [B] bool, and `count` rows [B] of uniform numbers in [0, 1)."""
-        rows = jax.random.uniform(jax.random.fold_in(key, stream), (count + 1, batch))
-        return rows[0] < probability, rows[1:]
+    def draw(probability):
+        return next(rows) < probability
 
-    def change(touched, strength, uniform):
-        return jnp.where(touched, strength * (2 * uniform - 1), 0.0)
+    def change(touched, strength):
+        return jnp.where(touched, strength * (2 * next(rows) - 1), 0.0)
 
-    touched, _ = draw(0, strengths.flip_probability, 0)
-    images = flip(images.astype(jnp.float32), touched)
+    pixels = flip(pack(images), draw(strengths.flip_probability))
 
-    touched, uniform = draw(1, strengths.affine_probability, 4)
-    images = affine(
-        images,
-        change(touched, strengths.shift * width, uniform[0]),
-        change(touched, strengths.shift * height, uniform[1]),
-        1 + change(touched, strengths.scale, uniform[2]),
-        change(touched, strengths.rotate, uniform[3]),
+    touched = draw(strengths.affine_probability)
+    pixels = _unless_never(
+        affine,
+        strengths.affine_probability,
+        pixels,
+        change(touched, strengths.shift * width),
+        change(touched, strengths.shift * height),
+        1 + change(touched, strengths.scale),
+        change(touched, strengths.rotate),
     )
 
-    touched, uniform = draw(2, strengths.cutout_probability, 2)
     size = jnp.clip(jnp.round(strengths.cutout_size), 0, min(height, width))
-    side = jnp.where(touched, size, 0.0)
-    images = cutout(
-        images,
-        jnp.floor(uniform[0] * (height - size + 1)),
-        jnp.floor(uniform[1] * (width - size + 1)),
-        side,
-        side,
-    )
+    side = jnp.where(draw(strengths.cutout_probability), size, 0.0)
+    top, left = (jnp.floor(next(rows) * (extent - size + 1)) for extent in (height, width))
+    pixels = cutout(pixels, top, left, side, side)
 
     # What CoarseDropout does by default: one rectangle or two, their sides drawn apart and rounded down.
-    touched, uniform = draw(5, strengths.holes_probability, 9)
     spread = strengths.holes_largest - strengths.holes_smallest
-    for is_cut, rows in ((touched, uniform[:4]), (touched & (uniform[8] < 0.5), uniform[4:8])):
-        hole_height, hole_width = (
-            jnp.floor(extent * (strengths.holes_smallest + spread * row))
-            for extent, row in zip((height, width), rows[:2], strict=True)
-        )
-        images = cutout(
-            images,
-            jnp.floor(rows[2] * (height - hole_height + 1)),
-            jnp.floor(rows[3] * (width - hole_width + 1)),
-            jnp.where(is_cut, hole_height, 0.0),
-            hole_width,
-        )
+    first = draw(strengths.holes_probability)
+    for is_cut in (first, first & draw(0.5)):
+        sides = [jnp.floor(extent * (strengths.holes_smallest + spread * next(rows))) for extent in (height, width)]
+        top, left = (jnp.floor(next(rows) * (extent - side + 1)) for extent, side in zip((height, width), sides, strict=True))
+        pixels = cutout(pixels, top, left, jnp.where(is_cut, sides[0], 0.0), sides[1])
 
-    touched, uniform = draw(3, strengths.brightness_contrast_probability, 2)
-    images = brightness_contrast(
-        images,
-        change(touched, strengths.brightness, uniform[0]),
-        change(touched, strengths.contrast, uniform[1]),
-    )
+    touched = draw(strengths.brightness_contrast_probability)
+    pixels = brightness_contrast(pixels, change(touched, strengths.brightness), change(touched, strengths.contrast))
 
-    touched, uniform = draw(4, strengths.color_probability, 3)
-    return hue_saturation_value(
-        images,
-        change(touched, strengths.hue, uniform[0]),
-        change(touched, strengths.saturation, uniform[1]),
-        change(touched, strengths.value, uniform[2]),
+    touched = draw(strengths.color_probability)
+    pixels = _unless_never(
+        hue_saturation_value,
+        strengths.color_probability,
+        pixels,
+        change(touched, strengths.hue),
+        change(touched, strengths.saturation),
+        change(touched, strengths.value),
     )
+    return unpack(pixels)
+
+
+def _unless_never(operation, probability, pixels, *parameters):
+    """operation(pixels, *parameters); on a CPU only if its probability is not 0.
+
+    The branch also keeps the CPU's compiler from drawing the operation into whatever reads its result, where it would be
+    computed once for each reader and each channel: without it `augment` takes three times as long. A GPU would have to wait
+    for the decision.
+    """
+
+    def decided(*arguments):
+        return jax.lax.cond(probability > 0, operation, lambda pixels, *_: pixels, *arguments)
+
+    return jax.lax.platform_dependent(pixels, *parameters, cpu=decided, default=operation)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

@@ -151,8 +151,8 @@ def make_train_step(
         chosen = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], sharded)
         # Rows of bytes: as a [N, 32, 32, 3] array the compiler for TPU would rearrange the whole set, in every step.
         pixels = images.reshape(len(images), -1)[chosen].reshape(-1, 32, 32, 3)
-        # Whole numbers in 0..255. As bytes, since the partners of mixup may be on any device, and all have to travel.
-        augmented = augment(pixels, streams.augmentation, now.strengths).astype(jnp.uint8)
+        # Bytes, as the partners of mixup may be on any device, and all have to travel.
+        augmented = augment(pixels, streams.augmentation, now.strengths)
         weight = mixup_weight(streams.mixup, now.mixup_alpha)
         partner = jax.random.permutation(streams.partner, chosen.shape[0])
         # Normalising is affine and the weights sum to one, so it may come last, and the images travel as they are.
