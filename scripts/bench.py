@@ -120,7 +120,7 @@ def jax_step(case: dict) -> dict:
     now = jax.jit(functools.partial(network.create_state, chain))(key)
     lowered = jax.jit(run, donate_argnums=0).lower(now, batch, key)
     started = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile({} if case["side"] == "plain" else mesh.compiler_options(device))
     compile_seconds = time.perf_counter() - started
     kept = [now]
 
@@ -142,7 +142,7 @@ def jax_step(case: dict) -> dict:
             return jax.value_and_grad(forward, has_aux=True)(params, stats)
 
         def call(function, *arrays):
-            ready = jax.jit(function).lower(*arrays).compile()
+            ready = jax.jit(function).lower(*arrays).compile(mesh.compiler_options(device))
             return fastest(lambda: jax.block_until_ready(ready(*arrays)))
 
         def apply(params, opt_state):

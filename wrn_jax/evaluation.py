@@ -52,8 +52,9 @@ class Evaluator:
     def __init__(self, graphdef: nnx.GraphDef, normalisation: Normalisation, batch_size: int, mesh: Mesh):
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._sharding = meshes.batch_sharded(mesh)
-        self._step = jax.jit(make_eval_step(graphdef, normalisation))
-        self._logits_step = jax.jit(make_logits_step(graphdef, normalisation))
+        compiler_options = meshes.compiler_options(mesh.devices.flat[0])
+        self._step = jax.jit(make_eval_step(graphdef, normalisation), compiler_options=compiler_options)
+        self._logits_step = jax.jit(make_logits_step(graphdef, normalisation), compiler_options=compiler_options)
 
     def put(self, split: Split) -> Batches:
         """The split on the devices as batches of one size; the last is padded, with label -1 on the padding."""

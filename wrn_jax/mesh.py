@@ -102,6 +102,17 @@ def steps_per_call(wanted: int | None, device: jax.Device) -> int:
     return wanted or (1 if device.platform == "cpu" else 8)
 
 
+def compiler_options(device: jax.Device) -> dict[str, str]:
+    """XLA's settings for programs with convolutions on `device`.
+
+    JAX 0.10 hands a CPU's convolutions of 32 channels and more to YNNPACK, which runs them on one thread (measured up to 64
+    channels). Without it Eigen's run on all. Products and sums stay YNNPACK's.
+    """
+    if device.platform != "cpu" or jax.__version_info__ >= (0, 11):
+        return {}
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+
+
 def start_processes(coordinator: str | None, count: int | None, index: int | None) -> None:
     """Joins this process to the others of a multi-host run; to be called before anything that asks for devices.
 

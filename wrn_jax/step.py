@@ -228,7 +228,12 @@ def jit_train_steps(
     The loop and the compilation for absent accelerators share this, so what the latter reports is what the former runs.
     """
     function = repeat(make_train_step(graphdef, optimizer, timeline, normalisation, dtype, mesh), limit)
-    return jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
+    return jax.jit(
+        function,
+        donate_argnums=0,
+        out_shardings=(shardings, meshes.replicated(mesh)),
+        compiler_options=meshes.compiler_options(mesh.devices.flat[0]),
+    )
 
 
 def make_eval_step(
