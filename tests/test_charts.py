@@ -80,5 +80,7 @@ def test_what_moves_is_drawn_and_what_does_not_is_not(tmp_path):
     assert plots["dropout"].series[1].y == pytest.approx([0.3] * 50 + [0.2] * 30 + [0.1] * 20)
     assert plots["augmentation"].series[1].y == [0] * 40 + [1] * 30 + [2] * 30
     assert "0 full, 1 reduced, 2 minimal" in plots["augmentation"].title
+    stepped = {name for name, plot in plots.items() if plot.stepped}
+    assert stepped == {"dropout", "mixup_alpha", "label_smoothing", "augmentation"}
     still = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], recipe__dropout=0.1, recipe__augmentation="full")
     assert not {"dropout", "augmentation"} & by_name(charts.hyperparameters([still])).keys()

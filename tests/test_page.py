@@ -282,6 +282,12 @@ def test_a_logarithmic_axis_is_one_on_the_page_and_in_the_picture(tmp_path, monk
     assert scales == ["log"]
 
 
+def test_lines_go_in_steps_where_the_plot_says_so():
+    plot = Plot("dropout", "Dropout", "epoch", "dropout", [Series("a", [1, 2], [0.3, 0.2])], stepped=True)
+    shapes = [page.plotly_figure(one)["data"][0]["line"]["shape"] for one in (plot, dataclasses.replace(plot, stepped=False))]
+    assert shapes == ["vh", "linear"]
+
+
 @pytest.mark.parametrize(
     ("positions", "labels"),
     [

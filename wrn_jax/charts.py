@@ -167,4 +167,5 @@ def _stepped(
             continue
         at_ends = line.reshape(-1, group.timeline.steps_per_epoch)[:, -1]
         series.append(Series(group.name, list(range(1, len(at_ends) + 1)), at_ends.tolist()))
-    return _plot(name, title, label, series, groups, description)
+    plot = _plot(name, title, label, series, groups, description)
+    return plot and dataclasses.replace(plot, stepped=True)

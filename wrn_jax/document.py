@@ -63,6 +63,7 @@ class Plot:
       marks: (x, text) of vertical lines, such as transitions.
       description: what it shows, in words, for those who do not see it.
       log_y: whether the y axis is better logarithmic; all values, bands included, are then positive or NaN.
+      stepped: whether a value holds from the point before it on, so that the lines go in steps.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Plot:
     marks: Sequence[tuple[float, str]] = ()
     description: str = ""
     log_y: bool = False
+    stepped: bool = False
 
 
 Block = Text | Bullets | Table | Plot

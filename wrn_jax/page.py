@@ -408,7 +408,7 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
     """The plot as plotly's figure, apart from colours: each trace says in `meta` at which place its line is."""
     traces = []
     for place, series in enumerate(plot.series):
-        traces += _plotly_traces(place, series)
+        traces += _plotly_traces(place, series, plot.stepped)
     marks = numbered_marks(plot)
     lines = [_vertical_line(x) for x, _ in marks]
     numbers = [
@@ -440,7 +440,7 @@ def _plotly_text(text: str) -> str:
     return html.escape(plain(text), quote=False)
 
 
-def _plotly_traces(place: int, series: Series) -> list[dict[str, Any]]:
+def _plotly_traces(place: int, series: Series, stepped: bool) -> list[dict[str, Any]]:
     """The band, if there is one, and the line over it; `customdata` is what the legend says of each point."""
     style = series_style(place, len(series.x))
     texts = _texts(series, 5)
@@ -452,7 +452,7 @@ def _plotly_traces(place: int, series: Series) -> list[dict[str, Any]]:
         "meta": {"place": place},
         "x": x,
         "y": y,
-        "line": {"width": style.width, "dash": dash},
+        "line": {"width": style.width, "dash": dash, "shape": "vh" if stepped else "linear"},
         "marker": {"symbol": style.plotly_marker, "size": 6, "maxdisplayed": MOST_MARKERS},
         "customdata": [texts[value] for value in map(float, series.x)],
         "hoverinfo": "none",
@@ -534,7 +534,7 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(8, 4.3 + 0.25 * rows + 0.175 * len(legend)), layout="constrained", facecolor=theme["page"])
     axis = figure.subplots()
-    lines = [_draw_series(axis, place, series) for place, series in enumerate(plot.series)]
+    lines = [_draw_series(axis, place, series, plot.stepped) for place, series in enumerate(plot.series)]
     for x, _ in marks:
         axis.axvline(x, color=theme["quiet"], linestyle=":", linewidth=1, zorder=1)
     for x, text in mark_labels([x for x, _ in marks], _span(plot)):
@@ -562,7 +562,7 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     return path
 
 
-def _draw_series(axis: Any, place: int, series: Series) -> Any:
+def _draw_series(axis: Any, place: int, series: Series, stepped: bool) -> Any:
     style = series_style(place, len(series.x))
     colour = style.colours["light"]
     if series.low is not None and series.high is not None:
@@ -572,5 +572,6 @@ def _draw_series(axis: Any, place: int, series: Series) -> Any:
     (line,) = axis.plot(
         series.x, series.y, color=colour, linewidth=0.75 * style.width, linestyle=dashes, marker=style.matplotlib_marker,
         markersize=4.5, markevery=max(1, math.ceil(len(series.x) / MOST_MARKERS)),
+        drawstyle="steps-pre" if stepped else "default",
     )  # fmt: skip
     return line
