@@ -77,10 +77,21 @@ def test_a_rate_of_zero_keeps_the_axis_linear(tmp_path):
 
 def test_what_moves_is_drawn_and_what_does_not_is_not(tmp_path):
     plots = by_name(charts.hyperparameters(sample_runs.published()))
-    assert plots["dropout"].series[1].y == pytest.approx([0.3] * 50 + [0.2] * 30 + [0.1] * 20)
-    assert plots["augmentation"].series[1].y == [0] * 40 + [1] * 30 + [2] * 30
+    assert plots["dropout"].series[1].x == list(range(101))
+    assert plots["dropout"].series[1].y == pytest.approx([0.3] * 51 + [0.2] * 30 + [0.1] * 20)
+    assert plots["augmentation"].series[1].y == [0] * 41 + [1] * 30 + [2] * 30
     assert "0 full, 1 reduced, 2 minimal" in plots["augmentation"].title
     stepped = {name for name, plot in plots.items() if plot.stepped}
     assert stepped == {"dropout", "mixup_alpha", "label_smoothing", "augmentation"}
     still = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], recipe__dropout=0.1, recipe__augmentation="full")
     assert not {"dropout", "augmentation"} & by_name(charts.hyperparameters([still])).keys()
+
+
+def test_a_phase_that_begins_within_an_epoch_is_drawn_where_it_begins(tmp_path):
+    half = {"epoch 1": 0.3, "epoch 51": 0.2}  # at a twentieth of the length: after two and a half epochs
+    moving = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], recipe__dropout=half)
+    still = sample_runs.recipe(tmp_path, "b", [[0.1] * 5], recipe__dropout=0.1)
+    first, second = by_name(charts.hyperparameters([moving, still]))["dropout"].series
+    assert first.x == second.x == [0, 1, 2, 2.5, 3, 4, 5]
+    assert first.y == pytest.approx([0.3, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2])
+    assert second.y == pytest.approx([0.1] * 7)

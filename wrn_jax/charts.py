@@ -39,7 +39,7 @@ def hyperparameters(groups: Sequence[Group]) -> list[Plot]:
         lines = [None if timeline is None else timeline.values[name].astype(float) for timeline in timelines]
         if any(line is not None and np.ptp(line) for line in lines):
             title = wording.NAMES[name].capitalize()
-            description = f"The {wording.NAMES[name]} of every epoch's last update."
+            description = f"The {wording.NAMES[name]} up to the end of every epoch and of every phase."
             plots.append(_stepped(groups, name, title, wording.NAMES[name], lines, description))
     names = list(dict.fromkeys(name for timeline in timelines if timeline is not None for name in timeline.level_names))
     if len(names) > 1:
@@ -48,7 +48,7 @@ def hyperparameters(groups: Sequence[Group]) -> list[Plot]:
         plots.append(
             _stepped(
                 groups, "augmentation", f"Augmentation level ({legend})", "augmentation level", lines,
-                f"The level of augmentation at every epoch's last update: {legend}.",
+                f"The level of augmentation up to the end of every epoch and of every phase: {legend}.",
             )
         )  # fmt: skip
     return [plot for plot in plots if plot is not None]
@@ -160,12 +160,23 @@ def _logarithmic(plot: Plot | None) -> Plot | None:
 def _stepped(
     groups: Sequence[Group], name: str, title: str, label: str, lines: Sequence[np.ndarray | None], description: str
 ) -> Plot | None:
+    shown = [(group, line) for group, line in zip(groups, lines, strict=True) if line is not None]
+    places = sorted(set().union(*(_edges(line, group.timeline.steps_per_epoch) for group, line in shown)))
     series = []
     for group, line in zip(groups, lines, strict=True):
         if line is None:
             series.append(Series(group.name, [1], [math.nan]))
             continue
-        at_ends = line.reshape(-1, group.timeline.steps_per_epoch)[:, -1]
-        series.append(Series(group.name, list(range(1, len(at_ends) + 1)), at_ends.tolist()))
+        steps_per_epoch = group.timeline.steps_per_epoch
+        x = [place for place in places if place * steps_per_epoch <= len(line)]
+        last_updates = [max(math.ceil(place * steps_per_epoch - 1e-6) - 1, 0) for place in x]
+        series.append(Series(group.name, x, line[last_updates].tolist()))
     plot = _plot(name, title, label, series, groups, description)
     return plot and dataclasses.replace(plot, stepped=True)
+
+
+def _edges(line: np.ndarray, steps_per_epoch: int) -> set[float]:
+    """The ends of the epochs, and where a value of each update changes; of a ramp, which changes at each, only the former."""
+    ends = {float(epoch) for epoch in range(len(line) // steps_per_epoch + 1)}
+    changes = np.flatnonzero(np.diff(line)) + 1
+    return ends | set((changes / steps_per_epoch).tolist()) if len(changes) < len(ends) else ends
