@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from wrn_jax import mesh as meshes
+from wrn_jax.convolution import convolve_plain
 from wrn_jax.errors import UserError
 
 
@@ -75,3 +76,15 @@ def test_auto_precision(platform, capability, dtype):
         device.compute_capability = capability
     assert meshes.compute_dtype("auto", device) == dtype
     assert meshes.compute_dtype("float16", device) == "float16"
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about convolutions on a CPU")
+def test_convolutions_run_on_all_threads():
+    """YNNPACK's, which is one of JAX 0.10's libraries, does not."""
+    images, kernel = np.zeros((128, 32, 32, 32), np.float32), np.zeros((3, 3, 32, 32), np.float32)
+    convolve = jax.jit(lambda images, kernel: convolve_plain(images, kernel, 1))
+    options = meshes.compiler_options(jax.devices()[0])
+    text = convolve.lower(images, kernel).compile(compiler_options=options).as_text()
+    assert " convolution(" in text
+    assert jax.__version_info__ >= (0, 11) or "ynn_fusion" not in text
+    assert meshes.compiler_options(types.SimpleNamespace(platform="gpu")) == {}
