@@ -383,4 +383,6 @@ def _mb(size: float) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Programs for a TPU that is not there can be written to the cache, but not be read back.
+    jax.config.update("jax_enable_compilation_cache", False)
     sys.exit(command.run(main, "aot"))
