@@ -2,8 +2,9 @@
 
     scripts/train.sh
 
-About two minutes on two CPU cores; no download. Every phase of the recipe is passed through. About 40 % of the test images
-are right at the end. It shows that all works, and how a run looks; its accuracy says nothing about CIFAR-100.
+About two minutes on two CPU cores; no download. Every phase of the recipe is passed through. At the end about a third of the
+test images are right, 15 to 45 % by the seed: session 04's rate is high for batches of 64. It shows that all works, and how a
+run looks; its accuracy says nothing about CIFAR-100.
 """
 
 from wrn_jax.config import load_file
