@@ -101,6 +101,7 @@ def jax_step(case: dict) -> dict:
         plain = model.convolution.convolve_plain
         model.convolution.convolve = lambda inputs, kernel, stride, split: plain(inputs, kernel, stride)
     device = jax.devices()[0]
+    compiler_options = {} if case["side"] == "plain" else mesh.compiler_options(device)
     dtype = mesh.compute_dtype(case["precision"], device)
     network = state.Network(config.Model(depth=case["depth"], widen_factor=case["widen_factor"]), NUM_CLASSES, dtype)
     chain = optimizer.make_optimizer(config.Optimizer(MOMENTUM, WEIGHT_DECAY, MAX_NORM))
@@ -120,7 +121,7 @@ def jax_step(case: dict) -> dict:
     now = jax.jit(functools.partial(network.create_state, chain))(key)
     lowered = jax.jit(run, donate_argnums=0).lower(now, batch, key)
     started = time.perf_counter()
-    compiled = lowered.compile({} if case["side"] == "plain" else mesh.compiler_options(device))
+    compiled = lowered.compile(compiler_options)
     compile_seconds = time.perf_counter() - started
     kept = [now]
 
@@ -142,7 +143,7 @@ def jax_step(case: dict) -> dict:
             return jax.value_and_grad(forward, has_aux=True)(params, stats)
 
         def call(function, *arrays):
-            ready = jax.jit(function).lower(*arrays).compile(mesh.compiler_options(device))
+            ready = jax.jit(function).lower(*arrays).compile(compiler_options)
             return fastest(lambda: jax.block_until_ready(ready(*arrays)))
 
         def apply(params, opt_state):
@@ -150,7 +151,7 @@ def jax_step(case: dict) -> dict:
             return chain.update(params, opt_state, params, learning_rate=rate)
 
         seconds = {
-            "augment": call(lambda octets, strengths: augment.augment(octets, key, strengths), octets, strengths),
+            "augment": call(augment.augment, octets, key, strengths),
             "forward": call(forward, now.params, now.batch_stats),
         }
         seconds["backward"] = max(call(backward, now.params, now.batch_stats) - seconds["forward"], 0.0)

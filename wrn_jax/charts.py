@@ -160,8 +160,7 @@ def _logarithmic(plot: Plot | None) -> Plot | None:
 def _stepped(
     groups: Sequence[Group], name: str, title: str, label: str, lines: Sequence[np.ndarray | None], description: str
 ) -> Plot | None:
-    shown = [(group, line) for group, line in zip(groups, lines, strict=True) if line is not None]
-    places = sorted(set().union(*(_edges(line, group.timeline.steps_per_epoch) for group, line in shown)))
+    places = sorted(set().union(*(_edges(group.timeline, name) for group in groups if group.timeline is not None)))
     series = []
     for group, line in zip(groups, lines, strict=True):
         if line is None:
@@ -175,8 +174,7 @@ def _stepped(
     return plot and dataclasses.replace(plot, stepped=True)
 
 
-def _edges(line: np.ndarray, steps_per_epoch: int) -> set[float]:
-    """The ends of the epochs, and where a value of each update changes; of a ramp, which changes at each, only the former."""
-    ends = {float(epoch) for epoch in range(len(line) // steps_per_epoch + 1)}
-    changes = np.flatnonzero(np.diff(line)) + 1
-    return ends | set((changes / steps_per_epoch).tolist()) if len(changes) < len(ends) else ends
+def _edges(timeline: Timeline, name: str) -> set[float]:
+    """The ends of the epochs, and where phases of a hyperparameter begin, in finished epochs."""
+    begins = {event.step / timeline.steps_per_epoch for event in timeline.events() if event.name == name}
+    return {float(epoch) for epoch in range(timeline.epochs + 1)} | begins
