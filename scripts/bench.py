@@ -7,9 +7,9 @@
 A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
 L2 and momentum, on one device; augmentation is timed apart, as a part. `--against torch` steps the same network in PyTorch
 (the faster of its two memory layouts), `--against plain` in JAX with XLA's own convolutions everywhere. Both run as they come,
-without `wrn_jax.memory`, unless --same-allocator gives them its settings. The sides are processes that live through all rounds
-and step in turn, so that each pays for its compilation once and both see the same machine. The ratio is taken in each round,
-and given as median, least and greatest over the rounds.
+without `wrn_jax.runtime.allocator`, unless --same-allocator gives them its settings. The sides are processes that live
+through all rounds and step in turn, so that each pays for its compilation once and both see the same machine. The ratio is
+taken in each round, and given as median, least and greatest over the rounds.
 
 Beside the wall clock there is the CPU time of the process. On a machine that others use, `--threads 1` and the ratio of CPU
 times say more than the wall clock: threads that wait for each other suffer from company, and not all libraries alike.
@@ -95,16 +95,24 @@ def jax_step(case: dict) -> dict:
     import numpy as np
     from flax import nnx
 
-    from wrn_jax import augment, config, mesh, model, objective, optimizer, state, step
+    from wrn_jax import config
+    from wrn_jax.data.augment import augment
+    from wrn_jax.models import wide_resnet
+    from wrn_jax.models.network import Network
+    from wrn_jax.runtime import devices
+    from wrn_jax.training import step
+    from wrn_jax.training.loss import mixed_cross_entropy
+    from wrn_jax.training.optimizer import make_optimizer
+    from wrn_jax.training.state import create_state
 
     if case["side"] == "plain":
-        plain = model.convolution.convolve_plain
-        model.convolution.convolve = lambda inputs, kernel, stride, split: plain(inputs, kernel, stride)
+        plain = wide_resnet.convolution.convolve_plain
+        wide_resnet.convolution.convolve = lambda inputs, kernel, stride, split: plain(inputs, kernel, stride)
     device = jax.devices()[0]
-    compiler_options = {} if case["side"] == "plain" else mesh.compiler_options(device)
-    dtype = mesh.compute_dtype(case["precision"], device)
-    network = state.Network(config.Model(depth=case["depth"], widen_factor=case["widen_factor"]), NUM_CLASSES, dtype)
-    chain = optimizer.make_optimizer(config.Optimizer(MOMENTUM, WEIGHT_DECAY, MAX_NORM))
+    compiler_options = {} if case["side"] == "plain" else devices.compiler_options(device)
+    dtype = devices.compute_dtype(case["precision"], device)
+    network = Network(config.Model(depth=case["depth"], widen_factor=case["widen_factor"]), NUM_CLASSES, dtype)
+    chain = make_optimizer(config.Optimizer(MOMENTUM, WEIGHT_DECAY, MAX_NORM))
     random = np.random.default_rng(0)
     batch_size = case["batch_size"]
     octets = jnp.asarray(random.integers(0, 256, (batch_size, 32, 32, 3), np.uint8))
@@ -118,7 +126,7 @@ def jax_step(case: dict) -> dict:
         masks = jax.random.fold_in(key, now.step)
         return step.update(network.graphdef, chain, dtype, now, batch, masks, dropout, smoothing, rate)
 
-    now = jax.jit(functools.partial(network.create_state, chain))(key)
+    now = jax.jit(functools.partial(create_state, network, chain))(key)
     lowered = jax.jit(run, donate_argnums=0).lower(now, batch, key)
     started = time.perf_counter()
     compiled = lowered.compile(compiler_options)
@@ -131,12 +139,12 @@ def jax_step(case: dict) -> dict:
 
     def parts():
         now = kept[0]
-        strengths = jax.tree.map(jnp.float32, augment.LEVELS["full"])
+        strengths = jax.tree.map(jnp.float32, config.LEVELS["full"])
 
         def forward(params, stats):
             net = nnx.merge(network.graphdef, params, stats)
             logits = net(batch.images, dropout, key, train=True)
-            loss = objective.mixed_cross_entropy(logits, labels, labels, batch.weight, smoothing)
+            loss = mixed_cross_entropy(logits, labels, labels, batch.weight, smoothing)
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         def backward(params, stats):
@@ -151,7 +159,7 @@ def jax_step(case: dict) -> dict:
             return chain.update(params, opt_state, params, learning_rate=rate)
 
         seconds = {
-            "augment": call(augment.augment, octets, key, strengths),
+            "augment": call(augment, octets, key, strengths),
             "forward": call(forward, now.params, now.batch_stats),
         }
         seconds["backward"] = max(call(backward, now.params, now.batch_stats) - seconds["forward"], 0.0)
@@ -186,11 +194,12 @@ def jax_pipeline(case: dict) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from wrn_jax import augment
+    from wrn_jax import config
+    from wrn_jax.data.augment import augment
 
     octets = jnp.asarray(np.random.default_rng(0).integers(0, 256, (case["batch_size"], 32, 32, 3), np.uint8))
-    key, strengths = jax.random.key(0), jax.tree.map(jnp.float32, augment.LEVELS["full"])
-    compiled = jax.jit(augment.augment).lower(octets, key, strengths).compile()
+    key, strengths = jax.random.key(0), jax.tree.map(jnp.float32, config.LEVELS["full"])
+    compiled = jax.jit(augment).lower(octets, key, strengths).compile()
     return {
         "step": lambda: jax.block_until_ready(compiled(octets, key, strengths)),
         "about": {"version": f"JAX {jax.__version__}"},
@@ -284,7 +293,7 @@ def serve(case: dict) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["threads"]])
     if case["side"] == "jax" or case["same_allocator"]:
         # As a training run does: before any library starts its threads.
-        from wrn_jax.memory import keep_freed_memory
+        from wrn_jax.runtime.allocator import keep_freed_memory
 
         keep_freed_memory()
     side = BUILDERS[case["what"], case["side"]](case)

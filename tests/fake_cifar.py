@@ -8,7 +8,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from wrn_jax import archive, cifar
+from wrn_jax.config import datasets
+from wrn_jax.data import cifar, preparation
 
 # Small numbers of records in place of the 50,000 and 10,000; five files make up cifar10's training set.
 SMALL = {"cifar10": {"train": 100, "test": 20}, "cifar100": {"train": 300, "test": 100}}
@@ -57,7 +58,7 @@ def records_of(name, contents, split):
 def use_small_counts(monkeypatch):
     """Makes the package expect `SMALL` archives and folders, and look nowhere by itself."""
     for name, counts in SMALL.items():
-        monkeypatch.setitem(cifar.NUM_EXAMPLES, name, counts)
+        monkeypatch.setitem(datasets.NUM_EXAMPLES, name, counts)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
 
 
@@ -67,7 +68,7 @@ def prepare_both(folder):
     with pytest.MonkeyPatch.context() as patch:
         use_small_counts(patch)
         for name in SMALL:
-            archive.prepare(name, folder / "tfds", write_archive(folder / f"{name}.tar.gz", name, contents[name]))
+            preparation.prepare(name, folder / "tfds", write_archive(folder / f"{name}.tar.gz", name, contents[name]))
     return contents, folder / "tfds"
 
 

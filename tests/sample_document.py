@@ -2,7 +2,7 @@
 
 import math
 
-from wrn_jax.document import Bullets, Document, Plot, Section, Series, Table, Text
+from wrn_jax.report.render.blocks import Bullets, Document, Plot, Section, Series, Table, Text
 
 NASTY = '<b>cut</b> & "paste" %{y} </script>'
 """The name of one group of runs."""

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 
-from wrn_jax import reference, runs
 from wrn_jax.config import load_file
-from wrn_jax.document import Table
+from wrn_jax.report import published_runs, runs
+from wrn_jax.report.render.blocks import Table
 
 NUM_TEST = 400
 LABELS = np.arange(NUM_TEST) % 100
@@ -109,7 +109,7 @@ def right(number):
 @functools.cache
 def published():
     """The two published logs as groups; read once, since their schedules take seconds to compile."""
-    return runs.group([runs.load(name) for name in reference.LOGS])
+    return runs.group([runs.load(name) for name in published_runs.LOGS])
 
 
 def recipe(directory, name, curves, **changes):

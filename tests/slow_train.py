@@ -3,7 +3,8 @@
 import sys
 import time
 
-from wrn_jax import command, loop, train
+from wrn_jax import command, train
+from wrn_jax.training import loop
 
 PAUSE = 0.1
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from wrn_jax import accelerators, aot, hlo, plan
-from wrn_jax import mesh as meshes
+from wrn_jax import aot, plan
 from wrn_jax.config import load_file
-from wrn_jax.errors import UserError
-from wrn_jax.state import Network
+from wrn_jax.models.network import Network
+from wrn_jax.planning import hlo, targets
+from wrn_jax.runtime import devices
+from wrn_jax.runtime.errors import UserError
 
 SMALL = {"model.depth": 10, "model.widen_factor": 1, "recipe.batch_size": 16}
 KEYS = [f"--config.{key}={value}" for key, value in SMALL.items()]
@@ -24,7 +25,7 @@ NORMS = 7  # of a WRN-10: two in each block and one at the end
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch):
     """What the command sets for its process is undone."""
-    monkeypatch.setattr(accelerators, "apply_environment", lambda platform: None)
+    monkeypatch.setattr(targets, "apply_environment", lambda platform: None)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def small(**changes):
 def lowered(request):
     """(short name of the compute type, StableHLO, HLO) of the step, lowered for an accelerator over eight devices."""
     platform, dtype = request.param
-    step = aot.lower(small(), dtype, meshes.make_mesh(8), platform)
+    step = aot.lower(small(), dtype, devices.make_mesh(8), platform)
     return {"bfloat16": "bf16", "float16": "f16"}[dtype], step.as_text(), step.as_text("hlo")
 
 
@@ -94,7 +95,7 @@ def compiled():
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(aot, "find_devices", lambda target: jax.devices()[: target.chips])
         patch.setattr(aot, "lower", lambda config, dtype, mesh, platform: real(config, dtype, mesh, "cpu"))
-        report = aot.analyse(small(), accelerators.find("gpu:t4:8"), Path(folder) / "program.txt")
+        report = aot.analyse(small(), targets.find("gpu:t4:8"), Path(folder) / "program.txt")
         return report, (Path(folder) / "program.txt").read_text()
 
 
@@ -198,7 +199,7 @@ def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch, target, er
 
     monkeypatch.setattr(aot.topologies, "get_topology_desc", refuse)
     with pytest.raises(UserError, match=message):
-        aot.find_devices(accelerators.find(target))
+        aot.find_devices(targets.find(target))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_the_target_decides_the_precision_and_a_configuration_may_force_it(stand
 
     monkeypatch.setattr(aot, "lower", lower)
     with pytest.raises(UserError, match="enough"):
-        aot.analyse(small(precision=precision), accelerators.find(target))
+        aot.analyse(small(precision=precision), targets.find(target))
     assert asked == [expected]
 
 

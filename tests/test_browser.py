@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.sample_document import EPOCHS, GROUPS, plots, sample_document
-from wrn_jax import page
+from wrn_jax.report.render import html_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH")
@@ -33,7 +33,7 @@ def browser():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page.to_html(sample_document()), encoding="utf-8")
+    path.write_text(html_page.to_html(sample_document()), encoding="utf-8")
     return path
 
 
@@ -60,7 +60,7 @@ def show_scheme(opened, scheme):
     """Switches to light or dark, and waits until all plots are drawn anew."""
     opened.emulate_media(color_scheme=scheme)
     wanted = "(colour) => [...document.querySelectorAll('.canvas')].every((div) => div.layout.paper_bgcolor === colour)"
-    opened.wait_for_function(wanted, arg=page.THEMES[scheme]["page"])
+    opened.wait_for_function(wanted, arg=html_page.THEMES[scheme]["page"])
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_every_plot_is_drawn(shown):
         bands = found.locator(".scatterlayer path.js-fill")
         assert bands.count() == sum(series.low is not None for series in plot.series)
         assert all(band.bounding_box()["height"] > 20 for band in bands.all())
-        assert found.locator(".shapelayer path").count() == len(page.numbered_marks(plot))
+        assert found.locator(".shapelayer path").count() == len(html_page.numbered_marks(plot))
 
 
 def test_pointing_at_an_epoch_shows_the_values_of_all_lines(shown, screen):

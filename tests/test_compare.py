@@ -6,7 +6,7 @@ import pytest
 
 from tests import sample_runs, small
 from wrn_jax import compare
-from wrn_jax.errors import UserError
+from wrn_jax.runtime.errors import UserError
 
 
 def test_writes_report_page_figures_and_pictures(tmp_path, capsys):

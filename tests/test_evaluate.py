@@ -14,18 +14,22 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.evaluation.test_evaluator import random_weights
 from tests.fake_cifar import one_line
 from tests.small import CHANGES
-from tests.test_evaluation import random_weights
 from wrn_jax import config as configs
-from wrn_jax import corruptions, data, embedded, evaluate, layout, scores
-from wrn_jax.checkpoints import Checkpoints, Saved, choose
+from wrn_jax import evaluate
 from wrn_jax.config import Data
-from wrn_jax.data import Dataset, Split
-from wrn_jax.errors import UserError
-from wrn_jax.optimizer import LossScale, make_optimizer
-from wrn_jax.state import Network, TrainState
-from wrn_jax.step import Normalisation
+from wrn_jax.data import corruptions, drawn_shapes, loading
+from wrn_jax.data.loading import Dataset, Split
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.evaluation import metrics
+from wrn_jax.models import weight_layouts
+from wrn_jax.models.network import Network
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
+from wrn_jax.training.optimizer import LossScale, make_optimizer
+from wrn_jax.training.state import TrainState
 
 CONFIG = configs.load_file("configs/session04.py").override(CHANGES)
 SAVED = [Saved(10, 1, 0.2), Saved(20, 2, 0.5), Saved(40, 4, 0.5), Saved(50, 5, 0.4), Saved(57, 5, None)]
@@ -63,7 +67,7 @@ class TestChoose:
 @pytest.fixture(scope="module")
 def dataset():
     """Drawn images, 100 of them for testing, 100 held out, 400 for training."""
-    return data.load(CONFIG.data)
+    return loading.load(CONFIG.data)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +120,7 @@ def weights(states, tmp_path_factory):
     """The second state as a file of weights."""
     safetensors = pytest.importorskip("safetensors.numpy")
     path = tmp_path_factory.mktemp("weights") / "some.safetensors"
-    safetensors.save_file(layout.to_torch(states[1].params, states[1].batch_stats), path)
+    safetensors.save_file(weight_layouts.to_torch(states[1].params, states[1].batch_stats), path)
     return path
 
 
@@ -150,7 +154,7 @@ def test_figures_and_predictions_of_every_image(run, dataset, logits, tmp_path):
     for name in ("test", "valid", "train"):
         split, found = getattr(dataset, name), figures["splits"][name]
         outputs = logits(split.images)
-        probabilities = np.exp(scores.log_softmax(outputs))
+        probabilities = np.exp(metrics.log_softmax(outputs))
         own = np.take_along_axis(probabilities, split.labels[:, None], 1)[:, 0]
         counts[name] = found["count"]
         assert found["accuracy"] == pytest.approx((outputs.argmax(1) == split.labels).mean(), abs=1e-6)
@@ -166,19 +170,19 @@ def test_figures_and_predictions_of_every_image(run, dataset, logits, tmp_path):
     assert arrays["test_digest"] == hashlib.sha256(dataset.test.labels.astype("<i4").tobytes()).hexdigest()
 
     # Temperature: fitted on the hold-out, applied to the test images.
-    temperature = scores.fit_temperature(logits(dataset.valid.images), dataset.valid.labels)
+    temperature = metrics.fit_temperature(logits(dataset.valid.images), dataset.valid.labels)
     assert figures["temperature"]["value"] == pytest.approx(temperature, rel=1e-3)
     assert figures["temperature"]["fitted_on"] == "valid"
-    after = scores.summary(scores.score(logits(dataset.test.images) / np.float64(temperature), dataset.test.labels))
+    after = metrics.summary(metrics.score(logits(dataset.test.images) / np.float64(temperature), dataset.test.labels))
     assert figures["temperature"]["loss"] == pytest.approx(after["loss"], abs=1e-4)
     assert "temperature_missing" not in figures
 
     # Classes: in the drawn test set there is one image of each.
     right = arrays["test_predicted"] == arrays["test_labels"]
     assert figures["classes"] == {
-        embedded.CLASS_NAMES[label]: float(r) for label, r in zip(dataset.test.labels, right, strict=True)
+        drawn_shapes.CLASS_NAMES[label]: float(r) for label, r in zip(dataset.test.labels, right, strict=True)
     }
-    for index, shape in enumerate(embedded.SHAPES):
+    for index, shape in enumerate(drawn_shapes.SHAPES):
         assert figures["superclasses"][shape] == pytest.approx(right[arrays["test_labels"] // 10 == index].mean())
     same = arrays["test_predicted"] // 10 == arrays["test_labels"] // 10
     assert figures["superclass_accuracy"] == pytest.approx(same.mean())
@@ -227,7 +231,7 @@ def test_a_damaged_checkpoint_does_not_keep_all_others_from_being_evaluated(run,
 def test_flip_is_the_mean_of_image_and_mirror_image(run, dataset, logits, tmp_path, capsys):
     figures, _ = call("--workdir", run, "--checkpoint", "last", "--no-train", "--flip", out=tmp_path)
     test = dataset.test
-    both = [np.exp(scores.log_softmax(logits(images))) for images in (test.images, test.images[:, :, ::-1])]
+    both = [np.exp(metrics.log_softmax(logits(images))) for images in (test.images, test.images[:, :, ::-1])]
     mean = (both[0] + both[1]) / 2
     assert figures["flip"]["accuracy"] == pytest.approx((mean.argmax(1) == test.labels).mean(), abs=1e-6)
     own = np.take_along_axis(mean, test.labels[:, None], 1)
@@ -418,7 +422,7 @@ class TestProgress:
         assert capsys.readouterr() == ("", "")
 
     def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr("wrn_jax.records.is_terminal", lambda: True)
+        monkeypatch.setattr("wrn_jax.training.run_log.is_terminal", lambda: True)
         with evaluate.progress("train images", 10) as advance:
             advance(10)
         output, errors = capsys.readouterr()
@@ -431,4 +435,4 @@ def test_superclasses():
     assert (len(names), len(group_of)) == (20, 100)
     assert evaluate.superclasses("cifar10") == ((), ())
     names, group_of = evaluate.superclasses("embedded")
-    assert [names[group] for group in group_of] == [name.split("-")[0] for name in embedded.CLASS_NAMES]
+    assert [names[group] for group in group_of] == [name.split("-")[0] for name in drawn_shapes.CLASS_NAMES]

@@ -14,16 +14,20 @@ import safetensors
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from tests.layout import formula_model, relative_error
 from tests.small import CHANGES, finish
-from wrn_jax import data, embedded, export, layout, loop
-from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Checkpoints
+from tests.weights import formula_model, relative_error
+from wrn_jax import export
 from wrn_jax.config import load_file
-from wrn_jax.errors import UserError
-from wrn_jax.optimizer import LossScale, make_optimizer
-from wrn_jax.state import Network, TrainState
-from wrn_jax.step import Normalisation
+from wrn_jax.data import drawn_shapes, loading
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.models import weight_layouts
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import devices
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training import loop
+from wrn_jax.training.checkpoints import Checkpoints
+from wrn_jax.training.optimizer import LossScale, make_optimizer
+from wrn_jax.training.state import TrainState
 
 # As (epoch, finished updates, accuracy): the best, one after it, and one within an epoch.
 SAVED = [(1, 10, 0.3), (2, 20, 0.2), (2, 25, None)]
@@ -38,7 +42,7 @@ def weights_at(step):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("export") / "run"
-    config = loop.resolve(load_file("configs/session04.py").override(CHANGES), meshes.make_mesh(1))
+    config = loop.resolve(load_file("configs/session04.py").override(CHANGES), devices.make_mesh(1))
     with Checkpoints(workdir / "checkpoints", keep=[10, 20]) as checkpoints:
         for epoch, step, accuracy in SAVED:
             params, stats = jax.tree.map(jnp.asarray, weights_at(step))
@@ -91,7 +95,7 @@ def test_says_what_was_written_and_how_to_load_it(exported, run):
 
 def test_safetensors_hold_the_bits_of_the_run_and_what_they_are(exported):
     path = exported[0] / "model.safetensors"
-    weights = layout.from_torch(layout.read_weights(path), str(path))
+    weights = weight_layouts.from_torch(weight_layouts.read_weights(path), str(path))
     assert weights[:3] == (10, 1, 100)
     assert_same((weights.params, weights.batch_stats), weights_at(10))
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -102,7 +106,7 @@ def test_safetensors_hold_the_bits_of_the_run_and_what_they_are(exported):
     facts = {name: json.loads(text) for name, text in facts.items()}
     assert facts.pop("versions")["jax"] == jax.__version__
     assert facts == {
-        "depth": 10, "widen_factor": 1, "num_classes": 100, "mean": list(embedded.MEAN), "std": list(embedded.STD),
+        "depth": 10, "widen_factor": 1, "num_classes": 100, "mean": list(drawn_shapes.MEAN), "std": list(drawn_shapes.STD),
         "step": 10, "epoch": 1, "accuracy": 0.3,
     }  # fmt: skip
 
@@ -134,7 +138,7 @@ def test_the_program_needs_jax_alone_and_gives_the_logits_of_the_run(exported, t
     command = [sys.executable, "-c", code, exported[0] / "model.stablehlo", path, tmp_path / "logits.npz"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    expected = logits_here(*weights_at(10), images, Normalisation(embedded.MEAN, embedded.STD))
+    expected = logits_here(*weights_at(10), images, Normalisation(drawn_shapes.MEAN, drawn_shapes.STD))
     with np.load(tmp_path / "logits.npz") as found:
         assert found["arr_0"].shape == (1, 100)
         assert found["arr_0"].dtype == np.float32
@@ -181,7 +185,7 @@ def test_needs_no_data_set(run, tmp_path, monkeypatch):
     config = json.loads((workdir / "config.json").read_text())
     config["data"] |= {"name": "cifar100", "directory": str(tmp_path / "nowhere"), "download": False, "validation_size": 0}
     (workdir / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(data, "load", lambda _: pytest.fail("the data was read"))
+    monkeypatch.setattr(loading, "load", lambda _: pytest.fail("the data was read"))
     export.main(["--workdir", str(workdir), "--out", str(tmp_path / "out"), "--formats", "safetensors", "--checkpoint", "last"])
     with safetensors.safe_open(tmp_path / "out" / "model.safetensors", framework="numpy") as file:
         facts = file.metadata()

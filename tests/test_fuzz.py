@@ -15,9 +15,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 from wrn_jax import train
 from wrn_jax.config import Config, Recipe, apply_arguments, from_dict, keys, load_file
-from wrn_jax.errors import UserError
-from wrn_jax.schedules import Clock, Linear, WarmRestarts, epochs, steps
-from wrn_jax.timeline import Timeline
+from wrn_jax.config.schedules import Clock, Linear, WarmRestarts, epochs, steps
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.runtime.errors import UserError
 
 _notes = tempfile.mkdtemp(prefix="wrn_jax-tests-")
 atexit.register(shutil.rmtree, _notes, ignore_errors=True)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from wrn_jax import command, plan
-from wrn_jax.config import FINDINGS, Config, Model, load_file
-from wrn_jax.errors import UserError
-from wrn_jax.state import Network
-from wrn_jax.timeline import Timeline
+from wrn_jax.config import Config, Model, load_file
+from wrn_jax.config.schema import FINDINGS
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.models.network import Network
+from wrn_jax.runtime.errors import UserError
 
 
 def by_hand(depth, width, classes):
@@ -71,7 +72,7 @@ def test_the_recipes_as_executed_have_the_logged_rates(name, tmp_path):
     """All hundred of each, to the printed digits; a log shows the rate that the step after the epoch would use."""
     table = tmp_path / "plan.csv"
     plan.main(["--config", f"configs/{name}_as_executed.py", "--csv", str(table)])
-    with open(table) as file, open(f"wrn_jax/reference_logs/{name}.csv") as log:
+    with open(table) as file, open(f"wrn_jax/report/published_logs/{name}.csv") as log:
         planned = [f"{float(row['learning_rate_next']):.6f}" for row in csv.DictReader(file)]
         logged = [f"{float(row['learning_rate_at_epoch_end']):.6f}" for row in csv.DictReader(log)]
     assert len(logged) == 100

@@ -9,7 +9,8 @@ import pytest
 
 from tests import fake_cifar
 from tests.fake_cifar import binary_files, write_archive
-from wrn_jax import archive, command, prepare
+from wrn_jax import command, prepare
+from wrn_jax.data import preparation
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_interrupted_command_says_so(whole, tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     file = write_archive(tmp_path / "archive.tar.gz", "cifar100", whole)
-    monkeypatch.setattr(archive, "_examples", interrupted)
+    monkeypatch.setattr(preparation, "_examples", interrupted)
     assert run("--archive", str(file), "--data-dir", str(tmp_path / "tfds")) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "prepare: interrupted"
     assert list((tmp_path / "tfds").iterdir()) == []

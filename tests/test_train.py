@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 
 from tests.small import ARGUMENTS, finish, metrics, start
-from wrn_jax import loop
-from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Checkpoints
-from wrn_jax.optimizer import make_optimizer
-from wrn_jax.state import Network
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import devices
+from wrn_jax.training import loop
+from wrn_jax.training.checkpoints import Checkpoints
+from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.state import create_state
 
 
 def last_state(workdir):
     """(epoch, arrays) of the last checkpoint of a run."""
     config = loop.saved_config(workdir)
     network, optimizer = Network(config.model, 100, "float32"), make_optimizer(config.optimizer)
-    like = jax.eval_shape(lambda key: network.create_state(optimizer, key), jax.random.key(0))
+    like = jax.eval_shape(lambda key: create_state(network, optimizer, key), jax.random.key(0))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        saved, state, _ = checkpoints.restore_last(like, meshes.state_shardings(like, meshes.make_mesh(1), "replicated"))
+        saved, state, _ = checkpoints.restore_last(like, devices.state_shardings(like, devices.make_mesh(1), "replicated"))
     is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
     return saved.epoch, [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in jax.tree.leaves(state)]
 

@@ -2,7 +2,7 @@
 
 `python -m wrn_jax.aot --config configs/session04.py --target tpu:v5e:2x2`
 
-Memory is what XLA reports. Operations, bytes and collectives are counted from the optimised program (`wrn_jax.hlo`). The
+Memory is what XLA reports. Operations, bytes and collectives are counted from the optimised program (`planning.hlo`). The
 time is a roofline (Williams et al., "Roofline", 2009): what the chip's published peaks allow at best. It is a bound and no
 measurement; launching, waiting, and everything that keeps a kernel from its peak come on top.
 """
@@ -26,17 +26,21 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from wrn_jax import accelerators, cifar, command, data, embedded, hlo
+from wrn_jax import command
 from wrn_jax import config as configs
-from wrn_jax import mesh as meshes
-from wrn_jax.accelerators import Target
 from wrn_jax.config import Config
-from wrn_jax.errors import UserError
-from wrn_jax.optimizer import make_optimizer
-from wrn_jax.records import format_duration
-from wrn_jax.state import Network
-from wrn_jax.step import Normalisation, jit_train_steps
-from wrn_jax.timeline import Timeline
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.data import cifar, drawn_shapes, loading
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.models.network import Network
+from wrn_jax.planning import hlo, targets
+from wrn_jax.planning.targets import Target
+from wrn_jax.runtime import devices
+from wrn_jax.runtime.console import format_duration
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.state import create_state
+from wrn_jax.training.step import jit_train_steps
 
 NOTICE = "This is a bound from published peaks, not a measurement: no such device was used."
 PROGRESS_INTERVAL = 30.0
@@ -49,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument(
         "--target",
         metavar="TARGET",
-        help=f"tpu:KIND:TOPOLOGY with KIND {', '.join(accelerators.TPUS)}, for example tpu:v5e:2x2; "
-        f"gpu:KIND[:COUNT] with KIND {', '.join(accelerators.GPUS)}, for example gpu:h100:8",
+        help=f"tpu:KIND:TOPOLOGY with KIND {', '.join(targets.TPUS)}, for example tpu:v5e:2x2; "
+        f"gpu:KIND[:COUNT] with KIND {', '.join(targets.GPUS)}, for example gpu:h100:8",
     )
     made.add_argument(
         "--scaling",
@@ -65,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.target is None:
         raise UserError("--target is missing, for example --target tpu:v5e:2x2 or --target gpu:h100")
     config = configs.apply_arguments(configs.load_file(options.config), overrides)
-    target = accelerators.find(options.target)
-    accelerators.apply_environment(target.platform)
+    target = targets.find(options.target)
+    targets.apply_environment(target.platform)
     jax.config.update("jax_platforms", "cpu")
     reports = []
     if options.scaling is None:
@@ -99,9 +103,8 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
     Raises:
       UserError: the compiler for the target is missing or refuses, or the configuration does not fit the target.
     """
-    devices = find_devices(target)
-    mesh = meshes.make_mesh(config.devices, devices)
-    meshes.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
+    mesh = devices.make_mesh(config.devices, find_devices(target))
+    devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
     dtype = target.accelerator.precision if config.precision == "auto" else config.precision
     label = f"{target.text}, {mesh.size} device(s), {dtype}, batch {config.recipe.batch_size}"
     begin = time.perf_counter()
@@ -142,12 +145,12 @@ def find_devices(target: Target) -> list[Any]:
     """The devices of a target, none of which is there. Raises UserError if its compiler is not installed or refuses it."""
     try:
         if target.platform == "tpu":
-            name = f"{target.kind}:{target.topology or min(accelerators.SLICES[target.kind].items())[1]}"
+            name = f"{target.kind}:{target.topology or min(targets.SLICES[target.kind].items())[1]}"
             # Chips of two cores work as one device, as they do on Cloud TPU.
             two_cores = {"chip_config_name": "megacore"} if target.kind in ("v4", "v5p") else {}
             found = topologies.get_topology_desc(platform="tpu", topology_name=name, **two_cores)
         else:
-            description = accelerators.gpu_description(target.kind)
+            description = targets.gpu_description(target.kind)
             found = topologies.get_topology_desc(
                 platform="cuda", topology_name="", target_config=description, topology=f"1x1x{target.chips}"
             )
@@ -163,16 +166,16 @@ def find_devices(target: Target) -> list[Any]:
 
 def lower(config: Config, dtype: str, mesh: Any, platform: str) -> Any:
     """The training step of `config`, lowered for `platform` ("tpu", "gpu" or "cpu"), from shapes alone."""
-    num_train, num_classes = data.planned_sizes(config.data)
-    steps_per_epoch = data.steps_per_epoch(num_train, config.recipe.batch_size)
+    num_train, num_classes = loading.planned_sizes(config.data)
+    steps_per_epoch = loading.steps_per_epoch(num_train, config.recipe.batch_size)
     network = Network(config.model, num_classes, dtype)
     optimizer = make_optimizer(config.optimizer)
     timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
     facts = None if config.data.name == "embedded" else cifar.facts_of(config.data.name)
-    normalisation = Normalisation(*((embedded.MEAN, embedded.STD) if facts is None else (facts.mean, facts.std)))
-    state = jax.eval_shape(functools.partial(network.create_state, optimizer), jax.random.key(0))
-    shardings = meshes.state_shardings(state, mesh, config.sharding)
-    whole = meshes.replicated(mesh)
+    normalisation = Normalisation(*((drawn_shapes.MEAN, drawn_shapes.STD) if facts is None else (facts.mean, facts.std)))
+    state = jax.eval_shape(functools.partial(create_state, network, optimizer), jax.random.key(0))
+    shardings = devices.state_shardings(state, mesh, config.sharding)
+    whole = devices.replicated(mesh)
     arguments = (
         jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings),
         jax.ShapeDtypeStruct((num_train, 32 * 32 * 3), jnp.uint8, sharding=whole),
@@ -180,7 +183,7 @@ def lower(config: Config, dtype: str, mesh: Any, platform: str) -> Any:
         jax.ShapeDtypeStruct((steps_per_epoch, config.recipe.batch_size), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),
     )
-    limit = meshes.steps_per_call(config.steps_per_call, mesh.devices.flat[0])
+    limit = devices.steps_per_call(config.steps_per_call, mesh.devices.flat[0])
     jitted = jit_train_steps(network.graphdef, optimizer, timeline, normalisation, dtype, mesh, shardings, limit)
     return jitted.trace(*arguments).lower(lowering_platforms=({"gpu": "cuda"}.get(platform, platform),))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 
 from wrn_jax import config as configs
-from wrn_jax.cifar import cache_folder
-from wrn_jax.errors import Abandoned, Diverged, Interrupted, UserError
+from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
+from wrn_jax.runtime.files import cache_folder
 
 
 class _OneLineParser(argparse.ArgumentParser):

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wrn_jax import command, figures, report, runs, verdict
-from wrn_jax.errors import UserError
-from wrn_jax.markdown import to_markdown
-from wrn_jax.records import write_atomically
-from wrn_jax.runs import Group
+from wrn_jax import command
+from wrn_jax.report import build, measures, runs, verdict
+from wrn_jax.report.render.markdown import to_markdown
+from wrn_jax.report.runs import Group
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import write_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,15 +29,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = runs.group([runs.load(source) for source in options.runs], options.names)
     for line in opening_lines(groups):
         print(line)
-    from wrn_jax import page  # here, since mistakes above need not wait for it
+    from wrn_jax.report.render import html_page  # here, since mistakes above need not wait for it
 
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        document = report.build(groups, options.title)
+        document = build.build(groups, options.title)
         write_atomically(options.out / "report.md", to_markdown(document))
-        write_atomically(options.out / "report.html", page.to_html(document))
+        write_atomically(options.out / "report.html", html_page.to_html(document))
         write_atomically(options.out / "comparison.json", json.dumps(collect(groups), indent=2, allow_nan=False) + "\n")
-        pictures = page.save_plots(document, options.out / "plots")
+        pictures = html_page.save_plots(document, options.out / "plots")
     except OSError as error:
         raise UserError(f"{error.filename or options.out}: cannot be written: {error.strerror}") from None
     print(f"wrote report.md, report.html, comparison.json and {len(pictures)} plots to {options.out}")
@@ -49,8 +50,8 @@ def opening_lines(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         kind = "published log" if group.log else ", ".join(run.source for run in group.runs)
         lines.append(f"{group.name}: n = {len(group.counted)} ({kind})")
-    lines += report.unfinished(groups)
-    if commands := report.missing_evaluations(groups):
+    lines += build.unfinished(groups)
+    if commands := build.missing_evaluations(groups):
         lines += [
             "not evaluated yet; for clean gap, calibration and paired tests run, and compare again:",
             *[f"  {c}" for c in commands],
@@ -65,10 +66,10 @@ def collect(groups: Sequence[Group]) -> dict[str, Any]:
         {
             "format": 1,
             "recipes": {group.name: _recipe(group) for group in groups},
-            "differences": {which: figures.compare(groups, which) for which in figures.WHICH},
+            "differences": {which: measures.compare(groups, which) for which in measures.WHICH},
             "images": [
-                figures.compare_images(first, second, which)
-                for which in figures.WHICH
+                measures.compare_images(first, second, which)
+                for which in measures.WHICH
                 for index, first in enumerate(groups)
                 for second in groups[index + 1 :]
             ],
@@ -84,27 +85,27 @@ def collect(groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def _recipe(group: Group) -> dict[str, Any]:
-    which = figures.WHICH
+    which = measures.WHICH
     return {
         "runs": [
             {
                 "name": run.name, "source": run.source, "seed": run.seed, "finished": run.finished,
                 "counted": run.name in [one.name for one in group.counted], "rows": run.rows,
-                "selection": figures.selection(run), "evaluations": [one.figures for one in run.evaluations],
+                "selection": measures.selection(run), "evaluations": [one.figures for one in run.evaluations],
             }
             for run in group.runs
         ],
         "config": None if group.config is None else group.config.to_dict(),
         "best_chosen_on": group.judge,
-        "test_accuracy": {one: figures.summary(figures.values(group, one)) for one in which},
-        "gap_under_augmentation": {one: figures.summary(figures.augmented_gaps(group, one)) for one in which},
+        "test_accuracy": {one: measures.summary(measures.values(group, one)) for one in which},
+        "gap_under_augmentation": {one: measures.summary(measures.augmented_gaps(group, one)) for one in which},
         "measures": {
-            one: {m.name: figures.summary(figures.measured(group, one, m.path)) for m in figures.MEASURES} for one in which
+            one: {m.name: measures.summary(measures.measured(group, one, m.path)) for m in measures.MEASURES} for one in which
         },
         "corruptions": {
-            one: {name: figures.summary(found) for name, found in figures.corruptions(group, one).items()} for one in which
+            one: {name: measures.summary(found) for name, found in measures.corruptions(group, one).items()} for one in which
         },
-        "rate": figures.rate_cycle(group),
+        "rate": measures.rate_cycle(group),
         "transitions": [] if group.timeline is None else group.timeline.events(),
     }  # fmt: skip
 

@@ -24,13 +24,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from wrn_jax import cifar, command, embedded, evaluation, layout, loop, memory, records, scores
+from wrn_jax import command
 from wrn_jax import config as configs
-from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Checkpoints, best_of, choose
-from wrn_jax.corruptions import SEVERITIES
-from wrn_jax.data import Dataset
-from wrn_jax.errors import UserError
+from wrn_jax.data import cifar, drawn_shapes
+from wrn_jax.data.corruptions import SEVERITIES
+from wrn_jax.data.loading import Dataset
+from wrn_jax.evaluation import evaluator, metrics
+from wrn_jax.models import weight_layouts
+from wrn_jax.runtime import allocator, console, devices, environment, files
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training import loop
+from wrn_jax.training.checkpoints import Checkpoints, best_of, choose
 
 FORMAT = 1
 """Version of the files."""
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, overrides = command.parse(made, argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
-    memory.keep_freed_memory()
+    allocator.keep_freed_memory()
     if options.weights:
         evaluate_weights(options, overrides)
     else:
@@ -92,10 +96,10 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         chosen = saved if options.checkpoint == "all" and saved else [choose(saved, options.checkpoint, folder, "all")]
         out = make_directory(options.out or options.workdir / "evaluations")
         # All devices that are here, whatever the run had: every image counts once on any number of them.
-        setup = loop.set_up(config, meshes.make_mesh())
+        setup = loop.set_up(config, devices.make_mesh())
         corrupted = corrupted_images(options, setup.dataset, config.data)
         judge = "test" if setup.dataset.valid is None else "valid"
-        network, where = setup.network, meshes.replicated(setup.mesh)
+        network, where = setup.network, devices.replicated(setup.mesh)
         for one in chosen:
             try:
                 weights = checkpoints.restore_model(one.step, network.params, network.batch_stats, where)
@@ -117,7 +121,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Evaluates a file of weights. Raises UserError."""
     file = str(options.weights)
-    weights = layout.from_torch(layout.read_weights(options.weights), file)
+    weights = weight_layouts.from_torch(weight_layouts.read_weights(options.weights), file)
     sizes = {f"model.{name}": getattr(weights, name) for name in ("depth", "widen_factor", "num_classes")}
     # The published models were trained on all training images; of another hold-out the file says nothing.
     own = configs.Config().override(sizes | {"data.validation_size": 0}, file)
@@ -125,14 +129,14 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str]) -> N
     if config.model != own.model:
         raise UserError("--config.model: depth, width and number of classes are those of the weights")
     out = make_directory(options.out) if options.out else None
-    setup = loop.set_up(config, meshes.make_mesh())
+    setup = loop.set_up(config, devices.make_mesh())
     if weights.num_classes < setup.dataset.num_classes:
         raise UserError(
             f"{file}: has {weights.num_classes} outputs, and {config.data.name} {setup.dataset.num_classes} classes; "
             "--config.data.name chooses the data set"
         )
     corrupted = corrupted_images(options, setup.dataset, config.data)
-    placed = meshes.replicate((weights.params, weights.batch_stats), setup.mesh)
+    placed = devices.replicate((weights.params, weights.batch_stats), setup.mesh)
     title = f"{file}, WideResNet-{weights.depth}-{weights.widen_factor}"
     figures, arrays = examine(setup, placed, options, corrupted, title)
     if out:
@@ -159,7 +163,7 @@ def make_directory(directory: Path) -> Path:
     return directory
 
 
-def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: configs.Data) -> evaluation.Corrupted | None:
+def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: configs.Data) -> evaluator.Corrupted | None:
     """The corrupted test images that the options ask for. Raises UserError."""
     if options.corruptions is None:
         return None
@@ -168,20 +172,20 @@ def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: config
     if not 1 <= count <= total:
         raise UserError(f"--corruption-images {count}: should be between 1 and {total}, the number of test images")
     if options.corruptions not in ("", DRAWN):
-        return evaluation.stored(Path(options.corruptions), dataset.test, count)
+        return evaluator.stored(Path(options.corruptions), dataset.test, count)
     names = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
     if options.corruptions == "" and data.name in names:
         folder = cifar.resolve_directory(data.directory) / names[data.name]
         if folder.is_dir():
-            return evaluation.stored(folder, dataset.test, count)
-    return evaluation.drawn(dataset.test, count)
+            return evaluator.stored(folder, dataset.test, count)
+    return evaluator.drawn(dataset.test, count)
 
 
 def examine(
     setup: loop.Setup,
     weights: tuple[Any, Any],
     options: argparse.Namespace,
-    corrupted: evaluation.Corrupted | None,
+    corrupted: evaluator.Corrupted | None,
     title: str,
     flattered: bool = False,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -206,13 +210,13 @@ def examine(
 
     # Test images, and what the hold-out says of them.
     test_logits = run(dataset.test.images, "test images")
-    scored = {"test": scores.score(test_logits, dataset.test.labels)}
-    splits = {"test": scores.summary(scored["test"])}
+    scored = {"test": metrics.score(test_logits, dataset.test.labels)}
+    splits = {"test": metrics.summary(scored["test"])}
     temperature, missing = None, "no hold-out to fit it on, and it is never fitted on test images"
     if dataset.valid is not None:
         valid_logits = run(dataset.valid.images, "held-out images")
-        scored["valid"] = scores.score(valid_logits, dataset.valid.labels)
-        splits["valid"] = scores.summary(scored["valid"])
+        scored["valid"] = metrics.score(valid_logits, dataset.valid.labels)
+        splits["valid"] = metrics.summary(scored["valid"])
         temperature = scaled_by(valid_logits, dataset.valid.labels, test_logits, dataset.test.labels)
         missing = "no temperature between 0.01 and 100 makes the loss on the hold-out smallest"
     classes = breakdown(scored["test"], dataset)
@@ -225,8 +229,8 @@ def examine(
     # Training images, as test images are evaluated.
     gap = None
     if options.train:
-        scored["train"] = scores.score(run(dataset.train.images, "training images"), dataset.train.labels)
-        train = splits["train"] = scores.summary(scored["train"])
+        scored["train"] = metrics.score(run(dataset.train.images, "training images"), dataset.train.labels)
+        train = splits["train"] = metrics.summary(scored["train"])
         gap = train["accuracy"] - splits["test"]["accuracy"]
         print(f"clean train accuracy  {train['accuracy']:.2%}  ({train['count']} images, loss {train['loss']:.4f})")
         print(f"clean gap             {100 * gap:.2f} points")
@@ -235,12 +239,12 @@ def examine(
     flip = None
     if options.flip:
         mirrored = run(dataset.test.images[:, :, ::-1], "mirror images")
-        flip = scores.summary(scores.score(scores.log_mean(test_logits, mirrored), dataset.test.labels))
+        flip = metrics.summary(metrics.score(metrics.log_mean(test_logits, mirrored), dataset.test.labels))
         print(f"with flip (mean of image and mirror image): accuracy {flip['accuracy']:.2%}, loss {flip['loss']:.4f}")
     figures = {
         "precision": dtype,
-        "hardware": records.hardware() | {"devices_used": setup.mesh.size},
-        "versions": records.versions(),
+        "hardware": environment.hardware() | {"devices_used": setup.mesh.size},
+        "versions": environment.versions(),
         "splits": splits,
         "clean_gap": gap,
         "temperature": temperature,
@@ -269,36 +273,36 @@ def scaled_by(
     valid_logits: np.ndarray, valid_labels: np.ndarray, test_logits: np.ndarray, test_labels: np.ndarray
 ) -> dict[str, Any] | None:
     """The temperature fitted on the hold-out, and loss and calibration error of the test images with it; None without one."""
-    value = scores.fit_temperature(valid_logits, valid_labels)
+    value = metrics.fit_temperature(valid_logits, valid_labels)
     if value is None:
         return None
-    after = scores.summary(scores.score(test_logits / np.float64(value), test_labels))
+    after = metrics.summary(metrics.score(test_logits / np.float64(value), test_labels))
     return {"value": value, "fitted_on": "valid", "loss": after["loss"], "calibration_error": after["calibration_error"]}
 
 
-def breakdown(scored: scores.Scored, dataset: Dataset) -> dict[str, Any]:
+def breakdown(scored: metrics.Scored, dataset: Dataset) -> dict[str, Any]:
     """Accuracy over superclasses and classes, and what is taken for what.
 
     `superclasses`: {name: share of its images of which the very class was predicted}; `superclass_accuracy`: share of all
     images of which the superclass was, whatever the class; both None where the set has no superclasses. `classes`: {name:
-    accuracy}. None for what has no images. `confused`: the 20 pairs of `scores.confused_pairs`.
+    accuracy}. None for what has no images. `confused`: the 20 pairs of `metrics.confused_pairs`.
     """
     names = dataset.class_names
     groups, group_of = superclasses(dataset.name)
-    by_group = scores.accuracy_by_group(scored, group_of, len(groups)) if groups else []
-    by_class = scores.accuracy_by_group(scored, range(len(names)), len(names))
+    by_group = metrics.accuracy_by_group(scored, group_of, len(groups)) if groups else []
+    by_class = metrics.accuracy_by_group(scored, range(len(names)), len(names))
     return {
         "superclasses": dict(zip(groups, by_group, strict=True)) if groups else None,
-        "superclass_accuracy": scores.same_group(scored, group_of) if groups else None,
+        "superclass_accuracy": metrics.same_group(scored, group_of) if groups else None,
         "classes": dict(zip(names, by_class, strict=True)),
-        "confused": scores.confused_pairs(scored, names, most=20),
+        "confused": metrics.confused_pairs(scored, names, most=20),
     }
 
 
 def superclasses(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(names of a data set's superclasses, index of the superclass of every label); both empty where it has none."""
     if name == "embedded":
-        return embedded.SHAPES, embedded.SUPERCLASS_OF
+        return drawn_shapes.SHAPES, drawn_shapes.SUPERCLASS_OF
     facts = cifar.facts_of(name)
     return tuple(facts.superclasses), facts.superclass_of
 
@@ -351,7 +355,7 @@ def _extremes(kind: str, classes: Mapping[str, Any], number: int) -> list[str]:
 
 
 def corruption_figures(
-    evaluator: evaluation.Evaluator, weights: tuple[Any, Any], corrupted: evaluation.Corrupted | None
+    evaluator: evaluator.Evaluator, weights: tuple[Any, Any], corrupted: evaluator.Corrupted | None
 ) -> dict[str, Any]:
     """Accuracy on corrupted images, printed as it comes.
 
@@ -371,10 +375,10 @@ def corruption_figures(
             found[name] = []
             for severity in SEVERITIES:
                 logits = collect(evaluator.logits(*weights, corrupted.images(name, severity)), advance)
-                found[name].append(float(scores.score(logits, corrupted.labels).correct.mean()))
+                found[name].append(float(metrics.score(logits, corrupted.labels).correct.mean()))
             shown = "  ".join(f"{accuracy:6.2%}" for accuracy in found[name])
-            records.say(f"  {name:18s} {shown}   {np.mean(found[name]):6.2%}")
-    counted = [name for name in found if evaluation.IN_BENCHMARK[name]]
+            console.say(f"  {name:18s} {shown}   {np.mean(found[name]):6.2%}")
+    counted = [name for name in found if evaluator.IN_BENCHMARK[name]]
     mean = float(np.mean([found[name] for name in counted])) if counted else None
     if counted:
         print(f"mean corruption accuracy  {mean:.2%}  (over {len(counted)} of the 15 corruptions of the benchmark)")
@@ -388,7 +392,7 @@ def corruption_figures(
     }
 
 
-def compact(scored: scores.Scored) -> dict[str, np.ndarray]:
+def compact(scored: metrics.Scored) -> dict[str, np.ndarray]:
     """`labels` and `predicted` (the number of classes: none) in the smallest type, `confidence` and `own` as float16, [N]."""
     small = np.min_scalar_type(scored.num_classes)
     return {
@@ -414,7 +418,7 @@ def write(directory: Path, stem: str, figures: Mapping[str, Any], arrays: Mappin
         temporary = directory / f"{stem}.npz.tmp"
         temporary.write_bytes(content.getvalue())
         os.replace(temporary, directory / f"{stem}.npz")
-        records.write_atomically(path, json.dumps(rounded(header | dict(figures)), indent=2, allow_nan=False) + "\n")
+        files.write_atomically(path, json.dumps(rounded(header | dict(figures)), indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     print(f"written: {path} and {stem}.npz")
@@ -434,7 +438,7 @@ def rounded(node: Any) -> Any:
 @contextlib.contextmanager
 def progress(what: str, total: int, interval: float = 30.0) -> Iterator[Callable[[int], None]]:
     """Yields a function to be told of every so many images done; shows a bar on a terminal, else now and then a line."""
-    if records.is_terminal():
+    if console.is_terminal():
         with tqdm(total=total, desc=what, unit="image", unit_scale=True, leave=False, dynamic_ncols=True) as bar:
             yield bar.update
         return
@@ -446,7 +450,7 @@ def progress(what: str, total: int, interval: float = 30.0) -> Iterator[Callable
         done, now = done + count, time.monotonic()
         if now - spoken > interval:
             spoken = now
-            left = records.format_duration((now - begin) / done * (total - done))
+            left = console.format_duration((now - begin) / done * (total - done))
             print(f"{what}: {done} of {total}, {left} left", flush=True)
 
     yield advance

@@ -1,6 +1,6 @@
 """Writes a run's model for use elsewhere: `python -m wrn_jax.export --workdir DIR --out DIR`. Needs no data set.
 
-model.safetensors  the weights in the PyTorch layout of `wrn_jax.layout`, its metadata telling what they are
+model.safetensors  the weights in the PyTorch layout of `wrn_jax.models.weight_layouts`, its metadata telling what they are
 model.orbax        {"params", "batch_stats"} as Orbax saves a plain tree, the same facts as custom metadata
 model.stablehlo    a program of `jax.export` with the weights in it, for CPU, CUDA and TPU: images [b, 32, 32, 3] uint8, not
                    normalised and for any b, to logits [b, classes] float32; it runs with JAX and flatbuffers alone
@@ -23,13 +23,16 @@ import numpy as np
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from wrn_jax import cifar, command, data, embedded, layout, loop, records
-from wrn_jax import mesh as meshes
-from wrn_jax.checkpoints import Checkpoints, Saved, choose
+from wrn_jax import command
 from wrn_jax.config import Config
-from wrn_jax.errors import UserError
-from wrn_jax.state import Network
-from wrn_jax.step import Normalisation
+from wrn_jax.data import cifar, drawn_shapes, loading
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.models import weight_layouts
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import devices, environment
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training import loop
+from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
 
 FORMATS = ("safetensors", "orbax", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -127,14 +130,16 @@ def restore(workdir: Path, which: str) -> Model:
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{workdir}: holds no checkpoints")
-    _, num_classes = data.planned_sizes(config.data)
+    _, num_classes = loading.planned_sizes(config.data)
     network = Network(config.model, num_classes, "float32")
     with Checkpoints(folder) as checkpoints:
         saved = choose(checkpoints.all(), which, folder)
-        where = meshes.replicated(meshes.make_mesh(1))
+        where = devices.replicated(devices.make_mesh(1))
         restored = checkpoints.restore_model(saved.step, network.params, network.batch_stats, where)
     facts = None if config.data.name == "embedded" else cifar.facts_of(config.data.name)
-    normalisation = Normalisation(embedded.MEAN, embedded.STD) if facts is None else Normalisation(facts.mean, facts.std)
+    normalisation = (
+        Normalisation(drawn_shapes.MEAN, drawn_shapes.STD) if facts is None else Normalisation(facts.mean, facts.std)
+    )
     return Model(config, saved, config.model.num_classes or num_classes, normalisation, *jax.device_get(restored))
 
 
@@ -152,7 +157,7 @@ def describe(model: Model) -> dict[str, Any]:
         "epoch": model.saved.epoch,
         "accuracy": model.saved.accuracy,
         "accuracy_on": "valid" if config.data.validation_size else "test",
-        "versions": records.versions(),
+        "versions": environment.versions(),
     }
 
 
@@ -161,7 +166,7 @@ def to_safetensors(model: Model, facts: Mapping[str, Any]) -> bytes:
     import safetensors.numpy
 
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
-    return safetensors.numpy.save(layout.to_torch(model.params, model.batch_stats), {"format": "pt", **texts})
+    return safetensors.numpy.save(weight_layouts.to_torch(model.params, model.batch_stats), {"format": "pt", **texts})
 
 
 def save_orbax(path: Path, model: Model, facts: Mapping[str, Any]) -> None:

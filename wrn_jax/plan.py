@@ -20,16 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wrn_jax import command, data, doctor
+from wrn_jax import command
 from wrn_jax import config as configs
-from wrn_jax.config import Config
-from wrn_jax.doctor import WIDTH, Finding
-from wrn_jax.errors import UserError
-from wrn_jax.optimizer import make_optimizer
-from wrn_jax.records import draw_recipe
-from wrn_jax.schedules import beginnings
-from wrn_jax.state import Network
-from wrn_jax.timeline import SCHEDULED, Timeline, shortest
+from wrn_jax.config import Config, checks
+from wrn_jax.config.checks import WIDTH, Finding
+from wrn_jax.config.schedules import beginnings
+from wrn_jax.config.timeline import SCHEDULED, Timeline, shortest
+from wrn_jax.data import loading
+from wrn_jax.models.network import Network
+from wrn_jax.planning.plot import draw_recipe
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.state import create_state
 
 BARS = " ▁▂▃▄▅▆▇█"
 MOVING = (*SCHEDULED, "augmentation")
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       SystemExit: with code 1, if --strict was given and there are findings that are not silenced.
     """
     made = command.parser("plan", "Shows what a recipe will do, or two side by side, without training.", with_keys=True)
-    made.epilog = f"{doctor.explain()}\n\n{made.epilog}"
+    made.epilog = f"{checks.explain()}\n\n{made.epilog}"
     made.add_argument("files", nargs="*", type=Path, metavar="FILE", help="one or two configuration files, as --config")
     made.add_argument("--csv", type=Path, metavar="FILE", help="write one row per epoch")
     made.add_argument("--plot", type=Path, metavar="FILE", help="draw the moving values as PNG")
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{len(files)} configuration files: expected one, or two to be shown side by side")
     plans = [make_plan(path, overrides) for path in files]
     if len(plans) == 2:
-        between = doctor.batch_without_rate(plans[1].config, plans[0].config, "A has")
+        between = checks.batch_without_rate(plans[1].config, plans[0].config, "A has")
         plans[1] = dataclasses.replace(plans[1], findings=[*plans[1].findings, *between])
     print("\n".join(describe(plans[0]) if len(plans) == 1 else describe_two(*plans)))
     try:
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"wrote {options.plot}")
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
-    if options.strict and any(doctor.loud(plan.findings, plan.config.silence) for plan in plans):
+    if options.strict and any(checks.loud(plan.findings, plan.config.silence) for plan in plans):
         sys.exit(1)
 
 
@@ -98,11 +100,11 @@ def make_plan(path: Path, overrides: Sequence[str]) -> Plan:
     """Reads a configuration and plans its run. Raises UserError."""
     written = configs.load_file(path)
     config = configs.apply_arguments(written, overrides)
-    num_train, num_classes = data.planned_sizes(config.data)
-    steps_per_epoch = data.steps_per_epoch(num_train, config.recipe.batch_size)
+    num_train, num_classes = loading.planned_sizes(config.data)
+    steps_per_epoch = loading.steps_per_epoch(num_train, config.recipe.batch_size)
     timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
     network = Network(config.model, num_classes, "float32")  # no device is asked: a plan may run beside a training
-    return Plan(path, config, num_train, timeline, network, doctor.examine(config, timeline, written))
+    return Plan(path, config, num_train, timeline, network, checks.examine(config, timeline, written))
 
 
 def labels(plans: Sequence[Plan]) -> list[str]:
@@ -125,7 +127,7 @@ def describe(plan: Plan) -> list[str]:
         "",
         *cost_lines(config, plan.network, timeline),
         "",
-        *doctor.report(plan.findings, config.silence),
+        *checks.report(plan.findings, config.silence),
     ]
 
 
@@ -139,7 +141,7 @@ def describe_length(config: Config, timeline: Timeline) -> list[str]:
     judge = f"a hold-out of {held_out:,} training images" if held_out else "the test set (the published way, which flatters it)"
     return [
         line,
-        *doctor.wrapped("checkpoints kept for good after epochs: ", f"{kept}; and the best and the last two"),
+        *checks.wrapped("checkpoints kept for good after epochs: ", f"{kept}; and the best and the last two"),
         f"best epoch chosen on {judge}",
     ]
 
@@ -172,7 +174,7 @@ def cost_lines(config: Config, network: Network, timeline: Timeline) -> list[str
     forward = forward_operations(network)
     total = run_operations(config, network, timeline)
     optimizer = make_optimizer(config.optimizer)
-    state = jax.eval_shape(lambda key: network.create_state(optimizer, key), jax.random.key(0))
+    state = jax.eval_shape(lambda key: create_state(network, optimizer, key), jax.random.key(0))
     state_bytes = sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
     model = config.model
     return [
@@ -248,9 +250,9 @@ def describe_two(a: Plan, b: Plan) -> list[str]:
     elif unit != "epochs":
         lines += ["different values: none, where both runs have come equally far", ""]
     for name, plan in zip(names, (a, b), strict=True):
-        head, *rest = doctor.report(plan.findings, plan.config.silence)
+        head, *rest = checks.report(plan.findings, plan.config.silence)
         lines += [f"{name}: {head}", *rest, ""]
-    return lines + doctor.wrapped("in both: ", "; ".join(shared))
+    return lines + checks.wrapped("in both: ", "; ".join(shared))
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -10,7 +10,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from wrn_jax import archive, cifar, command
+from wrn_jax import command
+from wrn_jax.data import cifar, preparation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="TFDS data folder to write to (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)",
     )
     options = made.parse_args(argv)
-    folder = archive.prepare(options.name, options.data_dir, options.archive, options.download)
+    folder = preparation.prepare(options.name, options.data_dir, options.archive, options.download)
     print(f"{options.name} is in {folder}")
     print(f"export TFDS_DATA_DIR={shlex.quote(str(folder.parent.parent))}")
 

@@ -10,13 +10,15 @@ from typing import Any
 
 import jax
 
-from wrn_jax import command, loop, memory, mesh
+from wrn_jax import command
 from wrn_jax import config as configs
-from wrn_jax.errors import Abandoned, UserError
+from wrn_jax.runtime import allocator, devices
+from wrn_jax.runtime.errors import Abandoned, UserError
+from wrn_jax.training import loop
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the arguments, trains, and says how it ended. Raises what `wrn_jax.errors` has."""
+    """Reads the arguments, trains, and says how it ended. Raises what `runtime.errors` has."""
     made = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
     made.add_argument("--workdir", type=Path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
     made.add_argument(
@@ -47,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = configs.apply_arguments(config, overrides)
     if options.on_nonfinite:
         config = config.override({"on_nonfinite": options.on_nonfinite})
-    memory.keep_freed_memory()
+    allocator.keep_freed_memory()
     if options.deterministic:
-        mesh.be_deterministic()
+        devices.be_deterministic()
     if options.distributed:
-        mesh.start_processes(options.coordinator, options.processes, options.process)
+        devices.start_processes(options.coordinator, options.processes, options.process)
     workdir = options.workdir or Path("runs") / f"{options.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         summary = loop.train(config, workdir, resume, {"deterministic": options.deterministic})

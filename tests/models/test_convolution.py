@@ -1,0 +1,114 @@
+"""Convolutions: the CPU's own ways against XLA's, values and gradients, and accelerators left alone."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.weights import relative_error
+from wrn_jax.models import convolution
+from wrn_jax.models.convolution import convolve, convolve_plain
+
+# Batch, side, channels in and out, kernel size, stride: all ways through the CPU's choice.
+SHAPES = [
+    (4, 32, 3, 16, 3, 1),
+    (4, 32, 64, 64, 3, 1),
+    (32, 8, 32, 96, 3, 1),
+    (2, 32, 16, 64, 3, 1),
+    (2, 32, 64, 128, 3, 2),
+    (2, 8, 128, 32, 3, 2),
+    (2, 32, 64, 32, 1, 2),
+    (2, 9, 16, 32, 1, 2),
+    (2, 16, 16, 64, 1, 1),
+    (3, 6, 64, 64, 3, 1),
+]
+
+
+def arrays(shape, dtype=jnp.float32):
+    batch, side, channels_in, channels_out, size, stride = shape
+    random = np.random.default_rng(0)
+    draw = lambda *sizes: jnp.asarray(random.standard_normal(sizes), dtype)  # noqa: E731
+    inputs, kernel = draw(batch, side, side, channels_in), draw(size, size, channels_in, channels_out)
+    return inputs, kernel, draw(batch, -(-side // stride), -(-side // stride), channels_out)
+
+
+def gradients(function, stride):
+    """A jitted function of inputs, kernel and cotangent: the outputs and both gradients."""
+
+    def run(inputs, kernel, cotangent):
+        outputs, back = jax.vjp(lambda inputs, kernel: function(inputs, kernel, stride), inputs, kernel)
+        return outputs, *back(cotangent)
+
+    return jax.jit(run)
+
+
+def all_three(function, shape, dtype=jnp.float32):
+    """Outputs and both gradients."""
+    return gradients(function, shape[-1])(*arrays(shape, dtype))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_agrees_with_xla_in_value_and_gradients(shape):
+    for name, found, expected in zip(
+        ("outputs", "by input", "by kernel"), all_three(convolve, shape), all_three(convolve_plain, shape), strict=True
+    ):
+        assert found.shape == expected.shape
+        assert relative_error(found, expected) < 2e-5, name
+
+
+def test_each_way_serves_the_layers_it_is_fast_for():
+    def chosen(shape, dtype=jnp.float32):
+        inputs, kernel, _ = arrays(shape, dtype)
+        given = inputs.shape, kernel.shape, shape[-1], inputs.dtype
+        return "".join(
+            letter
+            for letter, suits in (
+                ("w", convolution.suits_winograd(*given)),
+                ("k", convolution.suits_winograd_kernel(*given)),
+                ("c", convolution.suits_columns(*given[1:])),
+            )
+            if suits
+        )
+
+    assert [chosen(shape) for shape in SHAPES] == ["", "wk", "k", "k", "c", "c", "c", "c", "c", ""]
+    assert [chosen(shape, jnp.bfloat16) for shape in SHAPES] == [""] * len(SHAPES)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[1], (2, 32, 64, 32, 1, 2), (2, 8, 128, 32, 3, 2)], ids=str)
+def test_low_precision_is_left_to_xla(shape):
+    for found, expected in zip(
+        all_three(convolve, shape, jnp.bfloat16), all_three(convolve_plain, shape, jnp.bfloat16), strict=True
+    ):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_accelerators_run_the_plain_convolutions(shape, platform):
+    def program(function):
+        text = gradients(function, shape[-1]).trace(*arrays(shape)).lower(lowering_platforms=(platform,)).as_text()
+        kept = re.findall(r"stablehlo\.(?:convolution|dot_general|while|pad)\b.*", text)
+        return sorted(re.sub(r"%\w+", "", line) for line in kept)
+
+    assert len(program(convolve_plain)) == 3
+    assert program(convolve) == program(convolve_plain)
+
+
+def test_a_split_batch_gives_the_same_and_sums_nothing_inside_a_loop():
+    shape = (32, 32, 64, 64, 3, 1)
+    whole = all_three(convolve, shape)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    inputs, kernel, cotangent = arrays(shape)
+    arguments = jax.device_put(inputs, split), kernel, jax.device_put(cotangent, split)
+
+    compiled = gradients(lambda *given: convolve(*given, batch_is_split=True), 1).lower(*arguments).compile()
+    for found, expected in zip(compiled(*arguments), whole, strict=True):
+        assert relative_error(found, expected) < 1e-5
+    # Where a loop holds a collective, the CPU backend mixes it up with those outside.
+    inside, entry = compiled.as_text().split("\nENTRY ")
+    assert " while(" in entry
+    assert (" all-reduce(" in inside, " all-reduce(" in entry) == (False, True)

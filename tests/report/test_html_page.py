@@ -1,0 +1,410 @@
+"""The page and the pictures of a document: nothing lost, nothing taken for markup, the same lines in both."""
+
+import colorsys
+import dataclasses
+import html.parser
+import itertools
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.sample_document import GROUPS, MARKS, NASTY, plots, sample_document
+from wrn_jax.report.render import html_page
+from wrn_jax.report.render.blocks import Bullets, Document, Plot, Section, Series, Table, Text
+
+VOID = {"meta", "br", "wbr", "link", "input"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Reads a page strictly: what is opened must be closed in turn; (tag, attributes, text within) of every element."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self._open = [], []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        element = [tag, dict(attrs), ""]
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for element in self._open:
+            element[2] += data
+
+    def find(self, tag, **attributes):
+        """The texts of the elements with this tag and these attributes."""
+        wanted = {name.strip("_").replace("_", "-"): value for name, value in attributes.items()}
+        return [text for name, found, text in self.elements if name == tag and wanted.items() <= found.items()]
+
+
+def page_of(*blocks):
+    return html_page.to_html(Document("Title", [Section("Part", list(blocks))]))
+
+
+def figures_of(text):
+    (data,) = Reader(text).find("script", id="figures")
+    return json.loads(data)["figures"]
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """The sample document's page, as text and read."""
+    text = html_page.to_html(sample_document())
+    return text, Reader(text)
+
+
+# The page
+
+
+def test_everything_in_the_document_is_on_the_page(sample):
+    _, reader = sample
+    document = sample_document()
+    (body,) = reader.find("body")
+    assert reader.find("h1") == [document.title]
+    assert reader.find("h2") == [section.heading for section in document.sections]
+    for block in (block for section in document.sections for block in section.blocks):
+        match block:
+            case Text(text):
+                assert html_page.plain(text).replace("\n", "") in body
+            case Bullets(items):
+                assert all(html_page.plain(item) in reader.find("li") for item in items)
+            case Table():
+                assert block.caption in reader.find("caption")
+                assert all(html_page.plain(cell) in body for row in block.rows for cell in row)
+            case Plot():
+                assert block.title in reader.find("h3")
+                assert html_page.plain(block.description) in body
+
+
+def test_names_are_no_markup(sample):
+    text, reader = sample
+    assert "<b>cut" not in text
+    assert NASTY in reader.find("title")[0]
+    assert {NASTY} <= set(reader.find("th", scope="col"))
+    assert len(reader.find("script")) == 3
+    nasty = Plot(NASTY, NASTY, NASTY, NASTY, [Series(NASTY, [1], [1])], [(1, NASTY)], NASTY)
+    (data,) = Reader(page_of(nasty)).find("script", id="figures")
+    assert "<" not in data
+    assert list(json.loads(data)["figures"]) == ["plot-%3Cb%3Ecut%3C%2Fb%3E%20%26%20%22paste%22%20%25%7By%7D%20%3C%2Fscript%3E"]
+
+
+def test_what_a_plot_shows_as_text_is_escaped_for_plotly():
+    plot = Plot("p", "t", "<i>x</i>", "**y** & z", [Series("a", [1], [1])], [(1, "<b>")])
+    layout = html_page.plotly_figure(plot)["layout"]
+    assert layout["xaxis"]["title"]["text"] == "&lt;i&gt;x&lt;/i&gt;"
+    assert layout["yaxis"]["title"]["text"] == "y &amp; z"
+
+
+def test_the_page_loads_nothing_and_holds_plotly_once(sample):
+    text, reader = sample
+    assert all("src" not in attributes for _, attributes, _ in reader.elements)
+    assert all(attributes.get("href", "#").startswith("#") for _, attributes, _ in reader.elements)
+    assert text.count("plotly.js v") == 1
+    (policy,) = [attributes["content"] for _, attributes, _ in reader.elements if "http-equiv" in attributes]
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+    style = reader.find("style")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_links_and_descriptions_name_what_is_there_once(sample):
+    _, reader = sample
+    ids = [attributes["id"] for _, attributes, _ in reader.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes, _ in reader.elements:
+        named = [attributes["href"].removeprefix("#")] if "href" in attributes else []
+        for name in ("aria-labelledby", "aria-describedby"):
+            named += attributes.get(name, "").split()
+        assert set(named) <= set(ids)
+
+
+def test_a_document_without_plots_is_small():
+    text = page_of(Text("Nothing to see."))
+    assert len(text.encode()) < 20_000
+    assert "Plotly.react" in text  # the script for tables, which does without plotly
+    assert Reader(text).find("script", id="figures") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "markup"),
+    [
+        ("**a** and **b**", "<strong>a</strong> and <strong>b</strong>"),
+        ("**<b>**", "<strong>&lt;b&gt;</strong>"),
+        ("2 ** 3 ** 4", "2 ** 3 ** 4"),
+        ("2**3", "2**3"),
+        ("one\ntwo", "one<br>two"),
+        ("recipe.learning_rate", "recipe.<wbr>learning_<wbr>rate"),
+        ("short.word", "short.word"),
+        ("--some=1.5", '<span class="one">--some</span>=1.5'),
+        ("a -> 1e-05", 'a <span class="one">-&gt;</span> <span class="one">1e-05</span>'),
+    ],
+)
+def test_markup(text, markup):
+    assert html_page.to_markup(text) == markup
+
+
+def test_notes_and_warnings_are_told_apart_in_words():
+    reader = Reader(page_of(Text("Know this.", "note"), Text("Beware.", "warning"), Text("Plain.")))
+    assert reader.find("div", class_="note") == ["iNoteKnow this."]
+    assert reader.find("div", class_="warning") == ["!WarningBeware."]
+
+
+# Tables
+
+
+@pytest.mark.parametrize("cells", [
+    ["1", "-2.5", "−3", "36,536,884", "1e-3"], ["71.20 %", "–", "n/a"], ["+1.78 points", ""],
+    ["71.20 ± 0.31 %", "**72.98 ± 0.4 %**"], ["43.0 % (42.4 to 43.6)", "[1, 2]"], ["< 0.001", "≈ 3 s", "2.9 GB"],
+])  # fmt: skip
+def test_columns_of_figures(cells):
+    assert html_page.is_numeric(cells)
+
+
+@pytest.mark.parametrize("cells", [["yes", "1"], ["–", ""], [], ["WideResNet-28-10"], ["0.3 → 0.2"], ["100 (best)"], ["3 %!"]])
+def test_columns_of_words(cells):
+    assert not html_page.is_numeric(cells)
+
+
+def test_a_table_says_what_heads_what_and_which_rows_are_marked():
+    table = Table("What **it** is", ["key", "n", "name"], [["a", "1", "x"], ["b", "2", "y"]], frozenset({1}), "Marked: **b**.")
+    reader = Reader(page_of(table))
+    assert reader.find("caption") == ["What it is"]
+    assert reader.find("th", scope="col") == ["key", "n", "name"]
+    assert reader.find("th", scope="row") == ["a", "▸Marked: b"]
+    assert reader.find("td", class_="number") == ["1", "2"]
+    assert reader.find("tr", class_="marked") == ["▸Marked: b2y"]
+    assert reader.find("p", class_="about") == ["Marked: b."]
+
+
+def test_columns_of_long_texts_do_not_get_narrow():
+    reader = Reader(page_of(Table("c", ["a", "b", "c", "d"], [["x" * 99, "short", "y" * 80, "z" * 30], ["", "1", "2", "3"]])))
+    styles = [attributes.get("style") for tag, attributes, _ in reader.elements if tag == "th"]
+    assert styles[:2] == [None, None]
+    assert styles[2:4] == [f"min-width: min({width}rem, max(11rem, 37cqi), 24rem)" for width in (10, 4)]
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="zip"):
+        page_of(Table("Wrong", ["a", "b"], [["1", "2", "3"]]))
+
+
+def test_an_empty_table_and_an_empty_plot_are_shown():
+    reader = Reader(page_of(Table("Nothing", ["a", "b"], []), Plot("p", "None", "x", "y", [])))
+    assert reader.find("caption") == ["Nothing", "Data of the plot: None"]
+
+
+# Plots as data
+
+
+def test_gaps_and_single_digits_survive_in_the_data():
+    series = Series("a", np.arange(1, 5), np.array([0.1, np.nan, np.inf, 1 / 3]), [0, 0, np.nan, 0], [1, np.nan, 1, 1])
+    band, line = figures_of(page_of(Plot("p", "t", "x", "y", [series])))["plot-p"]["data"]
+    assert (line["x"], line["y"]) == ([1, 2, 3, 4], [0.1, None, None, 0.3333333])
+    assert line["customdata"] == ["0.1 (0 to 1)", "", "inf", "0.33333 (0 to 1)"]
+    # Two stretches of one point each: there and back.
+    assert (band["x"], band["y"]) == ([1, 1, None, 4, 4], [1, 0, None, 1, 0])
+
+
+def test_a_band_goes_there_above_and_back_below():
+    band, _ = html_page.plotly_figure(Plot("p", "t", "x", "y", [Series("a", [1, 2, 3], [5, 6, 7], [4, 5, 6], [6, 8, 9])]))[
+        "data"
+    ]
+    assert band["x"] == [1, 2, 3, 3, 2, 1]
+    assert band["y"] == [6, 8, 9, 6, 5, 4]
+
+
+def test_names_of_plots_make_names_of_elements():
+    names = ["a b", "a-b", 'a"b', "a/b", "ä"]
+    reader = Reader(page_of(*[Plot(name, "t", "x", "y", [Series("s", [1], [1])]) for name in names]))
+    ids = [attributes["id"] for tag, attributes, _ in reader.elements if attributes.get("class") == "canvas"]
+    assert len(set(ids)) == len(names)
+    assert not any(re.search(r"[\s\"<>]", name) for name in ids)
+    assert set(figures_of(page_of(Plot('a"b', "t", "x", "y", [])))) == {ids[2]}
+
+
+def test_the_legend_begins_with_the_last_values(sample):
+    _, reader = sample
+    accuracy = plots()["test_accuracy"]
+    first = [f"{series.y[-1]:.5g} ({series.low[-1]:.5g} to {series.high[-1]:.5g})" for series in accuracy.series[:3]]
+    assert reader.find("output")[:4] == [*first, "–"]  # the last line has ended earlier
+    assert reader.find("button")[0].strip() == GROUPS[0] + first[0]
+
+
+def test_the_table_of_a_plot_has_every_value_and_leaves_gaps_empty():
+    table = html_page.data_table(Plot("p", "t", "epoch", "y", [
+        Series("a", [1, 2, 3], [0.5, math.nan, 1234567.0]), Series("b", [2, 4], [1, 2], [0, 1], [2, 3]),
+    ]))  # fmt: skip
+    assert table.columns == ["epoch", "a", "b"]
+    assert table.rows == [["1", "0.5", ""], ["2", "", "1 (0 to 2)"], ["3", "1.23457e+06", ""], ["4", "", "2 (1 to 3)"]]
+    assert table.note == ""
+
+
+def test_the_table_of_a_long_line_keeps_whole_epochs():
+    x = np.arange(5000) / 50
+    table = html_page.data_table(Plot("p", "t", "epoch", "y", [Series("a", x, x)]))
+    assert [row[0] for row in table.rows] == [str(epoch) for epoch in range(100)]
+    assert table.note == "100 of the plot's 5000 places."
+
+
+def test_the_table_of_a_line_without_whole_places_is_thinned():
+    x = 0.5 + np.arange(999)
+    table = html_page.data_table(Plot("p", "t", "epoch", "y", [Series("a", x, x)]))
+    assert [row[0] for row in table.rows] == [f"{place:.6g}" for place in x[::5]]
+
+
+# Marks
+
+
+def test_marks_at_one_place_are_one():
+    plot = Plot("p", "t", "epoch", "y", [], [(51, "b"), (41.0051, "a"), (51.0, "c"), (51, "b")])
+    assert html_page.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
+
+
+def test_a_logarithmic_axis_is_one_on_the_page_and_in_the_picture(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    plot = Plot("rate", "Rate", "epoch", "rate", [Series("a", [1, 2], [0.1, 0.001])], log_y=True)
+    assert html_page.plotly_figure(plot)["layout"]["yaxis"]["type"] == "log"
+    assert html_page.plotly_figure(dataclasses.replace(plot, log_y=False))["layout"]["yaxis"]["type"] == "linear"
+    scales = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: scales.append(self.axes[0].get_yscale()))
+    html_page.save_plots(Document("d", [Section("s", [plot])]), tmp_path)
+    assert scales == ["log"]
+
+
+def test_lines_go_in_steps_where_the_plot_says_so():
+    plot = Plot("dropout", "Dropout", "epoch", "dropout", [Series("a", [1, 2], [0.3, 0.2])], stepped=True)
+    shapes = [
+        html_page.plotly_figure(one)["data"][0]["line"]["shape"] for one in (plot, dataclasses.replace(plot, stepped=False))
+    ]
+    assert shapes == ["vh", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("positions", "labels"),
+    [
+        ([], []),
+        ([10, 50], [(10, "1"), (50, "2")]),
+        ([10, 50, 51, 52, 90], [(10, "1"), (51, "2–4"), (90, "5")]),
+        ([50, 51, 52, 57], [(53.5, "1–4")]),  # the joint label is wider, and meets the next one
+    ],
+)
+def test_labels_of_near_marks_are_joined(positions, labels):
+    assert html_page.mark_labels(positions, 100) == labels
+
+
+def test_labels_do_not_overlap_and_leave_none_out():
+    positions = np.sort(np.random.default_rng(0).uniform(0, 100, 30)).tolist()
+    labels = html_page.mark_labels(positions, 100)
+    assert 3 < len(labels) < 30
+    edges = [(x - len(text) * 3.5 / 2.8, x + len(text) * 3.5 / 2.8) for x, text in labels]
+    assert all(right <= left for (_, right), (left, _) in itertools.pairwise(edges))
+    numbers = [text.split("–") for _, text in labels]
+    assert [int(last[-1]) + 1 for last in numbers[:-1]] == [int(first[0]) for first in numbers[1:]]
+
+
+def test_texts_of_marks_are_open_where_they_are_new(sample):
+    _, reader = sample
+    opened = ["open" in attributes for tag, attributes, _ in reader.elements if attributes.get("class") == "marks"]
+    assert opened == [True] + [False] * 8
+    other = plots()["gap"]
+    changed = Plot("other", "t", "epoch", "y", other.series, MARKS[:3])
+    reader = Reader(page_of(other, changed))
+    assert ["open" in attributes for tag, attributes, _ in reader.elements if attributes.get("class") == "marks"] == [
+        True,
+        True,
+    ]
+
+
+# Style
+
+
+def luminance(colour):
+    """The relative luminance of a colour such as #0072b2, after WCAG 2."""
+    channels = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def contrast(one, other):
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", html_page.THEMES)
+def test_texts_and_lines_stand_out(theme):
+    colours = html_page.THEMES[theme]
+    for name in ("text", "quiet", "link", "warning"):
+        assert contrast(colours[name], colours["page"]) >= 4.5
+        assert contrast(colours[name], colours["raised"]) >= 4.5
+    for colour in html_page.COLOURS[theme]:
+        assert contrast(colour, colours["page"]) >= 3
+    hues = [colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))) for colour in html_page.COLOURS[theme]]
+    assert len({tuple(np.round(hue, 1)) for hue in hues}) == 8
+
+
+def test_no_two_lines_look_the_same():
+    styles = [html_page.series_style(place) for place in range(64)]
+    assert len({(style.colours["light"], style.dashes) for style in styles}) == 64
+    assert len({(style.colours["dark"], style.plotly_marker) for style in styles}) == 64
+    for field in ("dashes", "plotly_marker", "matplotlib_marker", "outline"):  # told apart without colour
+        assert len({getattr(style, field) for style in styles[:8]}) == 8
+
+
+def test_lines_that_are_dense_are_thin_and_unbroken():
+    style = html_page.series_style(1, 501)
+    assert (style.width, style.dashes) == (1.0, ())
+    assert html_page.series_style(1, 500) == html_page.series_style(1)
+
+
+# Pictures
+
+
+def test_the_pictures(tmp_path):
+    series = [
+        Series("_$\\frac$ <a>", range(40), np.arange(40.0), np.arange(40) - 2, np.arange(40) + 2),
+        Series("b", [3, 9], [30, 1]),
+    ]
+    first = Plot(
+        "one",
+        "A $\\frac$ & more",
+        "$\\frac$",
+        "$\\frac$",
+        series,
+        [(10, "**first** $\\frac$"), (10.5, "second"), (30, "third")],
+    )
+    second = Plot("two", "Nothing", "epoch", "y", [Series("a", [1], [math.nan])])
+    written = html_page.save_plots(Document("t", [Section("s", [first, Text("x")]), Section("s", [second])]), tmp_path / "new")
+    assert written == [tmp_path / "new" / "one.png", tmp_path / "new" / "two.png"]
+    with Image.open(written[0]) as image:
+        assert image.width == 1280
+        assert image.height > 700
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for place in range(2):
+        colour = html_page.series_style(place).colours["light"]
+        wanted = [int(colour[index : index + 2], 16) for index in (1, 3, 5)]
+        assert (pixels == wanted).all(axis=1).sum() > 500
+
+
+def test_page_and_picture_draw_the_same_lines(monkeypatch, tmp_path):
+    asked = []
+    style = html_page.series_style
+    monkeypatch.setattr(html_page, "series_style", lambda *arguments: asked.append(arguments) or style(*arguments))
+    document = Document("t", [Section("s", [plots()["gap"]])])
+    html_page.to_html(document)
+    in_page = set(asked)
+    asked.clear()
+    html_page.save_plots(document, tmp_path)
+    assert set(asked) == in_page == {(0, 100), (1, 100), (2, 100), (3, 80)}

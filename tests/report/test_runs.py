@@ -1,0 +1,249 @@
+"""Reading runs, logs and CSVs, what is refused, and the grouping into recipes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests import sample_runs
+from wrn_jax.report import published_runs, runs
+from wrn_jax.runtime.errors import UserError
+
+CURVE = [0.1, 0.2, 0.3, 0.5, 0.4]
+
+
+def test_a_directory_is_read(tmp_path):
+    path = sample_runs.write(tmp_path / "a-seed1", CURVE, seed=1, checkpoints=(4, 10, 20))
+    (path / "checkpoints" / "24.orbax-checkpoint-tmp").mkdir()
+    run = runs.load(str(path))
+    assert (run.name, run.seed, run.judge, run.finished, run.log) == ("a-seed1", 1, "test", True, None)
+    assert (run.best["epoch"], run.top["epoch"], run.last["epoch"]) == (4, 4, 5)
+    assert (run.timeline.epochs, run.timeline.steps_per_epoch) == (5, 4)
+    assert run.kept == (runs.Kept("4", 1), runs.Kept("10", None), runs.Kept("20", 5))
+    assert run.headers[0]["parameters"] == 83700
+    assert run.evaluations == ()
+
+
+def test_the_best_epoch_is_the_judges_and_the_earliest(tmp_path):
+    path = sample_runs.write(tmp_path / "a", CURVE, valid=[0.1, 0.3, 0.3, 0.2, 0.2], data__validation_size=100)
+    run = runs.load(str(path))
+    assert (run.judge, run.best["epoch"], run.top["epoch"]) == ("valid", 2, 4)
+
+
+@pytest.mark.parametrize(("patience", "finished"), [(None, False), (2, False), (1, True)])
+def test_a_run_is_finished_at_its_end_or_by_its_patience(tmp_path, patience, finished):
+    path = sample_runs.write(tmp_path / "a", [0.1, 0.3, 0.2], early_stopping_patience=patience)
+    assert runs.load(str(path)).finished == finished
+
+
+@pytest.mark.parametrize("name", published_runs.LOGS)
+def test_a_published_log_is_a_run(name):
+    run = runs.load(name)
+    assert (run.log, run.seed, run.judge, run.finished) == (name, None, "test", True)
+    assert run.rows == tuple(published_runs.rows(name))
+    # What the log holds is the rate after the epoch, which the recipe as executed gives.
+    planned = [row["learning_rate_next"] for row in run.timeline.table()]
+    assert [f"{rate:.6f}" for rate in planned] == [f"{row['learning_rate']:.6f}" for row in run.rows]
+
+
+def test_a_path_goes_before_a_published_log(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "session02").mkdir()
+    with pytest.raises(UserError, match="session02: holds no run"):
+        runs.load("session02")
+
+
+def test_a_csv_is_a_run_of_an_unknown_recipe(tmp_path):
+    shutil.copy("wrn_jax/report/published_logs/session04.csv", tmp_path / "mine.csv")
+    run = runs.load(str(tmp_path / "mine.csv"))
+    assert (run.name, run.config, run.timeline, run.judge, run.finished) == ("mine", None, None, "test", True)
+    assert run.rows == tuple(published_runs.rows("session04"))
+
+
+def test_evaluations_are_read_with_their_predictions(tmp_path):
+    path = sample_runs.write(tmp_path / "a", CURVE)
+    sample_runs.evaluate(path, 5, sample_runs.right(200))
+    sample_runs.evaluate(path, 4, sample_runs.right(100), step=17)  # within an epoch
+    run = runs.load(str(path))
+    (found,) = run.evaluations
+    assert found == run.evaluation(5)
+    assert run.evaluation(4) is None
+    assert (found.digest, found.figures["splits"]["test"]["accuracy"]) == ("same", 0.5)
+    np.testing.assert_array_equal(found.correct, sample_runs.right(200))
+
+
+def test_an_evaluation_without_predictions_is_one(tmp_path):
+    path = sample_runs.write(tmp_path / "a", CURVE)
+    sample_runs.evaluate(path, 5, sample_runs.right(200))
+    (path / "evaluations" / "step-20.npz").unlink()
+    assert runs.load(str(path)).evaluation(5).correct is None
+
+
+def swap(file, old, new, count=-1):
+    """A function that replaces a text in a file of a folder."""
+
+    def change(folder):
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new, count))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: shutil.rmtree(path), "no such run; give a run's directory, a log as CSV, or session02 or session04"),
+        (lambda path: (path / "config.json").unlink(), r"holds no run \(no config.json\)"),
+        (lambda path: (path / "config.json").write_text("{"), "config.json: is not JSON"),
+        (lambda path: (path / "config.json").write_text("[]"), "config.json: should be an object"),
+        (lambda path: (path / "config.json").write_text('{"seeds": 1}'), "unknown key 'seeds'"),
+        (lambda path: (path / "metrics.jsonl").unlink(), "metrics.jsonl: no epoch is finished yet"),
+        (lambda path: (path / "metrics.jsonl").write_text("[]\n"), "row 1 should be of epoch 1"),
+        (lambda path: (path / "metrics.jsonl").write_bytes(b"\xff\n"), "cannot be read: is not text"),
+        (swap("metrics.jsonl", '"epoch": 1', '"epoch": 2'), "row 1 should be of epoch 1"),
+        (swap("metrics.jsonl", '"test_loss"', '"loss"'), "test_loss = None"),
+        (swap("metrics.jsonl", '": 0.5', '": 1.5'), "test_accuracy = 1.5"),
+        (swap("metrics.jsonl", '"step": 20', '"step": 21'), "are not of one run"),
+        (swap("config.json", '"scale": 0.05', '"scale": 0.03'), "not of one run"),
+        (swap("metrics.jsonl", '"learning_rate": 0.1', '"learning_rate": "x"'), "learning_rate = 'x'"),
+        (swap("metrics.jsonl", '"valid_accuracy": null', '"valid_accuracy": 0.5', 1), "should be there for all"),
+        (swap("metrics.jsonl", '"test_loss": 3.8', '"test_loss": NaN'), "test_loss = nan"),
+    ],
+)  # fmt: skip
+def test_rubbish_is_refused_in_one_line(tmp_path, spoil, message):
+    path = sample_runs.write(tmp_path / "a", CURVE)
+    spoil(path)
+    with pytest.raises(UserError, match=message) as refused:
+        runs.load(str(path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "step-20.json").write_text("{"),
+        lambda folder: (folder / "step-20.json").write_text('{"format": 1}'),
+        swap("step-20.json", '"epoch": 5', '"epoch": "five"'),
+        swap("step-20.json", '"format": 1', '"format": 2'),
+        swap("step-20.json", '"accuracy": 0.5', '"accuracy": NaN'),
+        swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": 1}'),
+        swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": ["x"]}'),
+        lambda folder: (folder / "step-20.npz").write_bytes(b"no archive"),
+        lambda folder: (folder / "step-20.npz").write_bytes((folder / "step-20.npz").read_bytes()[:200]),
+        lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.zeros(3), test_labels=np.zeros(4), test_digest=""),
+        lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.zeros(3)),
+        lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.array([{}]), test_labels=0, test_digest=0),
+    ],
+)
+def test_a_damaged_evaluation_is_named(tmp_path, change):
+    path = sample_runs.write(tmp_path / "a", CURVE)
+    sample_runs.evaluate(path, 5, sample_runs.right(200))
+    change(path / "evaluations")
+    with pytest.raises(UserError, match=r"step-20\.(json|npz): (is no evaluation|is of format 2|holds no readable)"):
+        runs.load(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "one,two\n1,2\n", "epoch,train_accuracy\n1,2\n", "\0"])
+def test_a_csv_that_is_no_log_is_refused(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(UserError, match=r"a\.csv: (is no log; the columns should be|no epoch is finished)"):
+        runs.load(str(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("source", ["", "\0", "/nowhere/at/all", "a" * 5000])
+def test_what_is_no_path_is_refused(source):
+    with pytest.raises(UserError):
+        runs.load(source)
+
+
+def test_seeds_of_a_recipe_are_grouped(tmp_path):
+    for name, seed, changes in (
+        ("a-seed0", 0, {}),
+        ("b_seed0", 0, {"recipe__dropout": 0.1}),
+        ("a-seed1", 1, {"devices": 8, "data__directory": "/elsewhere", "checkpoint_minutes": 3.0}),
+        ("a-seed2", 2, {"augmentation_levels__off": {"rotate": 3.0}}),  # a level that it does not use
+    ):
+        sample_runs.write(tmp_path / name, CURVE, seed=seed, **changes)
+    groups = runs.group([runs.load(str(tmp_path / name)) for name in ("a-seed0", "b_seed0", "a-seed1", "a-seed2")])
+    assert [(group.name, [run.name for run in group.runs]) for group in groups] == [
+        ("a", ["a-seed0", "a-seed1", "a-seed2"]),
+        ("b", ["b_seed0"]),
+    ]
+    assert [group.name for group in runs.group(groups[0].runs + groups[1].runs, ["x", "y"])] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model__depth": 16}, {"optimizer__weight_decay": 0.0}, {"augmentation_levels__full.rotate": 1.0}]
+)
+def test_what_changes_the_training_is_another_recipe(tmp_path, changes):
+    sample_runs.write(tmp_path / "a", CURVE, seed=0)
+    sample_runs.write(tmp_path / "b", CURVE, seed=1, **changes)
+    assert len(runs.group([runs.load(str(tmp_path / name)) for name in "ab"])) == 2
+
+
+def test_logs_and_csvs_are_recipes_of_their_own(tmp_path):
+    for name in "ab":
+        shutil.copy("wrn_jax/report/published_logs/session02.csv", tmp_path / f"{name}.csv")
+    groups = runs.group([runs.load(source) for source in ("session02", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"))])
+    assert [group.name for group in groups] == ["session02", "a", "b"]
+
+
+def test_a_run_of_a_logs_recipe_is_not_one_of_its_seeds():
+    log = sample_runs.published()[0].runs[0]
+    run = runs.Run("mine", "mine", log.rows, log.config, log.timeline)
+    assert len(runs.group([log, run])) == 2
+
+
+def test_recipes_of_one_name_are_told_apart(tmp_path):
+    sample_runs.write(tmp_path / "x" / "run", CURVE)
+    sample_runs.write(tmp_path / "y" / "run", CURVE, recipe__dropout=0.1)
+    groups = runs.group([runs.load(str(tmp_path / name / "run")) for name in "xy"])
+    assert len({group.name for group in groups}) == 2
+    assert len({group.runs[0].name for group in groups}) == 2
+
+
+def test_finished_runs_count_and_others_do_not(tmp_path):
+    for seed, curve in enumerate([CURVE, CURVE[:3], CURVE]):
+        sample_runs.write(tmp_path / f"a-seed{seed}", curve, seed=seed)
+    (group,) = runs.group([runs.load(str(tmp_path / f"a-seed{seed}")) for seed in range(3)])
+    assert [run.seed for run in group.counted] == [0, 2]
+    assert group.finished
+
+
+def test_unfinished_runs_are_cut_to_a_common_length(tmp_path):
+    for seed, curve in enumerate([CURVE[:4], CURVE[:2]]):
+        sample_runs.write(tmp_path / f"a-seed{seed}", curve, seed=seed)
+    (group,) = runs.group([runs.load(str(tmp_path / f"a-seed{seed}")) for seed in range(2)])
+    assert [len(run.rows) for run in group.counted] == [2, 2]
+    assert not group.finished
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names", "message"),
+    [
+        ({}, None, None, "is given twice"),
+        ({}, {}, None, "the same recipe with the same seed, 0"),
+        ({}, {"data__embedded_seed": 1}, None, "were tested on different images .*drawn from seed 0.*seed 1"),
+        ({}, {"data__embedded_test": 300}, None, "400 images.*300 images"),
+        ({}, {"data__name": "cifar100"}, None, "embedded.*cifar100"),
+        ({}, {"seed": 1}, ["a", "b"], "--names: 2 given, but the runs are of 1 recipes: a, b"),
+        ({}, {"recipe__dropout": 0.1}, ["a", "a"], "every recipe should have its own name"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, first, second, names, message):
+    sample_runs.write(tmp_path / "a", CURVE, **first)
+    if second is not None:
+        sample_runs.write(tmp_path / "b", CURVE, **second)
+    loaded = [runs.load(str(tmp_path / name)) for name in ("a", "a" if second is None else "b")]
+    with pytest.raises(UserError, match=message):
+        runs.group(loaded, names)
+
+
+def test_recipe_keys_leave_out_where_and_how_safely(tmp_path):
+    run = runs.load(str(sample_runs.write(tmp_path / "a", CURVE)))
+    keys = runs.recipe_keys(run)
+    assert "recipe.dropout.epoch 51" in keys
+    assert not {"seed", "devices", "data.directory", "augmentation_levels.off.rotate"} & keys.keys()
+    assert json.dumps(keys)

@@ -1,0 +1,210 @@
+"""What stays on disk, what comes back, and what is refused."""
+
+import functools
+import resource
+import signal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wrn_jax.config import Model, Optimizer
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import devices
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed, best_of, checksum
+from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.state import create_state
+
+
+@functools.cache
+def make_state(width=1, seed=0, num_devices=1, sharding="replicated"):
+    """(abstract state, state, shardings) of a small network."""
+    network, optimizer = Network(Model(depth=10, widen_factor=width), 10, "float32"), make_optimizer(Optimizer())
+    create = functools.partial(create_state, network, optimizer)
+    abstract = jax.eval_shape(create, jax.random.key(seed))
+    shardings = devices.state_shardings(abstract, devices.make_mesh(num_devices), sharding)
+    return abstract, jax.jit(create, out_shardings=shardings)(jax.random.key(seed)), shardings
+
+
+def test_keeps_last_best_and_milestones_across_restarts(tmp_path):
+    _, state, _ = make_state()
+    accuracies = [0.1, 0.5, 0.3, 0.5, 0.2, 0.4]
+    for part in (range(3), range(3, 6)):  # a restart in between: the best must be remembered from disk
+        with Checkpoints(tmp_path / "c", keep=[30], metadata={"config": {"seed": 1}}) as checkpoints:
+            for index in part:
+                step = 10 * (index + 1)
+                checkpoints.save(state, step, index + 1, accuracies[index], {"sums": 0.1})
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.all() == [Saved(20, 2, 0.5), Saved(30, 3, 0.3), Saved(50, 5, 0.2), Saved(60, 6, 0.4)]
+        assert best_of(checkpoints.all()).step == 20
+        assert checkpoints.all()[0].notes == {"sums": 0.1}
+        beside = checkpoints._orbax.checkpointables_metadata(20).custom_metadata
+    assert beside["config"] == {"seed": 1}
+
+
+def numbers(state):
+    """The arrays of a state on the host, random keys as their words."""
+    is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.mark.parametrize(("devices", "sharding"), [(1, "replicated"), (2, "replicated"), (4, "fsdp")])
+def test_restores_every_bit_onto_other_devices(tmp_path, devices, sharding):
+    abstract, state, _ = make_state(num_devices=8)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, 7, 1, 0.5, {})
+    _, _, shardings = make_state(num_devices=devices, sharding=sharding)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        saved, found, damaged = checkpoints.restore_last(abstract, shardings)
+    assert (saved, damaged) == (Saved(7, 1, 0.5), [])
+    assert found.step.sharding.num_devices == devices
+    is_placed = jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim), found, shardings)
+    assert all(jax.tree.leaves(is_placed))
+    chex.assert_trees_all_equal(numbers(found), numbers(state))
+
+
+# Orbax's reader threads may complain of a broken file even later than `checkpoints` waits for.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+class TestDamage:
+    """Bytes changed or lost in the newest checkpoint are noticed, and the one before is used."""
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        abstract, state, shardings = make_state()
+        with Checkpoints(tmp_path / "c") as checkpoints:
+            checkpoints.save(state, 1, 0, None, {})
+            checkpoints.save(state, 2, 0, None, {})
+        return tmp_path / "c", abstract, shardings
+
+    def flip_one_bit(self, path):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    def cut(self, path):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    @pytest.mark.parametrize(
+        ("what", "damage"),
+        [
+            ("arrays", "flip_one_bit"),
+            ("arrays", "cut"),
+            ("arrays", "unlink"),
+            ("description", "cut"),
+            ("description", "unlink"),
+        ],
+    )
+    def test_falls_back(self, run, damage, what):
+        folder, abstract, shardings = run
+        files = [path for path in (folder / "2").rglob("*") if path.is_file()]
+        victim = max(files, key=lambda path: path.stat().st_size)
+        if what == "description":
+            victim = folder / "2" / "_CHECKPOINT_METADATA"
+        path = {"unlink": lambda path: path.unlink()}.get(damage) or getattr(self, damage)
+        path(victim)
+        with Checkpoints(folder) as checkpoints:
+            saved, state, damaged = checkpoints.restore_last(abstract, shardings)
+            assert [one.step for one in checkpoints.all()] == [1]
+            assert saved.step == 1
+            (line,) = damaged
+            assert line.startswith("checkpoint 2 is damaged (")
+            assert "\n" not in line
+            checkpoints.save(state, 2, 0, None, {})  # the place is free again
+        assert (folder.with_name("damaged") / "2").is_dir()
+
+    def test_nothing_left(self, run):
+        folder, abstract, shardings = run
+        for step in "12":
+            self.cut(max((folder / step).rglob("*"), key=lambda path: path.stat().st_size))
+        with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="none can be read; the last, 2: its files"):
+            checkpoints.restore_last(abstract, shardings)
+        assert (folder / "1").is_dir()  # nothing was moved: somebody may want to look
+        assert (folder / "2").is_dir()
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    abstract, state, shardings = make_state()
+    with monkeypatch.context() as patch, Checkpoints(tmp_path / "c") as checkpoints:
+        patch.setattr("wrn_jax.training.checkpoints.FORMAT", 7)
+        checkpoints.save(state, 1, 1, 0.5, {})
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match="is of format 7, newer than 1"):
+        checkpoints.restore_last(abstract, shardings)
+
+
+def test_checksum_sees_every_change_and_no_sharding():
+    _, state, _ = make_state()
+    shardings = devices.state_shardings(state, devices.make_mesh(8), "fsdp")
+    assert int(checksum(state)) == int(checksum(jax.device_put(state, shardings)))
+    kernel = state.params["conv1"]["kernel"]
+    for changed in (kernel.at[0, 0, 0, 0].add(1e-7), kernel[::-1], kernel.at[0].set(kernel[1]).at[1].set(kernel[0])):
+        assert int(checksum(changed)) != int(checksum(kernel))
+
+
+def test_a_failed_save_is_told_and_the_next_succeeds(tmp_path):
+    abstract, state, shardings = make_state(width=2)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, 1, 1, 0.5, {})
+        checkpoints.wait()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # files cannot grow: a full disk in small
+        try:
+            with pytest.raises(SaveFailed, match=r"Failed writing|File too large"):  # noqa: PT012
+                checkpoints.save(state, 2, 2, 0.6, {})
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        assert [one.step for one in checkpoints.all()] == [1]
+        checkpoints.save(state, 3, 3, 0.7, {})
+        checkpoints.wait()
+        assert [one.step for one in checkpoints.all()] == [1, 3]
+        _, found, _ = checkpoints.restore_last(abstract, shardings)
+    chex.assert_trees_all_equal(numbers(found), numbers(state))
+
+
+def test_saving_is_safe_while_the_state_is_overwritten(tmp_path):
+    abstract, state, _ = make_state()
+    expected = np.asarray(state.params["fc"]["kernel"]).copy()
+    spoil = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        state = jax.tree.map(jnp.copy, state)
+        checkpoints.save(state, 1, 1, 0.5, {})
+        spoil(state.params)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        sharding = devices.replicated(devices.make_mesh(1))
+        params, _ = checkpoints.restore_model(1, abstract.params, abstract.batch_stats, sharding)
+    np.testing.assert_array_equal(params["fc"]["kernel"], expected)
+
+
+def test_another_network_is_refused_with_the_difference(tmp_path):
+    _, state, _ = make_state(width=1)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, 1, 1, 0.5, {})
+    abstract, _, shardings = make_state(width=2)
+    message = r"checkpoint 1: .* is \(.*\), but this network has \(.*\)"
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.restore_last(abstract, shardings)
+
+
+def test_an_unfinished_checkpoint_is_not_listed(tmp_path):
+    _, state, _ = make_state()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, 1, 1, 0.5, {})
+    (tmp_path / "c" / "2.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert [one.step for one in checkpoints.all()] == [1]
+
+
+def test_no_checkpoints(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.all() == []
+
+
+def test_step_and_key_are_arrays_of_the_right_kind():
+    _, state, _ = make_state()
+    assert state.step.dtype == jnp.int32
+    assert jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,330 @@
+"""A whole run through all phases, and what it leaves behind."""
+
+import dataclasses
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small import CHANGES, metrics
+from wrn_jax.config import load_file
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
+from wrn_jax.training import loop
+from wrn_jax.training.checkpoints import Checkpoints, SaveFailed
+
+KEYS = [
+    "epoch", "step", "learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "train_loss",
+    "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "skipped_steps", "seconds",
+    "images_per_second",
+]  # fmt: skip
+
+
+HEADER = {
+    "hardware": {"devices_used": 1, "device": "CPU", "platform": "cpu", "cpu_cores": 2},
+    "parameters": 1, "precision": "float32", "versions": {"jax": "0"}, "best_chosen_on": "test", "train_examples": 1,
+}  # fmt: skip
+
+
+def small_config(**changes):
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_file("configs/session04.py").override(CHANGES | {"devices": 1} | named)
+
+
+@dataclasses.dataclass
+class Finished:
+    config: object
+    workdir: object
+    summary: object
+    output: str
+    compiled: list
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run of session 04 through all its phases."""
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    compiled, lines = [], []
+    listener = lambda name, seconds, **about: (  # noqa: E731
+        compiled.append(about.get("fun_name")) if name == "/jax/core/compile/backend_compile_duration" else None
+    )
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    config = small_config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.console, "say", lambda text, active=True: lines.append(text))
+        summary = loop.train(config, workdir)
+    jax.monitoring.unregister_event_duration_listener(listener)
+    return Finished(config, workdir, summary, "\n".join(lines), compiled)
+
+
+def test_compiles_the_training_step_once_over_all_phases(finished):
+    assert finished.compiled.count("jit(train_steps)") == 1
+    assert finished.compiled.count("jit(eval_step)") == 1
+
+
+def test_records_one_object_an_epoch_with_the_values_of_the_timeline(finished):
+    rows = [json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50]
+    assert all(list(row) == KEYS for row in rows)
+    table = Timeline(finished.config.recipe, finished.config.augmentation_levels, 10).table()
+    for row, planned in zip(rows, table, strict=True):
+        assert row["learning_rate"] == pytest.approx(planned["learning_rate_last"], rel=1e-6)
+        for name in ("dropout", "mixup_alpha", "label_smoothing", "augmentation"):
+            assert row[name] == planned[name]
+        assert 0 <= row["train_accuracy"] <= 1
+        assert row["images_per_second"] > 0
+
+
+def test_the_training_loss_falls(finished):
+    first, last = (json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()[::4])
+    assert last["train_loss"] < first["train_loss"]
+
+
+def test_announces_every_transition_when_it_happens(finished):
+    lines = finished.output.splitlines()
+    expected = Timeline(finished.config.recipe, finished.config.augmentation_levels, 10).events()
+    announced = [line for line in lines if ", step " in line]
+    assert announced == [f"epoch {event.epoch}, step {event.step}: {event}" for event in expected]
+    for event in expected:
+        own = lines.index(f"epoch {event.epoch}, step {event.step}: {event}")
+        ends = [i for i, line in enumerate(lines) if line.startswith("epoch ") and "images/s" in line]
+        assert sum(end < own for end in ends) == event.epoch - 1
+
+
+def test_one_line_an_epoch_says_all(finished):
+    line = next(line for line in finished.output.splitlines() if line.startswith("epoch 3/5"))
+    for word in ("loss", "train", "valid", "test", "rate", "images/s", "left"):
+        assert word in line
+
+
+def test_several_steps_in_a_call_make_the_same_run(tmp_path):
+    """Calls of up to 4 steps, cut short by checkpoints after every 3: the same losses up to rounding, which grows."""
+    rows = {}
+    small = {"recipe__scale": 0.01, "recipe__batch_size": 10, "data__embedded_train": 200, "recipe__learning_rate": 0.001}
+    for calls, every in ((1, None), (4, 3)):
+        loop.train(small_config(**small, steps_per_call=calls, checkpoint_steps=every), tmp_path / str(calls))
+        (rows[calls],) = metrics(tmp_path / str(calls))
+    one, other = rows[1], rows[4]
+    for name in ("step", "learning_rate", "dropout", "augmentation"):
+        assert one[name] == other[name]
+    assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+    assert one["valid_loss"] == pytest.approx(other["valid_loss"], rel=1e-3)
+
+
+def test_keeps_the_recipes_checkpoints_the_best_and_the_last(finished):
+    with Checkpoints(finished.workdir / "checkpoints") as checkpoints:
+        kept = [one.epoch for one in checkpoints.all()]
+    # Session 04's every ten epochs are every half epoch here: all five ends of an epoch.
+    assert kept == [1, 2, 3, 4, 5]
+    assert finished.summary.judge == "valid"
+    assert finished.summary.best == max(
+        [json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()],
+        key=lambda row: (row["valid_accuracy"], -row["epoch"]),
+    )
+
+
+def test_writes_config_header_curves_and_events(finished):
+    # Fully resolved: what the configuration left open is settled.
+    settled = {"precision": "float32", "model.num_classes": 100}
+    assert loop.saved_config(finished.workdir) == finished.config.override(settled)
+    header = json.loads((finished.workdir / "header.jsonl").read_text())
+    assert header["hardware"]["platform"] == "cpu"
+    assert header["versions"]["jax"] == jax.__version__
+    assert header["seed"] == 0
+    assert header["rollbacks"] == 0
+    assert header["parameters"] == 83_700
+    assert (finished.workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((finished.workdir / "tensorboard").glob("events.out.tfevents.*"))
+    names = {path.name for path in finished.workdir.iterdir()}
+    assert names == {"config.json", "header.jsonl", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints"}
+
+
+def test_starting_anew_over_a_run_is_refused(finished):
+    with pytest.raises(UserError, match="holds a run already; continue it with --resume, or choose another --workdir"):
+        loop.train(finished.config, finished.workdir)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = (finished.workdir / "metrics.jsonl").read_text()
+    summary = loop.train(finished.config, finished.workdir, resume=True)
+    assert summary == finished.summary
+    assert (finished.workdir / "metrics.jsonl").read_text() == before
+
+
+def test_resuming_with_another_configuration_names_the_keys(finished):
+    with pytest.raises(UserError, match=r"another configuration: model\.depth was 10, is 16"):
+        loop.train(finished.config.override({"model.depth": 16}), finished.workdir, resume=True)
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no run to resume"):
+        loop.train(small_config(), tmp_path / "none", resume=True)
+
+
+def test_stops_on_non_finite_numbers_and_names_the_step(tmp_path):
+    config = small_config(recipe__learning_rate=1000, optimizer__clip_norm=None, optimizer__weight_decay=1.0)
+    with pytest.raises(
+        Diverged, match=r"no longer finite at step \d+, in epoch 1: loss \S+, gradient norm \S+ .*; there is no checkpoint yet"
+    ):
+        loop.train(config, tmp_path / "diverges")
+
+
+def test_early_stopping_counts_epochs_since_the_best_and_holds_on_resume(tmp_path):
+    # At rate 0 the network, and with it the accuracy, changes only by its running averages; the first best stays soon.
+    config = small_config(early_stopping_patience=1, recipe__learning_rate=0, recipe__checkpoint_epochs=[])
+    summary = loop.train(config, tmp_path / "early")
+    assert summary.last["epoch"] == summary.best["epoch"] + 1 < 5
+    with Checkpoints(tmp_path / "early" / "checkpoints") as checkpoints:
+        assert {one.epoch for one in checkpoints.all()} == {summary.best["epoch"], summary.last["epoch"]}
+    assert loop.train(config, tmp_path / "early", resume=True) == summary
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": 3}, r"recipe\.batch_size = 40: should divide evenly over 3 devices, for example 39"),
+        ({"devices": 9}, r"devices = 9: only 8 cpu device\(s\) found"),
+        ({"model.batch_norm_groups": 3}, r"model\.batch_norm_groups = 3: should divide recipe\.batch_size = 40"),
+        ({"model.num_classes": 10}, r"model\.num_classes = 10: embedded has 100 classes"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        loop.train(small_config().override(changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_work_directory_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to: Not a directory"):
+        loop.train(small_config(), tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(("devices", "sharding"), [(2, "replicated"), (4, "fsdp"), (8, "replicated"), (8, "fsdp")])
+def test_many_devices_train_like_one(finished, tmp_path, devices, sharding):
+    summary = loop.train(small_config(devices=devices, sharding=sharding), tmp_path / "many")
+    one, many = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (finished.workdir, tmp_path / "many")
+    )
+    # Rounding differs with the order of the sums, and grows with the steps.
+    assert many[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-4)
+    assert many[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-2)
+    assert summary.last["epoch"] == 5
+
+
+def test_a_run_of_eight_devices_continues_on_two_and_on_one(finished, tmp_path):
+    workdir = tmp_path / "run"
+    stopped = small_config(devices=8, sharding="fsdp")
+    with pytest.MonkeyPatch.context() as patch:
+        # As if a signal came in the fourth epoch, and again in the fifth.
+        patch.setattr(loop.StopRequest, "received", lambda self, step: "SIGTERM" if step == 33 else "")
+        with pytest.raises(Interrupted, match="SIGTERM: saved after step 34"):
+            loop.train(stopped, workdir)
+        patch.setattr(loop.StopRequest, "received", lambda self, step: "SIGTERM" if step == 41 else "")
+        with pytest.raises(Interrupted, match="SIGTERM: saved after step 42"):
+            loop.train(small_config(devices=2), workdir, resume=True)
+    loop.train(small_config(devices=1), workdir, resume=True)
+    one, moved = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (finished.workdir, workdir)
+    )
+    assert [row["epoch"] for row in moved] == [1, 2, 3, 4, 5]
+    for found, expected in zip(moved, one, strict=True):
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-2)
+        assert found["learning_rate"] == expected["learning_rate"]
+
+
+def test_a_full_disk_does_not_end_a_run(finished, tmp_path, monkeypatch):
+    real, failing = loop.Checkpoints.save, iter([True, True, False, True])
+    lines = []
+
+    def save(self, *arguments):
+        if next(failing, False):
+            raise SaveFailed("No space left on device")
+        real(self, *arguments)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    monkeypatch.setattr(loop.console, "say", lambda text, active=True: lines.append(text))
+    workdir = tmp_path / "run"
+    assert loop.train(finished.config, workdir).last["epoch"] == 5
+    assert sum("could not be saved (No space left on device); going on" in line for line in lines) == 3
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        assert [one.epoch for one in checkpoints.all()] == [2, 3, 4, 5]  # the first epoch's failed twice
+    assert metrics(workdir) == metrics(finished.workdir)
+
+
+def test_says_what_a_run_never_reaches(tmp_path):
+    config = small_config(recipe__dropout={"epoch 1": 0.1, "epoch 500": 0.2})
+    line = Timeline(config.recipe, config.augmentation_levels, 10)
+    assert line.idle() == ["dropout 0.2 at epoch 500"]
+    lines = " ".join(loop.opening_lines(HEADER, config, line)).split()
+    assert "never reaches: dropout 0.2 at epoch 500" in " ".join(lines)
+
+
+class TestReadStep:
+    metrics = {"loss": 2.0, "finite": True, "correct": 3.0, "examples": 4, "loss_scale": 1024.0, "gradient_norm": 1.0}  # noqa: RUF012
+
+    def read(self, dtype, sums, **changed):
+        saver = types.SimpleNamespace(last_step=40, notes={"rollbacks": 2})
+        wrapped = {name: np.asarray(value) for name, value in (self.metrics | changed).items()}
+        with loop.console.Progress("epoch", 3, active=False) as progress:
+            loop.read_step(dtype, sums, progress, saver, 1, wrapped, 2)
+
+    def test_names_all_steps_that_were_skipped_in_a_row(self):
+        sums = loop.EpochSums(skipped_in_a_row=2)
+        with pytest.raises(Diverged, match="at steps 0 to 2, in epoch 1"):
+            self.read("float16", sums, finite=False, loss_scale=0.5)
+
+    def test_float16_counts_skipped_steps(self):
+        sums = loop.EpochSums()
+        self.read("float16", sums)
+        self.read("float16", sums, finite=False, loss=np.inf)
+        assert (sums.skipped, sums.loss, sums.examples) == (1, 8.0, 4)
+
+    @pytest.mark.parametrize(("dtype", "scale"), [("float16", 0.5), ("bfloat16", 1.0), ("float32", 1.0)])
+    def test_what_scaling_cannot_help_ends_the_run(self, dtype, scale):
+        with pytest.raises(Diverged, match=r"at step 2, in epoch 1: loss nan.*; the last checkpoint is of step 40") as error:
+            self.read(dtype, loop.EpochSums(), finite=False, loss=np.nan, loss_scale=scale)
+        assert error.value.rollbacks == 2
+
+
+class TestRollback:
+    @pytest.fixture
+    def lines(self, monkeypatch):
+        lines, real = [], loop.read_step
+        self.failures = 0
+
+        def read_step(dtype, sums, progress, saver, epoch, metrics, step):
+            if step == 23 and self.failures > 0:
+                self.failures -= 1
+                metrics = metrics | {"finite": np.asarray(False), "loss": np.asarray(np.nan)}
+            real(dtype, sums, progress, saver, epoch, metrics, step)
+
+        monkeypatch.setattr(loop, "read_step", read_step)
+        monkeypatch.setattr(loop.console, "say", lambda text, active=True: lines.append(text))
+        return lines
+
+    def test_goes_back_and_takes_the_data_in_another_order(self, finished, tmp_path, lines):
+        self.failures = 2
+        workdir = tmp_path / "run"
+        assert loop.train(small_config(on_nonfinite="rollback"), workdir).last["epoch"] == 5
+        assert [line.partition("(rollback ")[2] for line in lines if "going back to it" in line] == ["1 of 3)", "2 of 3)"]
+        before, after = metrics(finished.workdir), metrics(workdir)
+        assert after[:2] == before[:2]
+        assert after[2]["train_loss"] != before[2]["train_loss"]
+        assert [row["epoch"] for row in after] == [1, 2, 3, 4, 5]
+        headers = [json.loads(line) for line in (workdir / "header.jsonl").read_text().splitlines()]
+        assert [(header["first_step"], header["rollbacks"]) for header in headers] == [(0, 0), (20, 1), (20, 2)]
+
+    def test_gives_up_after_the_last(self, tmp_path, lines):
+        self.failures = 9
+        config = small_config(on_nonfinite="rollback", max_rollbacks=1)
+        with pytest.raises(Diverged, match=r"last checkpoint is of step 20; gave up after 1 rollbacks"):
+            loop.train(config, tmp_path / "run")
+        # What was learned about the data order survives a restart.
+        self.failures = 0
+        loop.train(config, tmp_path / "run", resume=True)

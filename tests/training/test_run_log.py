@@ -1,0 +1,159 @@
+"""The files of a run: what a crash leaves, what a resumed run keeps, and the pictures."""
+
+import json
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wrn_jax.planning import plot
+from wrn_jax.runtime import console, environment, files
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training import curves, run_log
+
+ROW = {
+    "epoch": 1, "step": 10, "learning_rate": 0.1, "dropout": 0.3, "mixup_alpha": 0.2, "label_smoothing": 0.1,
+    "augmentation": "full", "train_loss": 4.0, "train_accuracy": 0.1, "valid_loss": None, "valid_accuracy": None,
+    "test_loss": 3.9, "test_accuracy": 0.12,
+}  # fmt: skip
+
+
+def rows(count):
+    return [ROW | {"epoch": epoch, "step": 10 * epoch, "test_accuracy": 0.1 * epoch} for epoch in range(1, count + 1)]
+
+
+def make_log(workdir, epochs_done=0, active=True):
+    return run_log.Records(workdir, {"time": "now"}, {"seed": 0}, epochs_done, active)
+
+
+def test_a_resumed_log_keeps_what_the_checkpoint_knows(tmp_path):
+    with make_log(tmp_path) as log:
+        for row in rows(3):
+            log.epoch(row)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 4, "ste')  # a crash in the middle of a line
+    with make_log(tmp_path, epochs_done=2) as again:
+        assert again.rows == rows(2)
+        again.epoch(rows(3)[2])
+    assert files.read_jsonl(tmp_path / "metrics.jsonl") == rows(3)
+    assert len(files.read_jsonl(tmp_path / "header.jsonl")) == 2
+
+
+def test_lost_records_are_refused(tmp_path):
+    with make_log(tmp_path) as log:
+        log.epoch(ROW)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: should hold epochs 1 to 2"):
+        make_log(tmp_path, epochs_done=2)
+
+
+def test_other_processes_write_nothing(tmp_path):
+    with make_log(tmp_path, active=False) as log:
+        log.epoch(ROW)
+        log.transition("dropout", "0.3 -> 0.2", 10)
+    assert log.rows == [ROW]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_has_the_figures(tmp_path):
+    with make_log(tmp_path) as log:
+        log.epoch(ROW)
+        log.transition("dropout", "0.3 -> 0.2", 10)
+    (path,) = (tmp_path / "tensorboard").glob("events.*")
+    data, found = path.read_bytes(), {}
+    from tensorboardX.proto.event_pb2 import Event
+
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        for value in event.summary.value:
+            found[value.tag] = (event.step, value.simple_value)
+    assert found["test/accuracy"] == (10, pytest.approx(0.12))
+    assert found["run/learning_rate"] == (10, pytest.approx(0.1))
+    assert "valid/accuracy" not in found
+    assert any(tag.startswith("transitions/dropout") for tag in found)
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "config.json"
+    files.write_atomically(path, "one")
+    files.write_atomically(path, "two")
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+    assert path.read_text() == "two"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59.4, "59s"), (61, "1m01s"), (3599.6, "1h00m"), (7620, "2h07m")])
+def test_durations(seconds, text):
+    assert console.format_duration(seconds) == text
+
+
+def test_progress_without_a_terminal_speaks_now_and_then(capsys):
+    with console.Progress("epoch 1/2", 3, True, interval=0.0) as progress:
+        for loss in (4.0, 3.0, 2.0):
+            progress.advance(loss)
+    output = capsys.readouterr().out.splitlines()
+    assert output == [f"epoch 1/2: step {n}/3, loss {loss:.3f}" for n, loss in ((1, 4.0), (2, 3.0), (3, 2.0))]
+    with console.Progress("epoch 1/2", 3, False, interval=0.0) as progress:
+        progress.advance(1.0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_curves_are_drawn(tmp_path, held_out):
+    drawn = rows(5)
+    if held_out:
+        drawn = [row | {"valid_loss": 3.8, "valid_accuracy": 0.1} for row in drawn]
+    values = {name: np.linspace(0.3, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout", "mixup_alpha")}
+    curves.draw_curves(tmp_path / "curves.png", drawn, [(2.0, "dropout: 0.2"), (2.0, "mixup: 0")], values, 10, "title")
+    with Image.open(tmp_path / "curves.png") as picture:
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
+    assert ((44, 160, 44) in colors) == held_out  # the line of the hold-out
+    assert (255, 127, 14) in colors  # the line of the test set
+    assert [path.name for path in tmp_path.glob("curves*")] == ["curves.png"]
+
+
+def make_recipe(first, levels):
+    values = {name: np.linspace(first, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout")}
+    values["augmentation"] = np.repeat(np.arange(len(levels), dtype=np.int32), 50 // len(levels))
+    return SimpleNamespace(values=values, level_names=levels, steps_per_epoch=10)
+
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
+
+
+def test_recipe_is_drawn(tmp_path):
+    plot.draw_recipe(tmp_path / "plan.png", {"one": make_recipe(0.3, ("full", "minimal"))}, "title")
+    with Image.open(tmp_path / "plan.png") as picture:
+        assert min(picture.size) > 400
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
+    assert BLUE in colors
+    assert ORANGE not in colors
+
+
+@pytest.mark.parametrize("dense", ["A", "B"])
+def test_two_recipes_are_drawn_over_each_other_and_dense_restarts_hide_nothing(tmp_path, dense):
+    recipes = {"A": make_recipe(0.1, ("full", "minimal")), "B": make_recipe(0.1, ("minimal", "mine"))}
+    other = recipes["AB"[dense == "A"]]
+    for recipe in recipes.values():
+        recipe.values["learning_rate"] = np.tile(np.float32([0.1, 0]), 10_000)
+        recipe.values["dropout"] = recipe.values["augmentation"] = np.zeros(20_000, np.int32)
+    other.values["learning_rate"] = np.linspace(0.1, 0, 20_000, dtype=np.float32)
+    plot.draw_recipe(tmp_path / "plan.png", recipes, "")
+    with Image.open(tmp_path / "plan.png") as picture:
+        everything = np.asarray(picture.convert("RGB"))
+    pixels, bottom = everything[60:500, 150:-50], everything[740:940, 150:-50]
+    line = BLUE if other is recipes["A"] else ORANGE
+    found = (pixels == np.array(line)).all(-1).any(0)
+    assert found.mean() > (0.9 if line == BLUE else 0.5)  # B is dashed
+    blue, orange = ((bottom == np.array(color)).all(-1).any(1) for color in (BLUE, ORANGE))
+    assert blue.any()
+    assert orange.any()
+    assert not (blue & orange).any()  # full and minimal, though both have the index 0
+
+
+def test_hardware_and_versions_are_plain():
+    found = json.loads(json.dumps({"hardware": environment.hardware(), "versions": environment.versions()}))
+    assert found["hardware"]["devices"] == 8
+    assert found["versions"]["jax"].count(".") >= 2

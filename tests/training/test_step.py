@@ -1,0 +1,271 @@
+"""The training step: ten steps against PyTorch, one device against eight, jit against pmap, precisions."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from tests.models.test_wide_resnet import formula_network
+from tests.vectors.formula_weights import crc32, formula_batch, sample_stride
+from tests.weights import VECTORS, formula_model, relative_error
+from wrn_jax.config import Model, Optimizer, load_file
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.data.mixup import mix
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.models.network import Network
+from wrn_jax.models.weight_layouts import to_torch
+from wrn_jax.models.wide_resnet import WideResNet
+from wrn_jax.runtime import devices
+from wrn_jax.training import step
+from wrn_jax.training.optimizer import SCALE_INITIAL, make_optimizer
+from wrn_jax.training.state import create_state
+from wrn_jax.training.step import Batch, make_train_step
+
+
+def test_ten_steps_agree_with_pytorch():
+    vectors = np.load(VECTORS / "ten_steps.npz")
+    network, params, stats = formula_network(vectors)
+    optimizer = make_optimizer(
+        Optimizer(
+            momentum=float(vectors["momentum"]),
+            weight_decay=float(vectors["weight_decay"]),
+            clip_norm=float(vectors["max_norm"]),
+        )
+    )
+    state = create_state(network, optimizer, jax.random.key(0))
+    state = dataclasses.replace(state, params=params, batch_stats=stats)
+    normalise = Normalisation(tuple(vectors["mean"]), tuple(vectors["std"]))
+    update = jax.jit(functools.partial(step.update, network.graphdef, optimizer, "float32"))
+    for k in range(10):
+        images, labels = formula_batch(f"step{k}/{vectors['tags'][k]}", 16)
+        assert crc32([images]) == vectors["images_crc32"][k]
+        np.testing.assert_array_equal(labels, vectors["labels"][k])
+        partner, weight = vectors["permutations"][k], jnp.float32(vectors["lambdas"][k])
+        mixed = mix(normalise(jnp.asarray(images)), jnp.asarray(partner), weight)
+        batch = Batch(mixed, jnp.asarray(labels), jnp.asarray(labels[partner]), weight)
+        rate, smoothing = jnp.float32(vectors["learning_rates"][k]), jnp.float32(vectors["label_smoothing"])
+        state, metrics = update(state, batch, jax.random.key(0), jnp.float32(0), smoothing, rate)
+        assert relative_error(metrics["loss"], vectors["losses"][k]) < 1e-5
+        assert relative_error(metrics["gradient_norm"], vectors["gradient_norms"][k]) < 3e-5
+        assert float(metrics["correct"]) == pytest.approx(vectors["correct"][k], abs=1e-4)
+    assert int(state.step) == 10
+    for key, value in to_torch(state.params, {}).items():
+        sample = value.reshape(-1)[:: sample_stride(value.size)]
+        assert relative_error(sample, vectors[f"final_sample/{key}"]) < 1e-5, key
+        assert relative_error(np.linalg.norm(value), vectors[f"final_norm/{key}"]) < 1e-5, key
+    for key, value in to_torch({}, state.batch_stats).items():
+        assert relative_error(value, vectors[f"running/{key}"]) < 1e-5, key
+
+
+def worst_error(found, expected):
+    """Largest relative error of a tensor."""
+    assert found.keys() == expected.keys()
+    return max(relative_error(found[key], expected[key]) for key in expected)
+
+
+def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formula=False):
+    """(step, state, arrays) of a WRN-10-1 on noise, through the whole training step of session 04."""
+    base = load_file("configs/session04.py")
+    config = base.override(
+        {
+            "model.depth": 10,
+            "model.widen_factor": 1,
+            "recipe.batch_size": batch_size,
+            "recipe.scale": 0.02,
+            **(changes or {}),
+        }
+    )
+    mesh = devices.make_mesh(num_devices)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (5 * batch_size, 32, 32, 3), np.uint8)
+    labels = random.integers(0, 100, 5 * batch_size).astype(np.int32)
+    order = random.permutation(5 * batch_size).astype(np.int32).reshape(5, batch_size)
+    network = Network(config.model, 100, dtype)
+    optimizer = make_optimizer(config.optimizer)
+    timeline = Timeline(config.recipe, config.augmentation_levels, 5)
+    function = make_train_step(network.graphdef, optimizer, timeline, Normalisation((0.5,) * 3, (0.25,) * 3), dtype, mesh)
+    state = jax.jit(functools.partial(create_state, network, optimizer))(jax.random.key(3))
+    if formula:
+        params, stats = formula_model(10, 1, 100)
+        state = dataclasses.replace(state, params=params, batch_stats=stats)
+    state = devices.replicate(state, mesh)
+    return jax.jit(function, donate_argnums=0), state, devices.replicate((images, labels, order), mesh)
+
+
+def test_one_device_and_eight_give_the_same_ten_steps():
+    # Everything is on: augmentation, mixup, dropout, smoothing. The weights keep most inputs of the ReLUs away from zero,
+    # where rounding, which differs with the order of the sums, would decide a sign.
+    results = {}
+    for count in (1, 8):
+        step, state, arrays = small_run(num_devices=count, formula=True)
+        losses = []
+        for _ in range(10):
+            state, metrics = step(state, *arrays)
+            losses.append(float(metrics["loss"]))
+        results[count] = losses, to_torch(state.params, state.batch_stats)
+    np.testing.assert_allclose(results[1][0], results[8][0], rtol=1e-4)
+    assert worst_error(results[8][1], results[1][1]) < 1e-3
+
+
+def test_a_call_of_several_steps_does_as_many_as_asked_for():
+    step, state, arrays = small_run(formula=True)
+    several = jax.jit(step.repeat(step, 4))
+    losses, single = [], jax.tree.map(jnp.copy, state)
+    for _ in range(3):
+        single, metrics = step(single, *arrays)
+        losses.append(float(metrics["loss"]))
+    after, rows = several(state, *arrays, np.int32(3))
+    assert int(after.step) == 3
+    np.testing.assert_allclose(rows["loss"], [*losses, 0.0], rtol=1e-4)
+    assert worst_error(to_torch(after.params, after.batch_stats), to_torch(single.params, single.batch_stats)) < 1e-3
+    with jax.no_tracing(True):  # fewer steps are no other program
+        assert int(several(after, *arrays, np.int32(1))[0].step) == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*pmap.*:DeprecationWarning")
+def test_pmap_with_synchronised_statistics_gives_the_same_ten_steps():
+    # Dropout off: its mask is drawn for the whole batch, which a mapped device does not see.
+    network = Network(Model(depth=10, widen_factor=1), 100, "float32")
+    optimizer = make_optimizer(Optimizer())
+    state = jax.jit(functools.partial(create_state, network, optimizer))(jax.random.key(0))
+    params, stats = formula_model(10, 1, 100)
+    state = dataclasses.replace(state, params=params, batch_stats=stats)
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.normal(size=(10, 32, 32, 32, 3)), jnp.float32)
+    labels = jnp.asarray(random.integers(0, 100, (2, 10, 32)), jnp.int32)
+    numbers = [jnp.float32(0.0), jnp.float32(0.1), jnp.float32(0.05)]  # dropout, smoothing, rate
+
+    mesh = devices.make_mesh(8)
+    jitted = jax.jit(functools.partial(step.update, network.graphdef, optimizer, "float32"))
+    ours = devices.replicate(state, mesh)
+    for k in range(10):
+        batch = Batch(images[k], labels[0, k], labels[1, k], jnp.float32(0.7))
+        sharded = jax.device_put(
+            batch,
+            Batch(*[devices.batch_sharded(mesh)] * 3, devices.replicated(mesh)),
+        )
+        ours, metrics = jitted(ours, sharded, jax.random.key(0), *numbers)
+
+    mapped_model = WideResNet(10, 1, 100, batch_norm_axis="data", rngs=nnx.Rngs(0))
+    definition = nnx.split(mapped_model, nnx.Param, nnx.BatchStat)[0]
+    mapped = jax.pmap(
+        lambda state, batch: step.update(definition, optimizer, "float32", state, batch, jax.random.key(0), *numbers, "data"),
+        axis_name="data",
+    )
+    copies = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), tree)  # noqa: E731
+    theirs = copies(state)
+    part = lambda array: array.reshape(8, 4, *array.shape[1:])  # noqa: E731
+    for k in range(10):
+        batch = Batch(part(images[k]), part(labels[0, k]), part(labels[1, k]), copies(jnp.float32(0.7)))
+        theirs, their_metrics = mapped(theirs, batch)
+    first = jax.tree.map(lambda leaf: leaf[0], (theirs.params, theirs.batch_stats))
+    assert float(their_metrics["loss"][0]) == pytest.approx(float(metrics["loss"]), rel=1e-4)
+    assert float(their_metrics["correct"][0]) == pytest.approx(float(metrics["correct"]), abs=1e-3)
+    assert worst_error(to_torch(*first), to_torch(ours.params, ours.batch_stats)) < 1e-3
+
+
+def test_the_rate_used_is_the_rate_of_the_timeline_and_nothing_recompiles():
+    step, state, arrays = small_run(changes={"recipe.scale": 0.02})
+    config = load_file("configs/session04.py").override({"recipe.scale": 0.02})
+    timeline = Timeline(config.recipe, config.augmentation_levels, 5)
+    state, metrics = step(state, *arrays)
+    seen = [metrics]
+    with jax.no_tracing(True):
+        for _ in range(timeline.steps - 1):
+            state, metrics = step(state, *arrays)
+            seen.append(metrics)
+    for name, values in timeline.values.items():
+        np.testing.assert_allclose([float(m[name]) for m in seen], values, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_precision_learns_a_batch_by_heart(dtype):
+    changes = {
+        "recipe.learning_rate": 0.05,
+        "recipe.dropout": 0.0,
+        "recipe.mixup_alpha": 0.0,
+        "recipe.label_smoothing": 0.0,
+        "recipe.augmentation": "off",
+        "optimizer.weight_decay": 0.0,
+    }
+    step, state, (images, labels, order) = small_run(dtype, changes=changes)
+    same = jnp.broadcast_to(order[:1], order.shape)
+    losses = []
+    for _ in range(40):
+        state, metrics = step(state, images, labels, same)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] > 4.0
+    assert losses[-1] < 0.6
+
+
+def test_recomputing_the_blocks_gives_the_same_bits():
+    ends = []
+    for recompute in ("none", "blocks"):
+        step, state, arrays = small_run(changes={"model.recompute": recompute})
+        jaxpr = str(jax.make_jaxpr(step)(state, *arrays))
+        assert ("remat" in jaxpr or "checkpoint" in jaxpr) == (recompute == "blocks")
+        for _ in range(2):
+            state, metrics = step(state, *arrays)
+        ends.append((state.params, state.batch_stats, metrics["loss"]))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+class TestFloat16:
+    def test_overflow_skips_the_update_and_halves_the_scale(self):
+        step, state, arrays = small_run("float16")
+        big = dataclasses.replace(state.loss_scale, scale=state.loss_scale.scale * 0 + 3e38)
+        before = jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state))
+        state, metrics = step(dataclasses.replace(state, loss_scale=big), *arrays)
+        assert not bool(metrics["finite"])
+        jax.tree.map(np.testing.assert_array_equal, before, (state.params, state.batch_stats, state.opt_state))
+        assert float(state.loss_scale.scale) == pytest.approx(1.5e38, rel=1e-6)
+        assert int(state.step) == 1
+
+    def test_a_finite_update_keeps_the_scale_and_counts(self):
+        step, state, arrays = small_run("float16")
+        state, metrics = step(state, *arrays)
+        assert bool(metrics["finite"])
+        assert float(state.loss_scale.scale) == SCALE_INITIAL
+        assert int(state.loss_scale.good_steps) == 1
+
+
+def test_state_is_donated():
+    step, state, arrays = small_run()
+    leaf = state.params["conv1"]["kernel"]
+    step(state, *arrays)
+    assert leaf.is_deleted()
+
+
+def test_the_batch_is_sharded_and_the_state_is_not():
+    step, state, arrays = small_run(num_devices=8)
+    text = step.lower(state, *arrays).compile().as_text()
+    assert "all-reduce" in text
+    # The stem's convolution works on an eighth of the batch of 16.
+    assert "f32[2,32,32,16]" in text
+    state, _ = step(state, *arrays)
+    assert {leaf.sharding.spec for leaf in jax.tree.leaves(state.params)} == {PartitionSpec()}
+
+
+@pytest.mark.parametrize(("platform", "dtype"), [("tpu", "bfloat16"), ("cuda", "bfloat16"), ("cuda", "float16")])
+def test_lowers_for_accelerators(platform, dtype):
+    step, state, arrays = small_run(dtype, num_devices=8)
+    text = step.trace(state, *arrays).lower(lowering_platforms=(platform,)).as_text()
+    short = {"bfloat16": "bf16", "float16": "f16"}[dtype]
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    # Stem, six in blocks and two shortcuts, each with two gradients; the stem's images need none.
+    assert len(convolutions) == 3 * 9 - 1
+    assert all(f"x{short}>" in line and "xf32>" not in line for line in convolutions)
+
+
+def test_order_of_random_streams_is_by_use():
+    key = jax.random.key(0)
+    streams = step.Streams.derive(key, jnp.int32(4))
+    later = step.Streams.derive(key, jnp.int32(5))
+    drawn = {tuple(jax.random.key_data(k).tolist()) for s in (streams, later) for k in dataclasses.astuple(s)}
+    drawn |= {tuple(jax.random.key_data(step.order_key(key, rollbacks)).tolist()) for rollbacks in (0, 1, 2)}
+    assert len(drawn) == 8 + 3

@@ -1,0 +1,46 @@
+"""The recipe: what a run is, as data on one clock.
+
+In: configuration files, the command line, JSON. Out: a checked `Config`, and its `Timeline`, which says what every moving
+value is at every step. Imports `runtime` alone.
+"""
+
+from wrn_jax.config.levels import LEVELS, Strengths
+from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, epoch, epochs, step, steps
+from wrn_jax.config.schema import (
+    FREE_ON_RESUME,
+    Config,
+    Data,
+    Model,
+    Optimizer,
+    Recipe,
+    apply_arguments,
+    flatten,
+    from_dict,
+    help_text,
+    keys,
+    load_file,
+)
+
+__all__ = [
+    "FREE_ON_RESUME",
+    "LEVELS",
+    "Config",
+    "Cosine",
+    "Data",
+    "Linear",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Strengths",
+    "WarmRestarts",
+    "apply_arguments",
+    "epoch",
+    "epochs",
+    "flatten",
+    "from_dict",
+    "help_text",
+    "keys",
+    "load_file",
+    "step",
+    "steps",
+]

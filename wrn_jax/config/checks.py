@@ -1,0 +1,384 @@
+"""Looks at a recipe and says what is likely wrong with it, with the epoch and the figures.
+
+Each check reads the values of every step of the run (`Timeline.values`) or the keys of the configuration, no data and no
+results. A finding is no error. Where it is meant to be so, the configuration silences it by its name and says why:
+
+    silence={"best-on-test": "as in the published runs, to be compared with them"}
+
+A *cycle* is a stretch in which the rate rises and then falls, or only falls; a restart begins the next.
+"""
+
+import dataclasses
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from wrn_jax.config import Config
+from wrn_jax.config.schedules import beginnings
+from wrn_jax.config.timeline import Timeline
+
+WIDTH = 128
+
+FINDINGS = {
+    "peak-not-reached": "after the warm-up the rate stays below three quarters of what the warm-up rises to",
+    "restarts-within-epoch": "the rate restarts less than an epoch after its last restart",
+    "uneven-evaluation": "the lowest rate that an epoch ends with differs from cycle to cycle by more than 10 % of the cycles' "
+    "top, so that accuracies cannot be compared; cycles of whole epochs avoid it",
+    "ends-high": "the last update's rate is above 5 % of the top of its cycle",
+    "rate-jump": "the rate at least doubles or halves from one update to the next where one phase gives way to another, and it "
+    "is neither a restart from the bottom of a cycle nor a step from one constant to another",
+    "rate-near-zero": "the rate is below 0.1 % of its peak for more than a tenth of the run at a stretch",
+    "long-warm-up": "the rate rises for more than a fifth of the run from its start (one-cycle recipes do so on purpose)",
+    "decay-times-rate": "weight decay times the peak rate after the warm-up is not within a factor of 4 of 5e-4 x 0.1, that of "
+    "the WideResNet paper (Zagoruyko & Komodakis, 2016)",
+    "batch-without-rate": "the batch size was changed by half or more and the rate was not; the usual rule changes both by the "
+    "same factor (Goyal et al., 2017)",
+    "phase-after-end": "a phase starts after the last epoch",
+    "checkpoint-after-end": "a checkpoint is to be kept after an epoch beyond the last one",
+    "early-stopping-idle": "the patience of early stopping is too long to end the run before its last epoch",
+    "patience-below-cycle": "early stopping has less patience than a cycle takes, and accuracy falls when the rate restarts",
+    "best-on-test": "without a hold-out the best epoch is chosen on the test set, which flatters it",
+    "small-hold-out": "the standard error of an accuracy on the hold-out is above 2 points (fewer than 625 images)",
+    "idle-augmentation": "an augmentation level has strengths but only probabilities of 0, or a probability without strengths",
+}
+"""What each finding means; `config.FINDINGS` has the same names."""
+
+# Published WideResNets on CIFAR: 0.05 x 5e-4 = 2.5e-5 (Tian et al., "Contrastive Representation Distillation", 2020),
+# 0.03 x 1e-3 = 3e-5 (Sohn et al., "FixMatch", 2020, CIFAR-100), 0.1 x 5e-4 = 5e-5 (the WideResNet paper; Cubuk et al.,
+# "AutoAugment", 2019; Foret et al., "SAM", 2021). Momentum was 0.9 in all.
+USUAL_DECAY_TIMES_RATE = (5e-5 / 4, 5e-5 * 4)
+
+OPERATIONS = {
+    "affine_probability": ("shift", "scale", "rotate"),
+    "cutout_probability": ("cutout_size",),
+    "holes_probability": ("holes_largest",),
+    "brightness_contrast_probability": ("brightness", "contrast"),
+    "color_probability": ("hue", "saturation", "value"),
+}
+"""The strengths that each probability of a level lets act; a flip has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What is likely wrong: its `name`, the `epoch` (from 1; between whole numbers within an epoch) or None, and a sentence."""
+
+    name: str
+    epoch: float | None
+    text: str
+
+
+def examine(config: Config, timeline: Timeline, written: Config | None = None) -> list[Finding]:
+    """All findings in a recipe, silenced or not, in the order of `FINDINGS`.
+
+    Args:
+      config: the configuration.
+      timeline: its recipe on the clock of the run.
+      written: the configuration before it was changed on the command line, if it may have been.
+    """
+    found = [finding for check in CHECKS for finding in check(config, timeline)]
+    if written is not None:
+        found += batch_without_rate(config, written, "as written")
+    return sorted(found, key=lambda finding: list(FINDINGS).index(finding.name))
+
+
+def loud(found: Sequence[Finding], silence: Mapping[str, str]) -> list[Finding]:
+    """The findings that `silence` does not name."""
+    return [finding for finding in found if finding.name not in silence]
+
+
+def report(found: Sequence[Finding], silence: Mapping[str, str]) -> list[str]:
+    """The findings as lines of text, and in brief the silenced ones with their reasons."""
+    objections = loud(found, silence)
+    lines = [f"findings: {len(objections) or 'nothing to object to'}"]
+    for finding in objections:
+        when = "" if finding.epoch is None else f"epoch {finding.epoch:.4g}"
+        lines += wrapped(f"  {finding.name:<21}  {when:<11}  ", finding.text)
+    for name in dict.fromkeys(finding.name for finding in found if finding.name in silence):
+        lines += wrapped("  silenced: ", f"{name} ({silence[name]})")
+    return lines
+
+
+def explain() -> str:
+    """What each finding means, for `--help`."""
+    lines = ["findings (silence one by --config.silence.NAME=REASON, or by silence={NAME: REASON} in the file):"]
+    for name, meaning in FINDINGS.items():
+        lines += wrapped(f"  {name:<21}  ", meaning)
+    return "\n".join(lines)
+
+
+def wrapped(head: str, text: str) -> list[str]:
+    """`head` and `text` in lines of at most `WIDTH` columns, the further ones indented as far as the first."""
+    return textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * len(head), break_on_hyphens=False)
+
+
+def _steady(rates: np.ndarray) -> np.ndarray:
+    """The changes from each step to the next, float64 [steps - 1], those within float32's rounding set to 0."""
+    rates = rates.astype(np.float64)
+    change = np.diff(rates)
+    rounding = 1e-6 * np.maximum(rates[1:], rates[:-1]) + 1e-7 * rates.max()
+    return np.where(np.abs(change) > rounding, change, 0.0)
+
+
+def restarts(rates: np.ndarray) -> np.ndarray:
+    """The steps (from 0) at which the rate, having fallen, begins to rise: each begins a cycle."""
+    change = _steady(rates)
+    moved = np.flatnonzero(change)
+    up = change[moved] > 0
+    return moved[1:][up[1:] & ~up[:-1]] + 1
+
+
+def warm_up_end(rates: np.ndarray) -> int:
+    """The step (from 0) at which the rise that a run begins with has reached its top; 0 if it does not begin with a rise."""
+    change = _steady(rates)
+    falls = np.flatnonzero(change < 0)
+    rise = rates[: falls[0] + 1] if len(falls) else rates
+    return int(np.argmax(rise)) if (change[: len(rise) - 1] > 0).any() else 0
+
+
+def _peak_after_warm_up(rates: np.ndarray) -> float:
+    """The highest rate after the warm-up, or of the run if the warm-up never ends."""
+    after = rates[warm_up_end(rates) + 1 :] if warm_up_end(rates) else rates
+    return float(after.max() if len(after) else rates.max())
+
+
+def _peak_not_reached(config: Config, timeline: Timeline) -> list[Finding]:
+    rates = timeline.values["learning_rate"]
+    end = warm_up_end(rates)
+    after = rates[end + 1 :]
+    if end == 0 or len(after) == 0 or after.max() >= 0.75 * rates[end]:
+        return []
+    text = (
+        f"the warm-up rises to {_figure(rates[end])}, and afterwards the rate never exceeds {_figure(after.max())} "
+        f"({_percent(after.max() / rates[end])} of it)"
+    )
+    return [Finding("peak-not-reached", _epoch(timeline, end), text)]
+
+
+def _restarts_within_epoch(config: Config, timeline: Timeline) -> list[Finding]:
+    rates = timeline.values["learning_rate"]
+    found = restarts(rates)
+    lengths = np.diff(np.concatenate([[warm_up_end(rates)], found]))
+    short = lengths < timeline.steps_per_epoch
+    if not short.any():
+        return []
+    lowest, highest = lengths[short].min(), lengths[short].max()
+    every = f"{lowest}" if lowest == highest else f"{lowest} to {highest}"
+    text = (
+        f"the rate restarts {_counted(int(short.sum()), 'time')} within an epoch of its last restart: after {every} steps, "
+        f"where an epoch has {timeline.steps_per_epoch}"
+    )
+    return [Finding("restarts-within-epoch", _epoch(timeline, found[short][0]), text)]
+
+
+def _uneven_evaluation(config: Config, timeline: Timeline) -> list[Finding]:
+    """Compares the complete cycles: in each, the lowest rate that an epoch ends with. Cycles of whole epochs end with one."""
+    rates = timeline.values["learning_rate"]
+    cycles = restarts(rates)
+    ends = np.arange(1, timeline.epochs + 1) * timeline.steps_per_epoch - 1
+    ends = ends[ends >= warm_up_end(rates)]
+    cycle = np.searchsorted(cycles, ends, side="right")
+    # The last cycle may be cut by the end of the run, which is for _ends_high to judge.
+    groups = [ends[cycle == number] for number in np.unique(cycle[cycle < len(cycles)])]
+    if not groups:
+        return []
+    lowest = [group[np.argmin(rates[group])] for group in groups]
+    least, most = min(lowest, key=lambda step: rates[step]), max(lowest, key=lambda step: rates[step])
+    spread = (rates[most] - rates[least]) / _peak_after_warm_up(rates)
+    if spread <= 0.1:
+        return []
+    first, second = timeline.epoch_of(least), timeline.epoch_of(most)
+    text = (
+        f"epochs end at unlike points of the cycles: epoch {first} at a rate of {_figure(rates[least])}, epoch {second} at "
+        f"{_figure(rates[most])}; {_percent(spread)} of the cycles' top lies between"
+    )
+    return [Finding("uneven-evaluation", second, text)]
+
+
+def _ends_high(config: Config, timeline: Timeline) -> list[Finding]:
+    rates = timeline.values["learning_rate"]
+    top = rates[[0, *restarts(rates)][-1] :].max()
+    if rates[-1] <= 0.05 * top:
+        return []
+    text = f"the last rate is {_figure(rates[-1])}, {_percent(rates[-1] / top)} of the top of its cycle, {_figure(top)}"
+    return [Finding("ends-high", timeline.epochs, text)]
+
+
+def _rate_jump(config: Config, timeline: Timeline) -> list[Finding]:
+    rates = timeline.values["learning_rate"]
+    cycles = restarts(rates)
+    found = []
+    phases = beginnings(config.recipe.learning_rate, timeline.clock)
+    for (_, old), (step, new) in itertools.pairwise(phases):
+        constant = isinstance(old, int | float) and isinstance(new, int | float)
+        if constant or not 0 < step < timeline.steps:
+            continue
+        before, after = float(rates[step - 1]), float(rates[step])
+        small, large = sorted((before, after))
+        cycle = int(max([0, *cycles[cycles < step]]))
+        beside = np.abs(np.diff(rates[max(0, step - 2) : step + 2].astype(np.float64)))
+        is_slope = len(beside) == 3 and beside[1] <= 3 * max(beside[0], beside[2])  # a steep line that goes on
+        is_restart = after > before and before <= 0.1 * rates[cycle:step].max()
+        if is_slope or is_restart or large < 2 * small or large <= 0.01 * rates.max():
+            continue
+        factor = f"by a factor of {large / small:.3g}" if small else "where nothing is learned"
+        verb = "falls" if after < before else "rises"
+        text = f"from one update to the next the rate {verb} from {_figure(before)} to {_figure(after)}, {factor}"
+        found.append(Finding("rate-jump", _epoch(timeline, step), text))
+    return found
+
+
+def _rate_near_zero(config: Config, timeline: Timeline) -> list[Finding]:
+    rates = timeline.values["learning_rate"]
+    peak = _peak_after_warm_up(rates)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], rates < 1e-3 * peak, [0]])))
+    begin, end = max(edges.reshape(-1, 2).tolist(), key=lambda stretch: stretch[1] - stretch[0], default=(0, 0))
+    if end - begin <= 0.1 * timeline.steps:
+        return []
+    text = (
+        f"for {(end - begin) / timeline.steps_per_epoch:.3g} of {timeline.epochs} epochs the rate is at most "
+        f"{_figure(rates[begin:end].max())}, below 0.1 % of its peak, {_figure(peak)}"
+    )
+    return [Finding("rate-near-zero", _epoch(timeline, begin), text)]
+
+
+def _long_warm_up(config: Config, timeline: Timeline) -> list[Finding]:
+    end = warm_up_end(timeline.values["learning_rate"])
+    if end <= 0.2 * timeline.steps:
+        return []
+    share = f"{end / timeline.steps_per_epoch:.3g} of {timeline.epochs} epochs"
+    return [Finding("long-warm-up", _epoch(timeline, end), f"the warm-up takes {share}")]
+
+
+def _decay_times_rate(config: Config, timeline: Timeline) -> list[Finding]:
+    decay, peak = config.optimizer.weight_decay, _peak_after_warm_up(timeline.values["learning_rate"])
+    low, high = USUAL_DECAY_TIMES_RATE
+    if low <= decay * peak <= high:
+        return []
+    text = (
+        f"weight decay {decay:g} x peak rate {_figure(peak)} = {decay * peak:.2g}; WideResNets on CIFAR usually have "
+        f"{low:.3g} to {high:.3g}"
+    )
+    return [Finding("decay-times-rate", None, text)]
+
+
+def batch_without_rate(config: Config, other: Config, whose: str) -> list[Finding]:
+    """The finding of that name in `config` as compared with another configuration, which the text calls `whose`; or none."""
+    new, old = config.recipe.batch_size, other.recipe.batch_size
+    factor = new / old
+    if 2 / 3 < factor < 1.5 or config.recipe.learning_rate != other.recipe.learning_rate:
+        return []
+    text = f"batch {new}, {whose} {old}, and the same rate; by the usual rule the rate would be {factor:.3g} times that"
+    return [Finding("batch-without-rate", None, text)]
+
+
+def _phase_after_end(config: Config, timeline: Timeline) -> list[Finding]:
+    late = timeline.idle()
+    text = f"the run ends with epoch {timeline.epochs} and never reaches: {'; '.join(late)}"
+    return [Finding("phase-after-end", timeline.epochs, text)] if late else []
+
+
+def _checkpoint_after_end(config: Config, timeline: Timeline) -> list[Finding]:
+    late = [str(epoch) for epoch in config.recipe.checkpoint_epochs if epoch > config.recipe.epochs]
+    length = _counted(config.recipe.epochs, "epoch")
+    text = f"checkpoint_epochs has {', '.join(late)}, the recipe {length}: the last one is kept instead"
+    return [Finding("checkpoint-after-end", timeline.epochs, text)] if late else []
+
+
+def _early_stopping_idle(config: Config, timeline: Timeline) -> list[Finding]:
+    """The first epoch can be the best one, so a patience of n ends a run after epoch n + 1 at the earliest."""
+    patience = config.early_stopping_patience
+    if patience is None or patience + 1 < timeline.epochs:
+        return []
+    text = f"with a patience of {_counted(patience, 'epoch')} a run of {timeline.epochs} cannot end early"
+    return [Finding("early-stopping-idle", None, text)]
+
+
+def _patience_below_cycle(config: Config, timeline: Timeline) -> list[Finding]:
+    patience = config.early_stopping_patience
+    cycles = restarts(timeline.values["learning_rate"])
+    if patience is None or len(cycles) == 0 or _early_stopping_idle(config, timeline):
+        return []
+    lengths = np.diff(np.append(cycles, timeline.steps))
+    longest = int(np.argmax(lengths))
+    if lengths[longest] <= patience * timeline.steps_per_epoch:
+        return []
+    text = (
+        f"the cycle from here takes {lengths[longest] / timeline.steps_per_epoch:.3g} epochs, the patience is "
+        f"{_counted(patience, 'epoch')}: what accuracy loses by the restart may end the run before the rate is low again"
+    )
+    return [Finding("patience-below-cycle", _epoch(timeline, cycles[longest]), text)]
+
+
+def _best_on_test(config: Config, timeline: Timeline) -> list[Finding]:
+    if config.data.validation_size:
+        return []
+    text = f"the best of {_counted(timeline.epochs, 'epoch')} is chosen on the test set; data.validation_size holds images out"
+    return [Finding("best-on-test", None, text)]
+
+
+def _small_hold_out(config: Config, timeline: Timeline) -> list[Finding]:
+    images = config.data.validation_size
+    if images == 0 or images >= 625:
+        return []
+    text = (
+        f"{images} images tell accuracies around 50 % apart with a standard error of {50 / images**0.5:.1f} points: too few "
+        "to rank epochs"
+    )
+    return [Finding("small-hold-out", None, text)]
+
+
+def _idle_augmentation(config: Config, timeline: Timeline) -> list[Finding]:
+    found = []
+    for index, name in enumerate(timeline.level_names):
+        used = np.flatnonzero(timeline.values["augmentation"] == index)
+        given = {key for key, strength in dataclasses.asdict(config.augmentation_levels[name]).items() if strength > 0}
+        texts = []
+        if given and not any(key.endswith("probability") for key in given):
+            texts.append(f"has {', '.join(sorted(given))}, but every probability is 0")
+        for probability, strengths in OPERATIONS.items():
+            if probability in given and not given & set(strengths):
+                texts.append(f"has {probability}, but {' and '.join(strengths)} are 0")
+        if len(used):
+            found += [Finding("idle-augmentation", _epoch(timeline, used[0]), f"level {name} {text}") for text in texts]
+    return found
+
+
+CHECKS = (
+    _peak_not_reached,
+    _restarts_within_epoch,
+    _uneven_evaluation,
+    _ends_high,
+    _rate_jump,
+    _rate_near_zero,
+    _long_warm_up,
+    _decay_times_rate,
+    _phase_after_end,
+    _checkpoint_after_end,
+    _early_stopping_idle,
+    _patience_below_cycle,
+    _best_on_test,
+    _small_hold_out,
+    _idle_augmentation,
+)
+
+
+def _epoch(timeline: Timeline, step: int) -> float:
+    """Where update `step` (from 0) stands, in epochs from 1."""
+    return step / timeline.steps_per_epoch + 1
+
+
+def _figure(value: float) -> str:
+    """A value with three digits."""
+    return f"{float(value):.3g}"
+
+
+def _percent(share: float) -> str:
+    """A share in _percent, with two digits below ten."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 epoch, 2 epochs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,63 @@
+"""Augmentation levels: how strongly the images are changed, by name."""
+
+import dataclasses
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Strengths:
+    """How strongly `augment` acts: numbers or float32 scalars. A change is drawn uniformly from -strength..strength."""
+
+    flip_probability: float = 0.0  # of a horizontal flip
+    affine_probability: float = 0.0  # of one warp that shifts, scales and rotates
+    shift: float = 0.0  # fraction of the side, drawn for each axis
+    scale: float = 0.0  # 0.1: a factor in 0.9..1.1
+    rotate: float = 0.0  # degrees
+    cutout_probability: float = 0.0  # of one black square
+    cutout_size: float = 0.0  # side of the square in pixels, rounded to a whole number
+    holes_probability: float = 0.0  # of one or two black rectangles
+    holes_smallest: float = 0.0  # shortest side of a rectangle as a fraction of the image's
+    holes_largest: float = 0.0  # longest side likewise
+    brightness_contrast_probability: float = 0.0  # of a change of both
+    brightness: float = 0.0  # fraction of 255 that is added
+    contrast: float = 0.0  # 0.2: a factor in 0.8..1.2
+    color_probability: float = 0.0  # of a change of hue, saturation and value together
+    hue: float = 0.0  # OpenCV's uint8 units: 180 is the full circle
+    saturation: float = 0.0  # OpenCV's uint8 units: 255 is full saturation
+    value: float = 0.0  # levels of 255
+
+
+LEVELS: dict[str, Strengths] = {
+    "off": Strengths(),
+    "minimal": Strengths(flip_probability=0.5, cutout_probability=0.3, cutout_size=4.0),
+    "reduced": Strengths(
+        flip_probability=0.5,
+        affine_probability=0.35,
+        shift=0.05,
+        scale=0.07,
+        rotate=10.0,
+        cutout_probability=0.35,
+        cutout_size=6.0,
+        brightness_contrast_probability=0.2,
+        brightness=0.15,
+        contrast=0.15,
+    ),
+    "full": Strengths(
+        flip_probability=0.5,
+        affine_probability=0.5,
+        shift=0.0625,
+        scale=0.1,
+        rotate=15.0,
+        cutout_probability=0.5,
+        cutout_size=8.0,
+        brightness_contrast_probability=0.3,
+        brightness=0.2,
+        contrast=0.2,
+        color_probability=0.3,
+        hue=10.0,
+        saturation=20.0,
+        value=10.0,
+    ),
+}

@@ -1,0 +1,629 @@
+"""The typed configuration of a run: frozen dataclasses, loaded strictly from Python files, JSON and the command line.
+
+Validation is pydantic's, for three reasons: ranges and unions are declared where the key is, every error carries the path
+of the key (so it fits on one line), and the same declaration reads JSON back. A configuration file is ordinary Python that
+assigns `config`; it is executed, so run only files that you trust.
+"""
+
+import ast
+import dataclasses
+import difflib
+import json
+import math
+import os
+import re
+import runpy
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from wrn_jax.config.datasets import NUM_EXAMPLES
+from wrn_jax.config.levels import LEVELS, Strengths
+from wrn_jax.config.schedules import (
+    KINDS,
+    Cosine,
+    Linear,
+    PositionField,
+    Schedule,
+    WarmRestarts,
+    epoch,
+    epochs,
+    extremes,
+    step,
+    steps,
+)
+from wrn_jax.runtime.errors import UserError
+
+FINDINGS = (
+    "peak-not-reached",
+    "restarts-within-epoch",
+    "uneven-evaluation",
+    "ends-high",
+    "rate-jump",
+    "rate-near-zero",
+    "long-warm-up",
+    "decay-times-rate",
+    "batch-without-rate",
+    "phase-after-end",
+    "checkpoint-after-end",
+    "early-stopping-idle",
+    "patience-below-cycle",
+    "best-on-test",
+    "small-hold-out",
+    "idle-augmentation",
+)
+"""Names of what `doctor` may find in a recipe, which `silence` may name; what they mean stands there."""
+
+FREE_ON_RESUME = (
+    "devices",
+    "sharding",
+    "model.recompute",
+    "eval_batch_size",
+    "steps_per_call",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "on_nonfinite",
+    "max_rollbacks",
+    "data.directory",
+    "data.archive",
+    "data.download",
+    "data.cache",
+    *(f"silence.{name}" for name in FINDINGS),
+)
+"""Keys that a resumed run may change, since they decide where and how safely it runs, or what is said about it; results differ
+by rounding at most."""
+
+__all__ = [
+    "Config",
+    "Cosine",
+    "Data",
+    "Linear",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Strengths",
+    "WarmRestarts",
+    "epoch",
+    "epochs",
+    "load_file",
+    "step",
+    "steps",
+]
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _check_path(text: str) -> str:
+    names = text.split("/")
+    if not text.isprintable() or not text or max(len(os.fsencode(name)) for name in names) > 255 or len(text) > 1000:
+        raise PydanticCustomError("path", "Input should be a path: 1 to 1000 printable characters, names up to 255 bytes")
+    if names[0].startswith("~") and os.path.expanduser(names[0]) == names[0]:
+        raise PydanticCustomError("path", "Input should be a path; this user has no home directory")
+    return text
+
+
+FilePath = Annotated[str, AfterValidator(_check_path)]
+
+
+def _phases(value: Any) -> Any:
+    """A bare value means "from epoch 1 on"."""
+    return value if isinstance(value, Mapping) and "kind" not in value else {"epoch 1": value}
+
+
+def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
+    for unit in ("epoch", "step"):
+        counts = [(position.count, position.plus) for position in phases if position.unit == unit]
+        if counts != sorted(counts):
+            raise PydanticCustomError("whole_line", "KEY: the positions of the phases should be in the order of time")
+    first = next(iter(phases), None)
+    if first is None or first.plus or first.count != (1 if first.unit == "epoch" else 0):
+        raise PydanticCustomError("whole_line", "KEY: the first phase should begin at 'epoch 1' (or 'step 0')")
+    return phases
+
+
+Phases = Annotated[dict[PositionField, Schedule], BeforeValidator(_phases)]
+LevelPhases = Annotated[dict[PositionField, str], BeforeValidator(_phases)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Model:
+    """The network: WideResNet-`depth`-`widen_factor` (Zagoruyko & Komodakis, "Wide Residual Networks", 2016)."""
+
+    depth: int = 28
+    """Layers with weights: 6n + 4 (10, 16, 22, 28, 40, ...)."""
+    widen_factor: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Width multiplier of the groups' 16, 32 and 64 channels."""
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Outputs of the last layer; none: as many as the data set has classes."""
+    batch_norm_groups: Positive = 1
+    """Parts of the batch that are normalised apart: 1 uses the whole global batch, the number of devices gives the
+    per-replica habit."""
+    recompute: Literal["none", "blocks"] = "none"
+    """What training computes a second time to save memory: nothing, or the inside of every block; the results are the
+    same."""
+
+    @field_validator("depth")
+    @classmethod
+    def _depth(cls, depth: int) -> int:
+        if not 10 <= depth <= 1000 or (depth - 4) % 6:
+            raise PydanticCustomError("depth", "Input should be 6n + 4 up to 1000: 10, 16, 22, 28, 34, 40, ...")
+        return depth
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Data:
+    """The data set, and how it is split."""
+
+    name: Literal["cifar100", "cifar10", "embedded"] = "cifar100"
+    """The data set; "embedded" is drawn by code and needs no download."""
+    directory: FilePath | None = None
+    """TFDS data directory; none: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    archive: FilePath | None = None
+    """Local copy of the original binary archive, to prepare the TFDS directory from when it has no such data set."""
+    download: bool = True
+    """Whether a missing data set may be downloaded."""
+    cache: FilePath | None = None
+    """Directory for decoded images; none: wrn_jax in $XDG_CACHE_HOME or ~/.cache."""
+    validation_size: NonNegative = 5000
+    """Training images held out for choosing the best checkpoint, the same number of each class; 0: none, and "best" is
+    chosen on the test set, the published way."""
+    validation_seed: NonNegative = 0
+    """Seed of the choice of the held-out images."""
+    embedded_train: Images = 10000
+    """Training images of the embedded data set."""
+    embedded_test: Images = 2000
+    """Test images of the embedded data set."""
+    embedded_seed: NonNegative = 0
+    """Seed of the drawing of the embedded data set."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """What moves during training, on one clock. Each of the moving values is a table from positions to values."""
+
+    epochs: Positive = 100
+    """Length of the recipe as written, before `scale`."""
+    scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Stretches everything that is given in epochs: 0.1 runs 100 epochs in 10. The run's length is rounded to whole epochs."""
+    batch_size: Images = 256
+    """Images per update, over all devices."""
+    learning_rate: Phases = Field(default_factory=lambda: {epoch(1): 0.1})
+    """Learning rate."""
+    dropout: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Dropout rate inside the blocks."""
+    mixup_alpha: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Both parameters of mixup's Beta distribution; 0 is off."""
+    label_smoothing: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Probability mass that is spread evenly over all classes."""
+    augmentation: LevelPhases = Field(default_factory=lambda: {epoch(1): "full"})
+    """Name of an augmentation level."""
+    checkpoint_epochs: tuple[Positive, ...] = ()
+    """Epochs (of the recipe as written) after which a checkpoint is kept for good."""
+
+    @field_validator("learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation")
+    @classmethod
+    def _ordered(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
+        return _check_order(phases)
+
+    @field_validator("learning_rate", "mixup_alpha")
+    @classmethod
+    def _not_negative(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
+        for position, value in phases.items():
+            if not (extremes(value)[0] >= 0 and extremes(value)[1] <= 1e3):
+                raise PydanticCustomError(
+                    "whole_line", "KEY.{position} = {value}: should be between 0 and 1000",
+                    {"value": str(value), "position": str(position)},
+                )  # fmt: skip
+        return phases
+
+    @field_validator("dropout", "label_smoothing")
+    @classmethod
+    def _below_one(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
+        for position, value in phases.items():
+            if not (extremes(value)[0] >= 0 and extremes(value)[1] <= 0.99):
+                raise PydanticCustomError(
+                    "whole_line", "KEY.{position} = {value}: should be between 0 and 0.99",
+                    {"value": str(value), "position": str(position)},
+                )  # fmt: skip
+        return phases
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Optimizer:
+    """Stochastic gradient descent with momentum: clip, L2, momentum, learning rate, in this order."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum (not Nesterov's)."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """L2 coefficient, on all parameters, added to the clipped gradients."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = 1.0
+    """Global norm to which the raw gradients are clipped; none: no clipping."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    """A run, completely: the same configuration, versions and hardware give the same bits."""
+
+    seed: NonNegative = 0
+    """Seed of initialisation, data order, augmentation, mixup and dropout."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute type; auto: bfloat16 on TPU and on NVIDIA GPUs of compute capability 8.0 and later, float16 with dynamic loss
+    scaling on older ones, float32 on CPU. Parameters, statistics and sums are float32 always."""
+    devices: Positive | None = None
+    """Number of devices to use; none: all."""
+    eval_batch_size: Images = 500
+    """Images per evaluation step, over all devices."""
+    sharding: Literal["replicated", "fsdp"] = "replicated"
+    """Where the state lives: a copy on every device, or its arrays split over them; results agree up to rounding."""
+    steps_per_call: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Updates that one call of the compiled program does; a signal waits for the call to end. None: 1 on CPU, 8 elsewhere."""
+    checkpoint_steps: Positive | None = None
+    """Updates between checkpoints within an epoch, beside those at the end of each; none: off."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 15.0
+    """Minutes between checkpoints within an epoch, beside those at the end of each; none: off."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """When loss or gradient norm is no longer finite: stop, or go back to the last checkpoint and take the data in another
+    order."""
+    max_rollbacks: Positive = 3
+    """How often a run may go back in all before it stops."""
+    early_stopping_patience: Positive | None = None
+    """Epochs without a better accuracy (validation, or test without a hold-out) after which the run ends; none: off."""
+    silence: dict[str, str] = Field(default_factory=dict)
+    """Findings of `python -m wrn_jax.plan` that are meant to be so: the reason by the finding's name."""
+    model: Model = Field(default_factory=Model)
+    """The network."""
+    data: Data = Field(default_factory=Data)
+    """The data."""
+    recipe: Recipe = Field(default_factory=Recipe)
+    """What moves during training."""
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    """The optimiser."""
+    augmentation_levels: dict[str, Strengths] = Field(default_factory=lambda: dict(LEVELS))
+    """Augmentation levels by name."""
+
+    @field_validator("silence")
+    @classmethod
+    def _reasons(cls, silence: dict[str, str]) -> dict[str, str]:
+        for name, reason in silence.items():
+            if name not in FINDINGS:
+                raise PydanticCustomError(
+                    "whole_line", "KEY: {name} is no finding; known: {known}",
+                    {"name": _cut(_shown(name), 40), "known": ", ".join(FINDINGS)},
+                )  # fmt: skip
+            if not reason.strip() or not reason.isprintable() or len(reason) > 200:
+                raise PydanticCustomError(
+                    "whole_line", "KEY.{name} = {reason}: should be a reason of 1 to 200 printable characters",
+                    {"name": name, "reason": _shown(reason)},
+                )  # fmt: skip
+        return silence
+
+    @field_validator("augmentation_levels")
+    @classmethod
+    def _levels(cls, levels: dict[str, Strengths]) -> dict[str, Strengths]:
+        for name, strengths in levels.items():
+            if not re.fullmatch(r"[\w-]{1,40}", name):
+                raise PydanticCustomError(
+                    "whole_line", "KEY: a level's name should be 1 to 40 letters, digits, '_' or '-', not {name}",
+                    {"name": _shown(name)},
+                )  # fmt: skip
+            for field in dataclasses.fields(strengths):
+                value, top = getattr(strengths, field.name), _highest(field.name)
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not is_number or not 0 <= value <= top:
+                    raise PydanticCustomError(
+                        "whole_line", "KEY.{field} = {value}: should be between 0 and {top}",
+                        {"field": f"{name}.{field.name}", "top": f"{top:g}", "value": _shown(value)},
+                    )  # fmt: skip
+        return levels
+
+    @model_validator(mode="after")
+    def _known_levels(self) -> Self:
+        for name in self.recipe.augmentation.values():
+            if name not in self.augmentation_levels:
+                known = ", ".join(self.augmentation_levels) or "augmentation_levels, which is empty"
+                raise PydanticCustomError(
+                    "whole_line", "recipe.augmentation = {name}: should be one of {known}",
+                    {"known": known, "name": _shown(name)},
+                )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        """Updates are counted in int32."""
+        is_drawn = self.data.name == "embedded"
+        images = self.data.embedded_train if is_drawn else NUM_EXAMPLES[self.data.name]["train"]
+        epochs = max(1, math.floor(self.recipe.epochs * self.recipe.scale + 0.5))
+        if epochs * math.ceil(images / self.recipe.batch_size) >= 2**31:
+            raise PydanticCustomError(
+                "whole_line", "recipe.epochs = {epochs}, recipe.scale = {scale}: the run should have less than 2**31 updates",
+                {"epochs": str(self.recipe.epochs), "scale": f"{self.recipe.scale:g}"},
+            )  # fmt: skip
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, lists, numbers and strings, as in `config.json`."""
+        return _ADAPTER.dump_python(self, mode="json")
+
+    def override(self, changes: Mapping[str, Any], source: str = "override") -> "Config":
+        """A copy with some keys changed.
+
+        Args:
+          changes: new values by dotted key, such as `{"model.depth": 16}`.
+          source: what an error message is to call the origin of the changes.
+
+        Raises:
+          UserError: an unknown key, a wrong type or a value out of range.
+        """
+        tree = self.to_dict()
+        for key, value in changes.items():
+            _assign(tree, key, value, source)
+        return from_dict(tree, source)
+
+
+def _highest(name: str) -> float:
+    """Upper bound of a field of `Strengths`."""
+    if name.endswith("probability") or name in ("shift", "brightness", "contrast", "holes_smallest", "holes_largest"):
+        return 1.0
+    bounds = {"scale": 0.9, "rotate": 180.0, "cutout_size": 32.0, "hue": 90.0}
+    return bounds.get(name, 255.0)
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def from_dict(tree: Mapping[str, Any], source: str) -> Config:
+    """The configuration that `to_dict` or JSON describes; `source` names it in errors. Raises UserError."""
+    _check_plain(tree, "the configuration", source)
+    try:
+        return _ADAPTER.validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise _error(source, _first_error(error)) from None
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by dotted key."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {key: value for name, node in tree.items() for key, value in flatten(node, f"{prefix}{name}.").items()}
+
+
+def _check_plain(node: Any, key: str, source: str, depth: int = 0) -> None:
+    """Raises UserError, which names the key, for what JSON cannot carry."""
+    if isinstance(node, dict | list | tuple):
+        if depth > 10:
+            raise _error(source, f"{'.'.join(key.split('.')[:4])}: is nested too deeply")
+        for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(node, dict):
+                if not isinstance(name, str):
+                    raise _error(source, f"{key} has the key {_shown(name)}: should be text, such as 'epoch 41'")
+                _check_plain(name, key, source)
+            _check_plain(inner, f"{key}.{name}" if depth else str(name), source, depth + 1)
+    elif isinstance(node, str):
+        if any("\ud800" <= character <= "\udfff" for character in node):
+            raise _error(source, f"{key} = {_shown(node)}: should be valid Unicode")
+    elif isinstance(node, int) and abs(node) >= 10**1000:
+        raise _error(source, f"{key}: should have at most 1000 digits")
+    elif not isinstance(node, int | float | None):
+        raise _error(
+            source, f"{key} = {_shown(node)}: should be a number, text, true, false, none, or a list or table of these"
+        )
+
+
+def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config:
+    """The object `config` that a Python configuration file assigns.
+
+    Args:
+      path: the file.
+      relative_to: a file whose folder a relative `path` starts from: `__file__` in a configuration built on another.
+
+    Raises:
+      UserError: the file is missing, fails, or does not assign a `Config`.
+    """
+    path = Path(path) if relative_to is None else Path(relative_to).parent / path
+    if not os.path.isfile(path):
+        raise _error(path, "no such configuration file")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+        if isinstance(config, Config):  # its tables can have been changed since they were checked
+            config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe))
+    except UserError:
+        raise
+    except ValidationError as error:
+        raise _error(path, f"{error.title}: {_first_error(error)}") from None
+    except (Exception, SystemExit) as error:
+        raise _error(path, f"{type(error).__name__}: {str(error).strip() or 'no message'}") from None
+    if not isinstance(config, Config):
+        raise _error(path, "assigns no 'config = Config(...)'")
+    return config
+
+
+def apply_arguments(config: Config, arguments: Sequence[str]) -> Config:
+    """`config` with the overrides of a command line: `--config.model.depth=16` or `--config.model.depth 16`.
+
+    Values are read as JSON or Python literals (16, 0.1, none, true, [1, 2], {"epoch 1": 0.3}), anything else as text.
+
+    Raises:
+      UserError: an argument that is no override, an unknown key, a wrong type or a value out of range.
+    """
+    changes: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--config."):
+            raise UserError(f"unknown argument {_shown(argument)}; keys are set by --config.KEY=VALUE, --help shows all")
+        key, equals, text = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise _error("command line", f"{key}: a value is missing; write --config.{key}=VALUE")
+            text = rest.pop(0)
+        kind = "str" if key.startswith("silence.") else dict(keys()).get(key, ("",))[0]
+        changes[key] = _parse(text, kind)
+    return config.override(changes, "command line")
+
+
+def _parse(text: str, kind: str) -> Any:
+    """The value that `text` means for a key whose type is called `kind` in the help."""
+    if text.lower() in ("none", "null"):
+        return None
+    if kind.startswith("str"):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (json.loads, ast.literal_eval):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Python's, of odd literals
+                value = read(text)
+            json.dumps(value)  # sets, bytes and the like are no values here
+            return value
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *folders, leaf = key.split(".")
+    node: Any = tree
+    for folder in folders:
+        node = node.get(folder) if isinstance(node, dict) else None
+    is_open = (key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1) or folders in (
+        ["augmentation_levels"],
+        ["silence"],
+    )
+    if not isinstance(node, dict) or (leaf not in node and not is_open):
+        raise _error(source, _unknown(key))
+    node[leaf] = value
+
+
+def _error(source: str | Path, text: str) -> UserError:
+    """A UserError of one printable line, of which the source is whole and the text is cut where it gets long."""
+    return UserError(f"{_printable(str(source))}: {_cut(_printable(text), 380)}")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    """White space made single spaces, and what cannot be printed escaped, as in `repr`."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def _shown(value: Any) -> str:
+    """A value in an error message, as in Python, at most 60 characters."""
+    try:
+        text = _printable(repr(value))
+    except Exception:  # numbers of thousands of digits, deep lists, objects of others
+        text = type(value).__name__
+    return _cut(text, 60)
+
+
+def _first_error(error: ValidationError) -> str:
+    """The first error of a validation as one line: key, what was found, what is accepted."""
+    first = error.errors(include_url=False)[0]
+    where = list(first["loc"])
+    if where and isinstance(where[0], int):  # an argument without its name
+        names = list(getattr(globals().get(error.title), "__pydantic_fields__", ()))
+        where[0] = names[where[0]] if where[0] < len(names) else f"argument {where[0] + 1}"
+    tags = () if where[:1] == ["augmentation_levels"] else KINDS
+    key = ".".join(str(part) for part in where if part not in tags and part != "[key]") or "the configuration"
+    message = " ".join(first["msg"].removeprefix("Value error, ").removeprefix("Input ").split())
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return _unknown(key)
+    if first["type"] == "missing":
+        return f"{key}: is missing"
+    if first["type"] == "whole_line":
+        return key + message.removeprefix("KEY") if message.startswith("KEY") else message
+    return f"{key} = {_shown(first['input'])}: {message[:1].lower()}{message[1:]}"
+
+
+def _unknown(key: str) -> str:
+    """What to say about a key that does not exist: the nearest one that does, whole or by its last part."""
+    known = [name for name, _ in keys()]
+    close = difflib.get_close_matches(key, known, 1, 0.6)
+    if not close:
+        parts = {name.rpartition(".")[2] for name in known} | {
+            "start",
+            "end",
+            "over",
+            "since",
+            "peak",
+            "floor",
+            "period",
+        }
+        close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts | {"multiplier"}), 1, 0.6)
+    return f"unknown key '{_cut(_printable(key), 100)}'" + (
+        f"; did you mean '{close[0]}'?" if close else "; --help shows all keys"
+    )
+
+
+def keys() -> list[tuple[str, tuple[str, str, str]]]:
+    """All keys in order, each with (type, default, description), for help texts and suggestions."""
+    return list(_walk(Config(), ""))
+
+
+def _walk(node: Any, prefix: str) -> Any:
+    for name, field in type(node).__pydantic_fields__.items():
+        value = getattr(node, name)
+        if hasattr(value, "__pydantic_fields__"):
+            yield from _walk(value, f"{prefix}{name}.")
+        elif name == "augmentation_levels":
+            for level, strengths in value.items():
+                for part in dataclasses.fields(strengths):
+                    yield f"{name}.{level}.{part.name}", ("float", f"{getattr(strengths, part.name):g}", "")
+        else:
+            yield prefix + name, (_type_name(field), _show(value), " ".join((field.description or "").split()))
+
+
+def _type_name(field: Any) -> str:
+    text = str(field.annotation)
+    if "Literal" in text:
+        return text[text.index("[") + 1 : text.rindex("]")].replace("'", "").replace(", ", "|")
+    if "dict[str, str]" in text:
+        return "reason by finding"
+    if "dict" in text:
+        return "phases"
+    if "tuple" in text:
+        return "[int, ...]"
+    names = [name for name in ("int", "float", "bool", "str") if f"{name}" in text.replace("FieldInfo", "")]
+    return names[0] + (" or none" if "None" in text else "")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict) and value:
+        return ", ".join(f"{phase} from {position}" for position, phase in value.items())
+    if isinstance(value, dict):
+        return "{}"
+    return {None: "none", (): "[]"}.get(value, str(value))
+
+
+def help_text() -> str:
+    """The keys as a text for `--help`: one paragraph each with type, default and meaning."""
+    lines = ["configuration keys (set one by --config.KEY=VALUE):"]
+    for key, (kind, default, description) in keys():
+        if key.startswith("augmentation_levels.") and not key.startswith("augmentation_levels.full."):
+            continue
+        lines.append(f"  {key}  ({kind}; default {default})")
+        if description:
+            lines.append(f"      {description}")
+    lines.append("  augmentation_levels.LEVEL.*: the same for the levels " + ", ".join(LEVELS))
+    lines.append('phases are a value, or a table such as \'{"epoch 1": 0.3, "epoch 51": 0.2}\'')
+    return "\n".join(lines)

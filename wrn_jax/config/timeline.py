@@ -1,0 +1,165 @@
+"""The recipe as one table: what every moving hyperparameter is at every step of a run."""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wrn_jax.config import Recipe
+from wrn_jax.config.levels import Strengths
+from wrn_jax.config.schedules import Clock, Schedule, beginnings, join
+
+SCHEDULED = ("learning_rate", "dropout", "mixup_alpha", "label_smoothing")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """The moving values at one step: float32 scalars, and the augmentation level as int32 index and as strengths."""
+
+    learning_rate: jax.Array
+    dropout: jax.Array
+    mixup_alpha: jax.Array
+    label_smoothing: jax.Array
+    augmentation: jax.Array
+    strengths: Strengths
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A transition: from update `step` (from 0), in `epoch` (from 1), `name` changes from `before` to `after`."""
+
+    step: int
+    epoch: int
+    name: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.before} -> {self.after}"
+
+
+def shortest(value: np.floating) -> float:
+    """The shortest decimal that is this float32: 0.3, not 0.30000001192092896."""
+    return float(str(np.float32(value)))
+
+
+class Timeline:
+    """A recipe on the clock of a run.
+
+    Args:
+      recipe: the recipe.
+      levels: augmentation strengths by level name.
+      steps_per_epoch: updates in an epoch.
+
+    Attributes:
+      epochs: epochs of the run: `recipe.epochs * recipe.scale`, rounded, at least 1.
+      steps: updates of the run.
+      steps_per_epoch: updates in an epoch.
+      level_names: the augmentation levels of the recipe, in the order of `Hyperparameters.augmentation`.
+      checkpoint_epochs: epochs of the run after which a checkpoint is kept for good.
+    """
+
+    def __init__(self, recipe: Recipe, levels: dict[str, Strengths], steps_per_epoch: int):
+        self.recipe = recipe
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = max(1, math.floor(recipe.epochs * recipe.scale + 0.5))
+        self.steps = self.epochs * steps_per_epoch
+        # The exact ratio of the lengths, so that rounding to whole epochs moves the phases along with the end.
+        self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs)
+        self._functions = {name: join(getattr(recipe, name), self.clock) for name in SCHEDULED}
+        self.level_names = tuple(dict.fromkeys(recipe.augmentation.values()))
+        level_phases = {where: self.level_names.index(name) for where, name in recipe.augmentation.items()}
+        self._level = join(level_phases, self.clock)
+        self._strengths = jax.tree.map(
+            lambda *values: np.array(values, np.float32), *[levels[name] for name in self.level_names]
+        )
+        self.checkpoint_epochs = tuple(
+            sorted({min(self.epochs, math.ceil(e * self.clock.scale - 1e-9)) for e in recipe.checkpoint_epochs})
+        )
+
+    def at(self, step: jax.Array) -> Hyperparameters:
+        """The values at `step` (int32 scalar, traced or not); jittable."""
+        level = self._level(step).astype(jnp.int32)
+        return Hyperparameters(
+            **{name: function(step) for name, function in self._functions.items()},
+            augmentation=level,
+            strengths=jax.tree.map(lambda values: jnp.asarray(values)[level], self._strengths),
+        )
+
+    @functools.cached_property
+    def values(self) -> dict[str, np.ndarray]:
+        """Every moving value at every step: float32 [steps] by name; `augmentation` as index, int32 [steps]."""
+        at = jax.jit(jax.vmap(lambda step: {**vars(self.at(step))}))
+        found = jax.device_get(at(jnp.arange(self.steps, dtype=jnp.int32)))
+        return {name: found[name] for name in (*SCHEDULED, "augmentation")}
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch (from 1) that update `step` (from 0) belongs to."""
+        return step // self.steps_per_epoch + 1
+
+    def table(self) -> list[dict[str, float | int | str]]:
+        """One row per epoch: the rate at its first and last step and at the step after, the other values at its last step.
+
+        The rate of the step after is what a log shows that asks the scheduler once the epoch is over.
+        """
+        ends = np.arange(1, self.epochs + 1, dtype=np.int32) * self.steps_per_epoch
+        next_rates = np.asarray(self._functions["learning_rate"](ends))
+        rows = []
+        for index in range(self.epochs):
+            first, last = index * self.steps_per_epoch, (index + 1) * self.steps_per_epoch - 1
+            rows.append(
+                {
+                    "epoch": index + 1,
+                    "learning_rate_first": shortest(self.values["learning_rate"][first]),
+                    "learning_rate_last": shortest(self.values["learning_rate"][last]),
+                    "learning_rate_next": shortest(next_rates[index]),
+                    "dropout": shortest(self.values["dropout"][last]),
+                    "mixup_alpha": shortest(self.values["mixup_alpha"][last]),
+                    "label_smoothing": shortest(self.values["label_smoothing"][last]),
+                    "augmentation": self.level_names[self.values["augmentation"][last]],
+                }
+            )
+        return rows
+
+    def phases(self) -> list[Event]:
+        """Every phase of every hyperparameter in the order of time, the first ones with an empty `before`."""
+        found = []
+        for name in (*SCHEDULED, "augmentation"):
+            before = ""
+            for step, value in beginnings(getattr(self.recipe, name), self.clock):
+                if step < self.steps:
+                    after = self._describe(value)
+                    found.append(Event(step, self.epoch_of(step), name, before, after))
+                    before = after
+        return sorted(found, key=lambda event: event.step)
+
+    def idle(self) -> list[str]:
+        """What the recipe holds and this run never reaches: phases after its end."""
+        found = []
+        for name in (*SCHEDULED, "augmentation"):
+            for position, value in getattr(self.recipe, name).items():
+                if self.clock.index(position) >= self.steps:
+                    found.append(f"{name} {self._describe(value)} at {position}")
+        return found
+
+    def _describe(self, value: float | str | Schedule) -> str:
+        if isinstance(value, str):
+            return value
+        return f"{value:g}" if isinstance(value, int | float) else value.describe(self.clock)
+
+    def events(self) -> list[Event]:
+        """The transitions in the order of time: the phases that replace another."""
+        return [event for event in self.phases() if event.before]
+
+    def events_at(self, step: int) -> list[Event]:
+        """The transitions that act from update `step` (from 0) on."""
+        return self._events_by_step.get(step, [])
+
+    @functools.cached_property
+    def _events_by_step(self) -> dict[int, list[Event]]:
+        return {step: list(group) for step, group in itertools.groupby(self.events(), lambda event: event.step)}

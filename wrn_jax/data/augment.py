@@ -1,0 +1,252 @@
+"""Image augmentation on the device: flip, affine warp, cutout, holes, brightness/contrast, hue/saturation/value.
+
+The reference pipeline works on uint8 images with OpenCV and Albumentations and rounds after every operation. So does
+this module, each operation the way its model rounds (to nearest or down, as each docstring says): it can meet the
+reference to within one level only this way. Between the operations an image is [H, W] uint32, one word for the three bytes
+of a pixel (`pack`). So one gather fetches a pixel, rows fill the vectors of every processor, and what the channels have in
+common is computed once.
+
+Every parameter is an array, so strengths can move during a run without a recompile. An operation that is not applied to
+an image gets its neutral parameters and returns that image unchanged, bit for bit.
+
+`tests/vectors/augment.npz` holds results of OpenCV 5.0.0 and Albumentations 2.0.8; the tests say how closely they are
+met.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from wrn_jax.config.levels import Strengths
+
+
+def pack(images: jax.Array) -> jax.Array:
+    """[B, H, W, 3] uint8, RGB -> pixels [B, H, W] uint32: red in the lowest byte, then green and blue, 0 in the highest."""
+    return _join(*(images[..., channel] for channel in range(3)))
+
+
+def unpack(pixels: jax.Array) -> jax.Array:
+    """The images [B, H, W, 3] uint8 that `pack` made `pixels` of."""
+    return jax.lax.bitcast_convert_type(pixels, jnp.uint8)[..., :3]
+
+
+def _join(red, green, blue):
+    """Pixels from channels of one shape that hold whole numbers in 0..255, of any type."""
+    red, green, blue = (channel.astype(jnp.uint32) for channel in (red, green, blue))
+    return red | green << 8 | blue << 16
+
+
+def _split(pixels):
+    """Red, green and blue as float32."""
+    return [(pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16)]
+
+
+def flip(pixels: jax.Array, flip: jax.Array) -> jax.Array:
+    """Mirrors left and right the images whose entry in `flip`, [B] bool, is true. As cv2.flip(image, 1)."""
+    return jnp.where(flip[:, None, None], pixels[:, :, ::-1], pixels)
+
+
+def affine(pixels: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax.Array, angle: jax.Array) -> jax.Array:
+    """Rotates and scales about the centre ((W-1)/2, (H-1)/2), then shifts: one bilinear warp, rounded to nearest.
+
+    H and W must be at least 2. `shift_x` (right) and `shift_y` (down) are in pixels, `scale` is a factor (> 1 enlarges),
+    `angle` is in degrees counter-clockwise; each [B].
+
+    As cv2.warpAffine with INTER_LINEAR, BORDER_REFLECT_101 and the matrix of cv2.getRotationMatrix2D plus the shift, in
+    OpenCV 5, which keeps source coordinates and weights in float32. OpenCV 4 rounds coordinates to 1/32 of a pixel
+    first: on pure noise its results differ from these, as from those of OpenCV 5, by 0.8 levels on average.
+    """
+    batch, height, width = pixels.shape
+    x, y = _source_coordinates(shift_x, shift_y, scale, angle, height, width)
+    # The last column and row are reached from the pixel before them with weight 1, so all four neighbours always exist.
+    # The lower bound is for a division in _reflect that some device may round up: x could then be just below 0.
+    left, top = jnp.clip(jnp.floor(x), 0, width - 2), jnp.clip(jnp.floor(y), 0, height - 2)
+    x_weight, y_weight = x - left, y - top
+    index = (top * width + left).astype(jnp.int32).reshape(batch, -1)
+    flat = pixels.reshape(batch, -1)
+    reach = width + 1  # from the upper left neighbour to the lower right one
+
+    def read(offset):
+        # All four share one index, which the CPU's compiler then computes once.
+        taps = jnp.take_along_axis(flat[:, offset : offset + height * width - reach], index, axis=1, mode="clip")
+        return _split(taps.reshape(pixels.shape))
+
+    def blend(top_left, top_right, bottom_left, bottom_right):
+        upper = top_left + (top_right - top_left) * x_weight
+        lower = bottom_left + (bottom_right - bottom_left) * x_weight
+        return jnp.round(upper + (lower - upper) * y_weight)
+
+    return _join(*map(blend, read(0), read(1), read(width), read(reach)))
+
+
+def _source_coordinates(shift_x, shift_y, scale, angle, height, width):
+    """Where each target pixel reads: x in 0..W-1 and y in 0..H-1, both [B, H, W] float32, reflections folded in."""
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    radians = jnp.deg2rad(angle)
+    cosine, sine = (jnp.cos(radians) / scale)[:, None, None], (jnp.sin(radians) / scale)[:, None, None]
+    x = (jnp.arange(width, dtype=jnp.float32) - center_x)[None, None, :] - shift_x[:, None, None]
+    y = (jnp.arange(height, dtype=jnp.float32) - center_y)[None, :, None] - shift_y[:, None, None]
+    source_x = cosine * x - sine * y + center_x
+    source_y = sine * x + cosine * y + center_y
+    return _reflect(source_x, width), _reflect(source_y, height)
+
+
+def _reflect(coordinate, size):
+    """Folds a coordinate into 0..size-1 by mirroring at both end pixels (BORDER_REFLECT_101).
+
+    Linear interpolation commutes with this mirroring, so one fold replaces a border rule for each of the taps.
+    """
+    last = size - 1
+    coordinate = jnp.abs(coordinate)
+    coordinate = coordinate - 2 * last * jnp.floor(coordinate / (2 * last))
+    return last - jnp.abs(last - coordinate)
+
+
+def cutout(pixels: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
+    """Sets to 0 the rectangle whose upper left pixel is in row `top`, column `left`; all in pixels, each [B].
+
+    Whole numbers are expected; side 0 leaves the image as it is. Cutout of DeVries & Taylor 2017, arXiv:1708.04552, where
+    the rectangle is a square; as Albumentations' CoarseDropout with one hole and fill 0.
+    """
+    y = jnp.arange(pixels.shape[1], dtype=jnp.float32)[None, :] - top[:, None]
+    x = jnp.arange(pixels.shape[2], dtype=jnp.float32)[None, :] - left[:, None]
+    in_rows = (y >= 0) & (y < height[:, None])
+    in_columns = (x >= 0) & (x < width[:, None])
+    return jnp.where(in_rows[:, :, None] & in_columns[:, None, :], jnp.uint32(0), pixels)
+
+
+def brightness_contrast(pixels: jax.Array, brightness: jax.Array, contrast: jax.Array) -> jax.Array:
+    """Level * (1 + contrast) + 255 * brightness, clipped to 0..255 and rounded down; both parameters [B].
+
+    As Albumentations' RandomBrightnessContrast(brightness_by_max=True), whose uint8 table drops the fraction.
+    """
+    factor, offset = 1 + contrast[:, None, None], 255 * brightness[:, None, None]
+    return _join(*(jnp.floor(jnp.clip(channel * factor + offset, 0, 255)) for channel in _split(pixels)))
+
+
+def hue_saturation_value(pixels: jax.Array, hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
+    """Shifts hue (turning, 180 is the full circle), saturation and value (both clipped to 0..255); each parameter [B].
+
+    As Albumentations' HueSaturationValue: through OpenCV's uint8 HSV and back. The shift of hue is rounded down, those
+    of saturation and value towards 0; grey pixels stay grey. The way back rounds down, so even tiny shifts darken a
+    coloured pixel by a third of a level on average. An image whose three shifts are all 0 is returned unchanged.
+    """
+    hue, saturation, value = (shift[:, None, None] for shift in (hue, saturation, value))
+    h, s, v = _rgb_to_hsv(*_split(pixels))
+    h = h + jnp.floor(hue)
+    h = h - 180 * jnp.floor(h / 180)
+    s = jnp.where(s == 0, 0.0, jnp.clip(s + jnp.trunc(saturation), 0, 255))
+    v = jnp.clip(v + jnp.trunc(value), 0, 255)
+    unchanged = (hue == 0) & (saturation == 0) & (value == 0)
+    return jnp.where(unchanged, pixels, _join(*_hsv_to_rgb(h, s, v)))
+
+
+def _rgb_to_hsv(red, green, blue):
+    """Hue in 0..179, saturation and value in 0..255, each [B, H, W]: cv2.COLOR_RGB2HSV on uint8, exactly.
+
+    OpenCV divides by a table of reciprocals with 12 fractional bits. The same integers are formed here; all stay below
+    2**24, so float32 holds them exactly. An error of one unit of hue would move a channel by up to 8 levels.
+    """
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    spread = value - jnp.minimum(jnp.minimum(red, green), blue)
+    saturation = _round_shift_12(spread * jnp.round(255 * 4096 / jnp.maximum(value, 1)))
+    hue = jnp.where(
+        value == red,
+        green - blue,
+        jnp.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
+    )
+    hue = _round_shift_12(hue * jnp.round(30 * 4096 / jnp.maximum(spread, 1)))
+    return jnp.where(hue < 0, hue + 180, hue), saturation, value
+
+
+def _round_shift_12(number):
+    return jnp.floor((number + 2048) / 4096)
+
+
+def _hsv_to_rgb(hue, saturation, value):
+    """Red, green and blue: cv2.COLOR_HSV2RGB on uint8.
+
+    OpenCV's vector code, which does 32 pixels of a row at a time (with AVX2), drops the fraction; its scalar code for
+    the rest of a row rounds to nearest. The former is followed here for every width. Scaling to 0..1 and back is part
+    of the model: it decides on which side of a whole number the many exact results fall.
+    """
+    sector = hue / 30
+    dip = saturation / 255
+    peak = value / 255
+
+    def channel(distance):
+        return jnp.floor(peak * (1 - dip * jnp.clip(distance, 0, 1)) * 255)
+
+    red = channel(2 - jnp.abs(sector - 3))
+    green = channel(jnp.abs(sector - 2) - 1)
+    blue = channel(jnp.abs(sector - 4) - 1)
+    return red, green, blue
+
+
+def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:
+    """Augments each image on its own: flip, affine, cutout, holes, brightness/contrast, hue/saturation/value, in this order.
+
+    `images`: [B, H, W, 3] uint8; so is the result. Zero strengths return the input exactly. The draws depend on `key` and B
+    alone, not on how the batch is spread over devices.
+    """
+    _, height, width, _ = images.shape
+    rows = iter(jax.random.uniform(key, (26, len(images))))  # as many as are drawn below, each time one for each image
+
+    def draw(probability):
+        return next(rows) < probability
+
+    def change(touched, strength):
+        return jnp.where(touched, strength * (2 * next(rows) - 1), 0.0)
+
+    pixels = flip(pack(images), draw(strengths.flip_probability))
+
+    touched = draw(strengths.affine_probability)
+    pixels = _unless_never(
+        affine,
+        strengths.affine_probability,
+        pixels,
+        change(touched, strengths.shift * width),
+        change(touched, strengths.shift * height),
+        1 + change(touched, strengths.scale),
+        change(touched, strengths.rotate),
+    )
+
+    size = jnp.clip(jnp.round(strengths.cutout_size), 0, min(height, width))
+    side = jnp.where(draw(strengths.cutout_probability), size, 0.0)
+    top, left = (jnp.floor(next(rows) * (extent - size + 1)) for extent in (height, width))
+    pixels = cutout(pixels, top, left, side, side)
+
+    # What CoarseDropout does by default: one rectangle or two, their sides drawn apart and rounded down.
+    spread = strengths.holes_largest - strengths.holes_smallest
+    first = draw(strengths.holes_probability)
+    for is_cut in (first, first & draw(0.5)):
+        sides = [jnp.floor(extent * (strengths.holes_smallest + spread * next(rows))) for extent in (height, width)]
+        top, left = (jnp.floor(next(rows) * (extent - side + 1)) for extent, side in zip((height, width), sides, strict=True))
+        pixels = cutout(pixels, top, left, jnp.where(is_cut, sides[0], 0.0), sides[1])
+
+    touched = draw(strengths.brightness_contrast_probability)
+    pixels = brightness_contrast(pixels, change(touched, strengths.brightness), change(touched, strengths.contrast))
+
+    touched = draw(strengths.color_probability)
+    pixels = _unless_never(
+        hue_saturation_value,
+        strengths.color_probability,
+        pixels,
+        change(touched, strengths.hue),
+        change(touched, strengths.saturation),
+        change(touched, strengths.value),
+    )
+    return unpack(pixels)
+
+
+def _unless_never(operation, probability, pixels, *parameters):
+    """operation(pixels, *parameters); on a CPU only if its probability is not 0.
+
+    The branch also keeps the CPU's compiler from drawing the operation into whatever reads its result, where it would be
+    computed once for each reader and each channel: without it `augment` takes three times as long. A GPU would have to wait
+    for the decision.
+    """
+
+    def decided(*arguments):
+        return jax.lax.cond(probability > 0, operation, lambda pixels, *_: pixels, *arguments)
+
+    return jax.lax.platform_dependent(pixels, *parameters, cpu=decided, default=operation)

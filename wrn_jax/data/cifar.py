@@ -1,0 +1,374 @@
+"""CIFAR-10 and CIFAR-100: what is known of them beforehand, and their arrays out of a folder that TFDS prepared.
+
+The folder must be in TFDS's array_record format, the one that can be read without TensorFlow; `data.preparation` makes
+such a folder, and one made by TFDS itself (`file_format='array_record'`) serves as well and has the same order of
+records.
+
+Decoding 60,000 PNG images takes a while, so the arrays are kept in a cache file named after the content of the record
+files: a folder that changes is read again, and one that is copied is not.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from wrn_jax.config.datasets import IMAGE_SHAPE, NUM_EXAMPLES
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import cache_folder, reason
+
+SPLITS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What differs between the two CIFAR sets.
+
+    size and sha256 are those of the original archive, as TFDS has them on record too; label_files gives each label's
+    file of names and number of classes, in the order in which the labels stand in a record; superclasses are groups of
+    classes by name, the labels of all classes being their places in alphabetical order.
+    """
+
+    num_classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    url: str
+    size: int
+    sha256: str
+    folder: str
+    files: dict[str, tuple[str, ...]]
+    label_files: dict[str, tuple[str, int]]
+    superclasses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def superclass_of(self) -> tuple[int, ...]:
+        """For each label the index of its superclass in `superclasses`; empty where there are none."""
+        index = {name: i for i, names in enumerate(self.superclasses.values()) for name in names}
+        return tuple(index[name] for name in sorted(index))
+
+
+# The coarse labels of CIFAR-100, in their order, with the classes of each.
+CIFAR100_SUPERCLASSES = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+
+# Mean and standard deviation per channel of the training images in 0..1, as commonly published.
+CIFAR = {
+    "cifar10": Facts(
+        num_classes=10,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        size=170_052_171,
+        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        folder="cifar-10-batches-bin",
+        files={"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
+        label_files={"label": ("batches.meta.txt", 10)},
+    ),
+    "cifar100": Facts(
+        num_classes=100,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2761),
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        size=168_513_733,
+        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        folder="cifar-100-binary",
+        files={"train": ("train.bin",), "test": ("test.bin",)},
+        label_files={"coarse_label": ("coarse_label_names.txt", 20), "label": ("fine_label_names.txt", 100)},
+        superclasses=CIFAR100_SUPERCLASSES,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """images: [N, 32, 32, 3] uint8; labels: [N] int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def facts_of(name: str) -> Facts:
+    """The entry of `CIFAR` for a name.
+
+    Raises:
+      UserError: there is no such set.
+    """
+    if name not in CIFAR:
+        raise UserError(f"data.name: found {name!r}; expected one of cifar100, cifar10, embedded")
+    return CIFAR[name]
+
+
+def resolve_directory(directory: str | os.PathLike | None) -> Path:
+    """The TFDS data folder as an absolute path: `directory`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+      UserError: it is an address such as gs://bucket, which only TensorFlow can read.
+    """
+    directory = os.fspath(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    if "://" in directory:
+        raise UserError(f"{directory}: a remote data folder cannot be read; expected a local folder (copy it first)")
+    return Path(directory).expanduser().absolute()
+
+
+def find_version(directory: Path, name: str) -> Path | None:
+    """The newest prepared version of a set, <directory>/<name>/<version>, or None.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
+    root = directory / name
+    try:
+        versions = [entry for entry in os.listdir(root) if re.fullmatch(r"\d+\.\d+\.\d+", entry)]
+        versions = [entry for entry in versions if "dataset_info.json" in os.listdir(root / entry)]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or root}: cannot be listed ({reason(error)}); expected a readable folder "
+            f"holding {name} as prepared by TFDS"
+        ) from error
+    if not versions:
+        return None
+    return root / max(versions, key=lambda version: tuple(map(int, version.split("."))))
+
+
+def verify(name: str, folder: Path):
+    """Reads all of a prepared folder once, past the cache.
+
+    Raises:
+      UserError: it is damaged or not the set `name`.
+    """
+    for split, files in _inspect(name, folder)[1].items():
+        _read_records(name, folder, split, files)
+
+
+def read_cached(name: str, folder: Path, cache: str | os.PathLike | None) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Reads a prepared folder, its arrays from the cache where they are in it, else from the records.
+
+    Args:
+      name: a key of `CIFAR`.
+      folder: see `find_version`.
+      cache: folder of the cache, made where it is absent; None: $XDG_CACHE_HOME/wrn_jax, else ~/.cache/wrn_jax.
+
+    Returns:
+      ({split: Split} for `SPLITS`, class names in the order of the labels).
+
+    Raises:
+      UserError: the folder is damaged or not the set `name`. An unusable or unwritable cache is only a message.
+    """
+    names, files = _inspect(name, folder)
+    path = cache_folder(cache) / f"{name}-{folder.name}-{_fingerprint(folder, files)}.npz"
+    splits = _read_cache(name, path)
+    if splits is None:
+        splits = {split: _read_records(name, folder, split, files[split]) for split in SPLITS}
+        _write_cache(path, splits)
+    return splits, names
+
+
+def check_labels(where: str | os.PathLike, labels: np.ndarray, num_classes: int):
+    """Refuses labels, [N] integers, unless all are in 0..num_classes-1 and every class is equally frequent.
+
+    Raises:
+      UserError: they are not; the message starts with `where`.
+    """
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(f"{where}: found labels from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
+    counts = np.bincount(labels, minlength=num_classes)
+    if counts.min() != counts.max():
+        raise UserError(
+            f"{where}: found between {counts.min()} and {counts.max()} records of a class; expected "
+            f"{len(labels) / num_classes:g} of each"
+        )
+
+
+def _inspect(name, folder):
+    """Checks what a prepared folder says of itself: (class names, {split: its record files})."""
+    num_classes = CIFAR[name].num_classes
+    path = folder / "dataset_info.json"
+    text = read_text(path)
+    try:
+        info = json.loads(text)
+        file_format = info.get("fileFormat", "tfrecord")
+        lengths = {split["name"]: [int(length) for length in split["shardLengths"]] for split in info["splits"]}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: is damaged ({reason(error)}); expected the description TFDS writes") from error
+    if file_format != "array_record":
+        raise UserError(
+            f"{folder}: is in the format {file_format}, which only TensorFlow can read; expected "
+            f"array_record (run `python -m wrn_jax.prepare --name {name} --data-dir DIR` for another DIR)"
+        )
+    files = {}
+    for split in SPLITS:
+        if split not in lengths:
+            raise UserError(f"{path}: split {split!r} is missing, found {sorted(lengths)}; expected train and test")
+        found, expected = sum(lengths[split]), NUM_EXAMPLES[name][split]
+        if found != expected:
+            raise UserError(f"{path}: split {split!r} has {found} records; expected {expected}")
+        shards = len(lengths[split])
+        files[split] = [folder / f"{name}-{split}.array_record-{i:05d}-of-{shards:05d}" for i in range(shards)]
+    path = folder / "label.labels.txt"
+    names = tuple(line for line in read_text(path).splitlines() if line)
+    if len(names) != num_classes:
+        raise UserError(f"{path}: found {len(names)} class names; expected {num_classes}")
+    return names, files
+
+
+def _read_records(name, folder, split, files):
+    """Reads and decodes all records of a split."""
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    where = ", ".join(map(str, files))
+    images = np.empty((NUM_EXAMPLES[name][split], *IMAGE_SHAPE), np.uint8)
+    labels = np.empty(len(images), np.int32)
+
+    def read(start):
+        rows = range(start, min(start + 500, len(images)))
+        for row, record in zip(rows, source.__getitems__(list(rows)), strict=True):
+            with Image.open(io.BytesIO(record["image"])) as image:
+                pixels = np.asarray(image)
+            if pixels.shape != IMAGE_SHAPE or pixels.dtype != np.uint8:
+                raise UserError(
+                    f"{where}: record {row} is an image of {pixels.shape} {pixels.dtype}; expected {IMAGE_SHAPE} uint8"
+                )
+            images[row], labels[row] = pixels, record["label"]
+        return len(rows)
+
+    try:
+        source = tfds.data_source(
+            f"{name}:{folder.name}",
+            split=split,
+            data_dir=folder.parent.parent,
+            download=False,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+        # Reading and decoding leave Python's lock often enough for two to four threads to pay.
+        with (
+            progress(len(images), f"decoding {name} {split}", " images") as advance,
+            futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+        ):
+            for count in pool.map(read, range(0, len(images), 500)):
+                advance(count)
+    except UserError:
+        raise
+    except Exception as error:  # Readers in C++, protobuf and Pillow each have their own; all mean the same here.
+        expected = f"{len(images)} records of {name} {split} as TFDS writes them"
+        raise UserError(f"{where}: cannot be read ({reason(error)}); expected {expected}") from error
+    _check_arrays(where, name, split, images, labels)
+    return Split(images, labels)
+
+
+def _check_arrays(where, name, split, images, labels):
+    """Refuses arrays that cannot be the split: number, shape, type, label range, equal class frequencies."""
+    num_examples, num_classes = NUM_EXAMPLES[name][split], CIFAR[name].num_classes
+    found = (images.shape, str(images.dtype), labels.shape, str(labels.dtype))
+    expected = ((num_examples, *IMAGE_SHAPE), "uint8", (num_examples,), "int32")
+    if found != expected:
+        raise UserError(
+            f"{where}: split {split!r} holds images {found[0]} {found[1]} with labels {found[2]} "
+            f"{found[3]}; expected {expected[0]} {expected[1]} with {expected[2]} {expected[3]}"
+        )
+    check_labels(where, labels, num_classes)
+
+
+def _fingerprint(folder, files):
+    """Digest of the content of the record files and their description; also finds what cannot be read."""
+    digest = hashlib.sha256()
+    for path in (folder / "dataset_info.json", folder / "features.json", *files["train"], *files["test"]):
+        try:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({reason(error)}); expected a file written by TFDS") from error
+    return digest.hexdigest()[:16]
+
+
+def _read_cache(name, path):
+    """The splits in a cache file, or None where there is none or it is of no use."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            splits = {split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS}
+        for split, content in splits.items():
+            _check_arrays(path, name, split, content.images, content.labels)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # A few flipped bits raise almost anything; whatever it is, the records are still there.
+        say(f"{path}: the cached arrays are unusable ({reason(error)}); reading the records again")
+        return None
+    return splits
+
+
+def _write_cache(path, splits):
+    """Writes a cache file so that a reader sees all of it or none; a failure is only a warning."""
+    arrays = {f"{split}_{field}": getattr(splits[split], field) for split in SPLITS for field in ("images", "labels")}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+            temporary = file.name
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        say(f"warning: {path}: cannot write the cache ({reason(error)}); the images will be decoded again next time")
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 text file.
+
+    Raises:
+      UserError: it cannot be read or is no such text.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}); expected a text file written by TFDS") from error
+
+
+def say(text: str):
+    """Prints a message for the user on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str, unit: str):
+    """Yields a function that counts progress, in `unit`, towards `total`: a bar on a terminal, one line elsewhere."""
+    if not sys.stderr.isatty():
+        say(what)
+        yield lambda count: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total or None, desc=what, unit=unit, unit_scale=True, file=sys.stderr) as bar:
+        yield bar.update

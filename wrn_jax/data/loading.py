@@ -1,0 +1,150 @@
+"""Data sets as arrays in memory: CIFAR or one drawn by code; the hold-out; the order of an epoch."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wrn_jax.config import Data, datasets
+from wrn_jax.data import cifar, drawn_shapes, preparation
+from wrn_jax.data.cifar import Split
+from wrn_jax.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in memory; mean and std are per channel, for pixels in 0..1; valid is None without a hold-out."""
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    train: Split
+    valid: Split | None
+    test: Split
+
+
+def load(data: Data) -> Dataset:
+    """Loads the data set that a configuration asks for.
+
+    Args:
+      data: which set, where it lies, whether it may be prepared, where decoded arrays are kept, and the hold-out.
+
+    Returns:
+      A `Dataset`. `valid` holds validation_size training examples, equally many of each class, chosen by
+      validation_seed alone; the rest of the training set keeps its order.
+
+    Raises:
+      UserError: the data is absent, damaged or not what it should be, or the hold-out cannot be made.
+    """
+    if data.name == "embedded":
+        names, mean, std = drawn_shapes.CLASS_NAMES, drawn_shapes.MEAN, drawn_shapes.STD
+        try:
+            train, test = drawn_shapes.draw(data.embedded_train, data.embedded_test, data.embedded_seed)
+        except ValueError as error:
+            raise UserError(f"data.embedded_train, data.embedded_test, data.embedded_seed: {error}") from error
+        splits = {"train": Split(*train), "test": Split(*test)}
+    else:
+        facts = cifar.facts_of(data.name)
+        mean, std = facts.mean, facts.std
+        folder = _find_or_prepare(data)
+        splits, names = cifar.read_cached(data.name, folder, data.cache)
+    train, valid = hold_out(splits["train"], data.validation_size, data.validation_seed, len(names))
+    return Dataset(data.name, len(names), names, mean, std, train, valid, splits["test"])
+
+
+def planned_sizes(data: Data) -> tuple[int, int]:
+    """(training images after the hold-out, classes) of the data set that `data` describes, without reading it.
+
+    Raises:
+      UserError: the hold-out cannot be made.
+    """
+    if data.name == "embedded":
+        num_train, num_classes = data.embedded_train, len(drawn_shapes.CLASS_NAMES)
+    else:
+        num_train, num_classes = datasets.NUM_EXAMPLES[data.name]["train"], cifar.CIFAR[data.name].num_classes
+    _check_hold_out(data.validation_size, num_train // num_classes, num_classes)
+    return num_train - data.validation_size, num_classes
+
+
+def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Split, Split | None]:
+    """Takes `size` examples out of a split, size / num_classes of every class.
+
+    Which ones depends on the seed and the split alone, and a larger hold-out contains a smaller one.
+
+    Returns:
+      (rest, held), both in the order of the split; (split itself, None) for size 0.
+
+    Raises:
+      UserError: seed or size is negative, or size is not divisible by num_classes, or leaves a class without training
+        examples.
+    """
+    if size == 0:
+        return split, None
+    if seed < 0:
+        raise UserError(f"data.validation_seed: found {seed}; expected 0 or more")
+    _check_hold_out(size, int(np.bincount(split.labels, minlength=num_classes).min()), num_classes)
+    # One random number per example; raw generator output is the part of numpy that never changes between versions.
+    rank = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(split.labels))
+    held = np.zeros(len(split.labels), bool)
+    for label in range(num_classes):
+        members = np.flatnonzero(split.labels == label)
+        held[members[np.argsort(rank[members], kind="stable")[: size // num_classes]]] = True
+    return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Number of batches that show every example at least once: ceil(num_examples / batch_size)."""
+    return -(-num_examples // batch_size)
+
+
+def epoch_order(key: jax.Array, epoch: int | jax.Array, num_examples: int, batch_size: int) -> jax.Array:
+    """Which example stands where in an epoch.
+
+    A permutation of all examples; the last batch is filled by starting over at the beginning of the same permutation,
+    several times if the batch is larger than the set.
+
+    Args:
+      key: jax.random key of the data order, the same for the whole run.
+      epoch: int or traced int32, counted from 1.
+      num_examples, batch_size: Python ints (they set the shape).
+
+    Returns:
+      [steps_per_epoch, batch_size] int32, a function of key and epoch only.
+    """
+    steps = steps_per_epoch(num_examples, batch_size)
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), num_examples).astype(jnp.int32)
+    return jnp.resize(order, (steps, batch_size))  # fills up by repeating the permutation
+
+
+def _find_or_prepare(data):
+    """The prepared folder of the configuration's set, made first where it is absent and may be made."""
+    directory = cifar.resolve_directory(data.directory)
+    folder = cifar.find_version(directory, data.name)
+    if folder:
+        return folder
+    if data.archive:
+        return preparation.prepare(data.name, directory, data.archive)
+    trouble = ""
+    if data.download:
+        try:
+            return preparation.prepare(data.name, directory, download=True)
+        except UserError as error:
+            trouble = f" and was not prepared ({error})"
+    raise UserError(
+        f"{data.name} was not found at {directory / data.name}{trouble}; set TFDS_DATA_DIR or --config.data.directory "
+        f"to a folder prepared by TFDS as array_record, or run `python -m wrn_jax.prepare --name {data.name} --archive "
+        f"FILE` with a copy of {Path(cifar.CIFAR[data.name].url).name}, or use --config.data.name=embedded"
+    )
+
+
+def _check_hold_out(size, smallest, num_classes):
+    """Raises UserError unless `size` is a fair hold-out of classes of at least `smallest` examples each."""
+    if size < 0 or size % num_classes or (size and size // num_classes >= smallest):
+        raise UserError(
+            f"data.validation_size: {size} was asked for; expected 0 or a multiple of {num_classes} (the number of "
+            f"classes) of at most {max(smallest - 1, 0) * num_classes}, so that every class keeps a training example"
+        )

@@ -1,0 +1,207 @@
+"""Preparing a CIFAR set from its original binary archive, without TensorFlow: download, unpack, build with TFDS."""
+
+import contextlib
+import hashlib
+import http.client
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import types
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from wrn_jax.config import datasets
+from wrn_jax.data import cifar
+from wrn_jax.runtime import files
+from wrn_jax.runtime.errors import UserError
+
+CONNECT_TIMEOUT = 15  # seconds without an answer before a download is given up
+MAX_NAMES_BYTES = 1 << 16  # a list of class names in an archive is never longer
+
+
+def prepare(
+    name: str,
+    data_dir: str | os.PathLike | None,
+    archive: str | os.PathLike | None = None,
+    download: bool = False,
+) -> Path:
+    """Makes the TFDS folder of a CIFAR set from its original binary archive, without TensorFlow.
+
+    The folder is built under a temporary name beside its final place and renamed when it is complete, so an interrupted
+    preparation leaves nothing that looks whole. A folder that is already there is checked and left as it is.
+
+    Args:
+      name: 'cifar100' or 'cifar10'.
+      data_dir: TFDS data folder to write to; None: see `cifar.resolve_directory`.
+      archive: path of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz.
+      download: whether to fetch the archive when none is given.
+
+    Returns:
+      Path of the prepared folder, <data_dir>/<name>/<version>.
+
+    Raises:
+      UserError: no archive, or it cannot be fetched, is damaged or is not the expected one; the folder cannot be
+        written; or what stands there already is not whole.
+    """
+    facts, data_dir = cifar.facts_of(name), cifar.resolve_directory(data_dir)
+    existing = cifar.find_version(data_dir, name)
+    if existing:
+        cifar.verify(name, existing)
+        cifar.say(f"{existing} was prepared already")
+        return existing
+    if archive is None and not download:
+        raise UserError(
+            f"{name} is not prepared at {data_dir / name} and neither an archive nor leave to download was "
+            f"given; expected --archive {Path(facts.url).name} or --download"
+        )
+    import tensorflow_datasets as tfds
+
+    final = data_dir / name / str(tfds.builder_cls(name).VERSION)
+    try:
+        if final.exists():
+            expected = "no such folder (remove or rename it)"
+            raise UserError(f"{final}: something unfinished is in the way; expected {expected}")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as scratch:
+            scratch = Path(scratch)
+            if archive is None:
+                archive = scratch / Path(facts.url).name
+                _download(facts, archive)
+            _extract(name, Path(archive).expanduser(), scratch)
+            built = _build(name, scratch, scratch / "tfds")
+            cifar.verify(name, built)  # TFDS accepts any number of records and does not look at the images
+            final.parent.mkdir(exist_ok=True)
+            try:
+                built.rename(final)
+            except OSError:
+                # Another process may have been faster; then its folder is as good as ours.
+                if not cifar.find_version(data_dir, name):
+                    raise
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or data_dir}: cannot prepare {name} there ({files.reason(error)}); expected a "
+            "folder with the right and the room to write"
+        ) from error
+    return final
+
+
+def _download(facts, path):
+    """Fetches the original archive to `path` and checks that it is that."""
+    digest, received = hashlib.sha256(), 0
+    try:
+        with (
+            urllib.request.urlopen(facts.url, timeout=CONNECT_TIMEOUT) as response,
+            open(path, "wb") as file,
+            cifar.progress(facts.size, f"downloading {facts.url}", "B") as advance,
+        ):
+            while block := response.read(1 << 20):
+                file.write(block)
+                digest.update(block)
+                received += len(block)
+                advance(len(block))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # this one holds the connection open
+        raise UserError(f"{facts.url}: the download failed ({files.reason(error)}); expected an archive") from error
+    if (received, digest.hexdigest()) != (facts.size, facts.sha256):
+        raise UserError(
+            f"{facts.url}: received {received} bytes with SHA-256 {digest.hexdigest()}; expected {facts.size} bytes "
+            f"with {facts.sha256}"
+        )
+
+
+def _extract(name, archive, folder):
+    """Copies the files that are needed out of an archive into `folder`.
+
+    Only regular files with an expected name and size are taken, and written under names of our own, so nothing else in
+    an archive (links, other paths, modes) has any effect.
+    """
+    facts = cifar.CIFAR[name]
+    sizes = {
+        file: datasets.NUM_EXAMPLES[name][split] // len(files) * _record_bytes(facts)
+        for split, files in facts.files.items()
+        for file in files
+    }
+    sizes |= {file: None for file, _ in facts.label_files.values()}
+    missing = {f"{facts.folder}/{file}": size for file, size in sizes.items()}
+    hint = f"expected a copy of {Path(facts.url).name}"
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.name.removeprefix("./") not in missing:
+                    continue
+                size = missing.pop(member.name.removeprefix("./"))
+                if not member.isreg() or (member.size != size if size else member.size > MAX_NAMES_BYTES):
+                    kind = "a file" if member.isreg() else "no regular file"
+                    raise UserError(
+                        f"{archive}: {member.name} is {kind} of {member.size} bytes; expected a file of "
+                        f"{size or f'at most {MAX_NAMES_BYTES}'} bytes, as in {Path(facts.url).name}"
+                    )
+                with tar.extractfile(member) as source, open(folder / Path(member.name).name, "wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({files.reason(error)}); {hint}") from error
+    if missing:
+        raise UserError(f"{archive}: {', '.join(missing)} not found in it; {hint}")
+
+
+def _record_bytes(facts):
+    """Bytes of a record in the archive: its labels, one byte each, and its pixels."""
+    return len(facts.label_files) + int(np.prod(datasets.IMAGE_SHAPE))
+
+
+def _build(name, extracted, data_dir):
+    """Runs TFDS's own builder over extracted files and returns the folder it wrote.
+
+    The stock builder needs TensorFlow to open the binary files and to encode pixels as PNG. Only those steps are
+    replaced, on this one builder object; names, keys and with them the shuffled order of records are TFDS's.
+    """
+    import tensorflow_datasets as tfds
+
+    facts = cifar.CIFAR[name]
+    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+
+    def split_generators(dl_manager):
+        del dl_manager
+        for key, (file, count) in facts.label_files.items():
+            names = [line for line in cifar.read_text(extracted / file).split("\n") if line]
+            if len(names) != count:
+                raise UserError(f"{name} archive: {file} holds {len(names)} class names; expected {count}")
+            builder.info.features[key].names = names
+        paths = {split: [extracted / file for file in files] for split, files in facts.files.items()}
+        return {split: _examples(name, split, paths[split]) for split in paths}
+
+    builder._split_generators = split_generators
+    builder._make_download_manager = lambda **_: types.SimpleNamespace(downloaded_size=0)
+    tfds.disable_progress_bar()  # it reports shards, which says nothing here
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of the temporary folder
+            builder.download_and_prepare(file_format="array_record")
+    finally:
+        tfds.enable_progress_bar()
+    return Path(builder.data_dir)
+
+
+def _examples(name, split, paths):
+    """Yields (key, example) as TFDS's builder does, with images as PNG."""
+    from PIL import Image
+
+    facts = cifar.CIFAR[name]
+    keys = list(facts.label_files)
+    records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, _record_bytes(facts)) for path in paths])
+    cifar.check_labels(f"{name} archive, {split}", records[:, keys.index("label")], facts.num_classes)
+    with cifar.progress(len(records), f"preparing {name} {split}", " images") as advance:
+        for index, record in enumerate(records):
+            pixels = record[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0)  # stored channel by channel
+            png = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(pixels)).save(png, "PNG")
+            png.seek(0)
+            labels = {key: int(label) for key, label in zip(keys, record, strict=False)}
+            yield index, {"id": f"{split}_{index:05d}", "image": png, **labels}
+            advance(1)

@@ -1,0 +1,223 @@
+"""Evaluation of a whole split, every image exactly once; and the corrupted images that a network can be evaluated on."""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from wrn_jax.data import corruptions
+from wrn_jax.data.loading import Split
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.runtime import devices
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import reason
+
+Batches = list[tuple[jax.Array, jax.Array]]
+
+BLOCK = 500
+"""Images that are corrupted together. The draws depend on it, so it does not follow the batch size."""
+
+IN_BENCHMARK = {name: not one.extra for name, one in corruptions.CORRUPTIONS.items()} | {"frost": True, "spatter": False}
+"""The corruptions of CIFAR-100-C, and whether the benchmark's mean counts them; the last two are not made here."""
+
+
+def masked_counts(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    """Sums over the images with `mask` 1: `loss` (plain cross-entropy), `correct`, `top5`, `count`; float32 scalars.
+
+    A label counts as among the top five when fewer than five classes score strictly higher; where the logits are not
+    finite, nothing counts as right.
+
+    Args:
+      logits: [B, classes] float32.
+      labels: [B] int32.
+      mask: [B] float32, 0 for padding.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    finite = jnp.isfinite(logits).all(axis=-1)
+    return {
+        "loss": jnp.sum(losses * mask),
+        "correct": jnp.sum((logits.argmax(-1) == labels) * finite * mask),
+        "top5": jnp.sum((jnp.sum(logits > own, axis=-1) < 5) * finite * mask),
+        "count": jnp.sum(mask),
+    }
+
+
+def make_eval_step(
+    graphdef: nnx.GraphDef, normalisation: Normalisation
+) -> Callable[[dict[str, Any], dict[str, Any], jax.Array, jax.Array], dict[str, jax.Array]]:
+    """Builds the evaluation step.
+
+    The step takes parameters, running statistics, images [B, 32, 32, 3] uint8 and labels [B] int32 with -1 on padding, and
+    returns the sums of `masked_counts` over the images that are no padding.
+    """
+
+    def eval_step(params, batch_stats, images, labels):
+        logits = nnx.merge(graphdef, params, batch_stats)(normalisation(images))
+        return masked_counts(logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
+
+    return eval_step
+
+
+def make_logits_step(
+    graphdef: nnx.GraphDef, normalisation: Normalisation
+) -> Callable[[dict[str, Any], dict[str, Any], jax.Array], jax.Array]:
+    """Builds the step from parameters, running statistics and images [B, 32, 32, 3] uint8 to logits [B, classes] float32."""
+
+    def logits_step(params, batch_stats, images):
+        return nnx.merge(graphdef, params, batch_stats)(normalisation(images))
+
+    return logits_step
+
+
+class Evaluator:
+    """Evaluates parameters on splits.
+
+    Args:
+      graphdef: the network's definition.
+      normalisation: of the images.
+      batch_size: images per step over all devices; rounded up to a multiple of their number.
+      mesh: the devices.
+    """
+
+    def __init__(self, graphdef: nnx.GraphDef, normalisation: Normalisation, batch_size: int, mesh: Mesh):
+        self._batch_size = -(-batch_size // mesh.size) * mesh.size
+        self._sharding = devices.batch_sharded(mesh)
+        compiler_options = devices.compiler_options(mesh.devices.flat[0])
+        self._step = jax.jit(make_eval_step(graphdef, normalisation), compiler_options=compiler_options)
+        self._logits_step = jax.jit(make_logits_step(graphdef, normalisation), compiler_options=compiler_options)
+
+    def put(self, split: Split) -> Batches:
+        """The split on the devices as batches of one size; the last is padded, with label -1 on the padding."""
+        pairs = zip(self._batches(split.images, 0), self._batches(split.labels, -1), strict=True)
+        return [(self._place(images), self._place(labels)) for images, labels in pairs]
+
+    def __call__(self, params: Any, batch_stats: Any, batches: Batches) -> dict[str, float]:
+        """`loss` (mean cross-entropy), `accuracy` and `top5` (0..1), `count` (images) over all batches of `put`."""
+        sums = [self._step(params, batch_stats, images, labels) for images, labels in batches]
+        # Sums of a batch are exact or nearly so in float32; over the batches they are added in float64.
+        totals = {name: sum(float(s[name]) for s in sums) for name in ("loss", "correct", "top5", "count")}
+        count = totals["count"]
+        return {
+            "loss": totals["loss"] / count,
+            "accuracy": totals["correct"] / count,
+            "top5": totals["top5"] / count,
+            "count": count,
+        }
+
+    def logits(self, params: Any, batch_stats: Any, images: np.ndarray) -> Iterator[np.ndarray]:
+        """The logits of images [N, 32, 32, 3] uint8 on the host, in their order: [n, classes] float32 for every batch of n.
+
+        Two batches are on the devices at a time. Every batch has the same shape, so there is one compilation.
+        """
+        waiting = None
+        for batch in self._batches(images, 0):
+            coming = self._logits_step(params, batch_stats, self._place(batch))
+            if waiting is not None:
+                yield np.asarray(waiting)
+            waiting = coming
+        if waiting is not None:
+            yield np.asarray(waiting)[: (len(images) - 1) % self._batch_size + 1]
+
+    def _batches(self, array: np.ndarray, filler: int) -> Iterator[np.ndarray]:
+        """Batches of one size; what the last one lacks is `filler`."""
+        for start in range(0, len(array), self._batch_size):
+            batch = array[start : start + self._batch_size]
+            padding = [(0, self._batch_size - len(batch))] + [(0, 0)] * (array.ndim - 1)
+            yield np.pad(batch, padding, constant_values=filler) if len(batch) < self._batch_size else batch
+
+    def _place(self, array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, self._sharding, lambda index: array[index])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corrupted:
+    """Corrupted test images.
+
+    Attributes:
+      origin: where they are from, in words.
+      count, total: images of each corruption and severity, and how many there could be.
+      labels: [count] int64.
+      exact: for each corruption by its name, whether it is that of Hendrycks and Dietterich.
+      images: (name, severity) -> [count, 32, 32, 3] uint8.
+    """
+
+    origin: str
+    count: int
+    total: int
+    labels: np.ndarray
+    exact: dict[str, bool]
+    images: Callable[[str, int], np.ndarray]
+
+
+def drawn(test: Split, count: int) -> Corrupted:
+    """The first `count` test images, corrupted by `wrn_jax.data.corruptions`."""
+    images, labels = test.images[:count], test.labels[:count].astype(np.int64)
+    exact = {name: one.exact for name, one in corruptions.CORRUPTIONS.items()}
+    return Corrupted("drawn, key 0", count, len(test.labels), labels, exact, functools.partial(draw, images))
+
+
+_corrupt = jax.jit(corruptions.corrupt, static_argnames=("name", "severity"))
+
+
+def draw(images: np.ndarray, name: str, severity: int) -> np.ndarray:
+    """Corrupts images [N, 32, 32, 3] uint8 on a device; draws depend on an image's place, `name` and `severity` alone."""
+    key = jax.random.key(0, impl="threefry2x32")
+    key = jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), severity)
+    blocks = []
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK]
+        block = np.pad(block, [(0, BLOCK - len(block)), (0, 0), (0, 0), (0, 0)])
+        blocks.append(_corrupt(block, name=name, severity=severity, key=jax.random.fold_in(key, start)))
+    return np.concatenate([np.asarray(block) for block in blocks])[: len(images)]
+
+
+def stored(folder: Path, test: Split, count: int) -> Corrupted:
+    """The first `count` images of every severity of a corrupted test set in the form of CIFAR-100-C.
+
+    The folder holds NAME.npy for each corruption, [5 N, 32, 32, 3] uint8 by rising severity, and labels.npy, [5 N] or [N]
+    integers, for N test images in an order of their own. Hendrycks and Dietterich, 2019; https://zenodo.org/records/3555552.
+
+    Raises:
+      UserError: the folder does not hold such files, or not of the test set `test`.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such directory; should hold CIFAR-100-C: gaussian_noise.npy, labels.npy, ...")
+    total = len(test.labels)
+    paths = {name: folder / f"{name}.npy" for name in IN_BENCHMARK if (folder / f"{name}.npy").exists()}
+    if not paths:
+        raise UserError(f"{folder}: holds no corruption; should hold CIFAR-100-C: gaussian_noise.npy, labels.npy, ...")
+    arrays = {name: _open_array(path) for name, path in paths.items()}
+    for name, array in arrays.items():
+        if array.shape != (5 * total, 32, 32, 3) or array.dtype != np.uint8:
+            expected = f"({5 * total}, 32, 32, 3) uint8"
+            raise UserError(f"{paths[name]}: holds {array.shape} {array.dtype}; should hold {expected}")
+    labels = _open_array(folder / "labels.npy")
+    if labels.shape not in ((total,), (5 * total,)) or not np.issubdtype(labels.dtype, np.integer):
+        expected = f"({5 * total},) or ({total},) integers"
+        raise UserError(f"{folder / 'labels.npy'}: holds {labels.shape} {labels.dtype}; should hold {expected}")
+    labels = np.array(labels[:total], np.int64)
+    if not np.array_equal(np.sort(labels), np.sort(test.labels)):
+        raise UserError(f"{folder / 'labels.npy'}: holds other labels than the test set; should be of the same data set")
+
+    def images(name: str, severity: int) -> np.ndarray:
+        return np.array(arrays[name][(severity - 1) * total :][:count])
+
+    return Corrupted(f"{folder.name} at {folder}", count, total, labels[:count], dict.fromkeys(arrays, True), images)
+
+
+def _open_array(path: Path) -> np.ndarray:
+    """A .npy file as an array, of which what is used is read."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")  # unlike `np.load`, it knows no format but this, and unpickles nothing
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a NumPy array ({reason(error)})") from None

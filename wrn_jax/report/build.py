@@ -1,0 +1,262 @@
+"""The report: groups of runs in, a document out; one function for each section that no other module has."""
+
+import shlex
+from collections.abc import Callable, Sequence
+
+from wrn_jax.report import formats, measures, published_runs, verdict
+from wrn_jax.report.formats import JUDGES, NONE, NOT_RECORDED
+from wrn_jax.report.render.blocks import Block, Bullets, Document, Section, Table, Text
+from wrn_jax.report.runs import Group, Run
+from wrn_jax.report.sections import configuration, curves, epochs, published_comparison, seeds
+from wrn_jax.report.verdict import Finding, Verdict
+
+
+def build(groups: Sequence[Group], title: str | None = None) -> Document:
+    """The document that compares `groups`; differences are taken from the first."""
+    reached = verdict.reach(groups)
+    sections = [
+        Section("Summary", summary(groups, reached)),
+        Section("Configuration", [configuration.table(groups)]),
+        Section("Accuracy by epoch", [epochs.epochs(groups)]),
+        Section("Curves", curves.curves(groups)),
+        Section("What moved", [epochs.transitions(groups), *curves.hyperparameters(groups)]),
+        Section("Milestones", [epochs.milestones(group, groups) for group in groups]),
+        Section("Each recipe by itself", epochs.portraits(groups)),
+        Section("Artifacts", [epochs.artifacts(group) for group in groups]),
+        Section("Over seeds", seeds.over_seeds(groups)),
+        Section("Image by image", seeds.over_images(groups)),
+        Section("Best against last epoch", [epochs.selection(groups)]),
+        Section("The gap under augmentation, and the clean one", seeds.gaps(groups)),
+        Section("Calibration and corruption", seeds.evaluations(groups)),
+        Section("Where in the cycle of the rate the evaluations fell", seeds.rate_cycles(groups)),
+        Section("Verdict", verdict_blocks(groups, reached)),
+        Section(
+            "Against the published comparison", [published_comparison.differences(groups)] if measures.logs(groups) else []
+        ),
+        Section("How to reproduce it", reproduction(groups)),
+        Section("Caveats", [Bullets(caveats(groups))]),
+    ]
+    title = title or " against ".join(group.name for group in groups)
+    return Document(title, [section for section in sections if section.blocks])
+
+
+def summary(groups: Sequence[Group], reached: Verdict) -> list[Block]:
+    """The verdict, the most important figures, and what a reader must not miss."""
+
+    def row(label: str, find: Callable[[Group], str]) -> list[str]:
+        return [label, *[find(group) for group in groups]]
+
+    rows = [
+        row("runs that count (n)", lambda group: str(len(group.counted))),
+        row("test accuracy, last epoch (%)", lambda group: formats.values(measures.values(group, "last"))),
+        row("test accuracy, best epoch (%)", lambda group: formats.values(measures.values(group, "best"))),
+        row("last epoch", lambda group: formats.epochs_of(group, "last")),
+        row("best epoch", lambda group: formats.epochs_of(group, "best")),
+        row("best epoch chosen on", lambda group: JUDGES[group.judge]),
+        row("test loss, last epoch (nats)", lambda group: formats.values(measures.values(group, "last", "test_loss"), 1, 4)),
+        row(
+            "training accuracy, last epoch (%)", lambda group: formats.values(measures.values(group, "last", "train_accuracy"))
+        ),
+        row("gap under augmentation, last epoch (points)", lambda group: formats.gaps(measures.augmented_gaps(group, "last"))),
+        row("clean gap, last epoch (points)", formats.clean_gap),
+    ]
+    if measures.logs(groups):
+        rows += [
+            row("final training less best test accuracy (points)", lambda group: formats.gaps(_mixed_gaps(group))),
+            row("notebook", lambda group: published_runs.PUBLISHED[group.log]["notebook"] if group.log else NONE),
+            row("published model", lambda group: published_runs.PUBLISHED[group.log]["place"] if group.log else NONE),
+        ]
+    note = (
+        f"{formats.spread_note(groups)}Training accuracy is counted on augmented and mixed images with dropout on. Gaps are "
+        "training minus test accuracy; for the clean one the training images are evaluated as test images are."
+    )
+    blocks: list[Block] = [
+        _sentence(reached),
+        Table("The recipes at a glance", ["figure", *[group.name for group in groups]], rows, note=note),
+    ]
+    on_test = [group.name for group in groups if group.judge == "test"]
+    if on_test:
+        told = formats.listed(on_test)
+        blocks.append(
+            Text(f"The best epoch of {told} was chosen on the test set, which flatters its test accuracy.", "warning")
+        )
+    blocks += [Text(text, "warning") for text in unfinished(groups)]
+    if commands := missing_evaluations(groups):
+        told = formats.count(len(commands), "evaluation")
+        blocks.append(Text(f"Not there yet: {told}; the commands stand under “How to reproduce it”.", "note"))
+    return blocks
+
+
+def _sentence(reached: Verdict) -> Text:
+    return Text(reached.sentence, "warning" if reached.refused else "plain")
+
+
+def _mixed_gaps(group: Group) -> list[float]:
+    """As the published comparison has it: training accuracy of the last epoch, test accuracy of the best."""
+    return [run.last["train_accuracy"] - run.best["test_accuracy"] for run in group.counted]
+
+
+def unfinished(groups: Sequence[Group]) -> list[str]:
+    """A line about each recipe that has runs which have not run to their end."""
+    found = []
+    for group in groups:
+        runs = [run for run in group.runs if not run.finished]
+        if runs:
+            told = ", ".join(f"{run.name} (epoch {run.last['epoch']} of {run.timeline.epochs})" for run in runs)
+            after = f"none is, so all are taken as they were after epoch {group.counted[0].last['epoch']}"
+            counted = "they count in the curves and epoch tables only" if group.finished else after
+            found.append(f"{group.name}: not finished: {told}; {counted}.")
+    return found
+
+
+def missing_evaluations(groups: Sequence[Group]) -> list[str]:
+    """The commands that evaluate the last and the best checkpoints that have not been."""
+    found = []
+    for run in (run for group in groups for run in group.counted if run.config is not None and not run.log and run.finished):
+        which = {run.best["epoch"]: "best", run.last["epoch"]: "last"}
+        for epoch, name in which.items():
+            if run.evaluation(epoch) is None:
+                found.append(f"python -m wrn_jax.evaluate --workdir {shlex.quote(run.source)} --checkpoint {name}")
+    return found
+
+
+def verdict_blocks(groups: Sequence[Group], reached: Verdict) -> list[Block]:
+    """The rules, the figures they were applied to, and what follows."""
+    blocks: list[Block] = [_sentence(reached), Text("The rules:"), Bullets(verdict.RULES)]
+    if len(groups) > 1:
+        blocks += _comparison(groups, reached)
+    if measures.logs(groups):
+        intro = Text("What the published comparison of sessions 02 and 04 could not know, or did not see:")
+        blocks += [intro, Bullets(published_comparison.could_not_know(groups))]
+    return blocks
+
+
+def _comparison(groups: Sequence[Group], reached: Verdict) -> list[Block]:
+    blocks: list[Block] = []
+    if len(groups) > 2:
+        blocks += [Text("Pair by pair:"), Bullets(reached.pairs)]
+    rows = [_finding_row(finding, groups) for finding in reached.findings if any(finding.aspect.values.values())]
+    note = (
+        f"{formats.spread_note(groups)}The first row decides. Ahead is the better mean, by its margin over the next; where "
+        "neither is better, the smaller one. Not judged: a recipe with one run, or with none finished."
+    )
+    heads = ["aspect", *[group.name for group in groups], "ahead", "margin", "shown?"]
+    blocks.append(Table("The recipes aspect by aspect", heads, rows, frozenset({0}), note))
+    if found := verdict.confounds(groups):
+        told = "; ".join(f"{key} ({', '.join(cells)})" for key, cells in found)
+        blocks.append(Text(f"The runs differ in more than the recipe: {told}. A difference may be due to that.", "warning"))
+    return [*blocks, Text("When to use which, as far as the figures go:"), Bullets(reached.uses)]
+
+
+def _finding_row(finding: Finding, groups: Sequence[Group]) -> list[str]:
+    aspect = finding.aspect
+    digits = {"%": 2, "points": 2, "nats": 4, "epochs": 1}.get(aspect.unit, 0)
+    cells = [formats.values(aspect.values[group.name], aspect.factor, digits) for group in groups]
+    head = aspect.name + (f" ({aspect.unit})" if aspect.unit in ("%", "points", "nats") else "")
+    if finding.ahead is None:
+        level = "level" if len(set(cells)) == 1 else "level in front"
+        return [head, *cells, level if finding.margin == 0 else NONE, NONE, NONE]
+    ahead = finding.ahead if aspect.better else f"smaller: {finding.ahead}"
+    shown = "not judged"
+    if not aspect.better:
+        shown = "no merit in itself"
+    elif finding.shown is not None:
+        shown = f"{'yes' if finding.shown else 'no'} ({formats.p_value(finding.p)})"
+    return [head, *cells, ahead, f"{aspect.factor * finding.margin:.{digits}f}", shown]
+
+
+def reproduction(groups: Sequence[Group]) -> list[Block]:
+    """Commands, machines and versions."""
+    rows = [[run.name, group.name, command_of(run), _machine(run), _versions(run)] for group in groups for run in group.runs]
+    note = "The first command of each run; the configuration it resolved to is in the run's config.json."
+    if measures.logs(groups):
+        note += " For a published run: the command that trains its recipe here, in JAX and with other random numbers."
+    heads = ("run", "recipe", "command", "machine", "versions")
+    blocks: list[Block] = [Table("How the runs were made", heads, rows, note=note)]
+    if commands := missing_evaluations(groups):
+        intro = (
+            "These add clean gap, calibration and predictions (with --corruptions accuracy on corrupted images too); then "
+            "compare again:"
+        )
+        blocks += [Text(intro), Bullets(commands)]
+    return blocks
+
+
+def command_of(run: Run) -> str:
+    """The command that started a run, the program called as a module; for a published one, that which trains its recipe."""
+    if run.log:
+        return f"python -m wrn_jax.train --config configs/{run.log}_as_executed.py"
+    command = next((header.get("command") for header in run.headers), None)
+    if not isinstance(command, str):
+        return NOT_RECORDED
+    try:
+        program, *arguments = shlex.split(command)
+    except ValueError:
+        return command
+    return shlex.join(["python", "-m", "wrn_jax.train", *arguments]) if program.endswith("train.py") else command
+
+
+def _machine(run: Run) -> str:
+    if run.log:
+        return "Google Colab with a GPU"
+    found = next((header.get("hardware") for header in run.headers), None)
+    if not isinstance(found, dict):
+        return NOT_RECORDED
+    cores = found.get("cpu_cores")
+    number = found.get("devices_used", found.get("devices", "?"))
+    told = f"{number} x {found.get('device', '?')} ({found.get('platform', '?')})"
+    return f"{told}, {formats.count(cores, 'CPU core')}" if isinstance(cores, int) else told
+
+
+def _versions(run: Run) -> str:
+    if run.log:
+        return "PyTorch"
+    found = next((header.get("versions") for header in run.headers), None)
+    if not isinstance(found, dict):
+        return NOT_RECORDED
+    known = {name: found.get(name) for name in ("python", "jax", "flax", "optax", "wrn_jax")}
+    return ", ".join(f"{name} {version}" for name, version in known.items() if version and version != "not installed")
+
+
+def caveats(groups: Sequence[Group]) -> list[str]:
+    """What limits what this report says."""
+    counts = "; ".join(f"{group.name} n = {len(group.counted)}" for group in groups)
+    texts = [f"{counts}. An interval over few seeds is wide, and its width itself uncertain.", *unfinished(groups)]
+    known = [group for group in groups if group.config is not None]
+    scaled = [f"{group.name} by {group.config.recipe.scale:g}" for group in known if group.config.recipe.scale != 1]
+    if scaled:
+        texts.append(
+            f"Scaled recipes: {', '.join(scaled)}. Phases given in epochs are scaled with the length, those given in updates "
+            "are not; what holds at this length need not hold at the full one."
+        )
+    if len({group.timeline.steps for group in known}) > 1:
+        told = "; ".join(f"{group.name} {group.timeline.steps:,}" for group in known)
+        texts.append(f"The recipes take unlike numbers of updates: {told}.")
+    if measures.logs(groups):
+        texts.append(
+            "The logs' test loss is as the notebooks computed it; whether label smoothing is part of it is not recorded."
+        )
+    if unknown := [group.name for group in groups if group.config is None]:
+        texts.append(f"Of {formats.listed(unknown)} only a log is known, not the recipe, the seed or the test images.")
+    return [*texts, *[text for group in groups for text in _run_caveats(group)]]
+
+
+def _run_caveats(group: Group) -> list[str]:
+    texts = []
+    if len({(_versions(run), _machine(run)) for run in group.runs}) > 1:
+        texts.append(f"{group.name}: its runs were made by unlike versions or machines: see “How to reproduce it”.")
+    for run in group.runs:
+        if run.timeline is not None and run.finished and run.last["epoch"] < run.timeline.epochs:
+            told = f"after epoch {run.last['epoch']} of {run.timeline.epochs}, by what {JUDGES[run.judge]} said"
+            texts.append(f"{run.name}: stopped early, {told}; so its last epoch was chosen.")
+        rollbacks = max((header.get("rollbacks", 0) for header in run.headers), default=0)
+        skipped = sum(row.get("skipped_steps", 0) for row in run.rows)
+        if rollbacks or skipped:
+            texts.append(f"{run.name}: rollbacks to a checkpoint: {rollbacks}; skipped updates: {skipped}.")
+        for one in run.evaluations:
+            recorded = run.rows[one.epoch - 1]["test_accuracy"] if one.epoch <= len(run.rows) else None
+            found = one.figures["splits"]["test"]["accuracy"]
+            if recorded is not None and abs(recorded - found) > 0.002:
+                told = f"{formats.percent(found)} % as evaluated, {formats.percent(recorded)} % as recorded in training"
+                texts.append(f"{run.name}, epoch {one.epoch}: {told}; precision, versions or images may differ.")
+    return texts

@@ -1,0 +1,145 @@
+"""How a report writes figures and says what they are; accuracies come as fractions and are shown in per cent or points."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from wrn_jax.config.timeline import Event, Timeline
+from wrn_jax.report import measures
+from wrn_jax.report.measures import RateCycle
+from wrn_jax.report.runs import Group
+from wrn_jax.report.statistics import Difference, Summary
+
+NONE = "-"
+"""Where there is no figure."""
+
+NOT_RECORDED = "not recorded"
+NOT_EVALUATED = "not evaluated"
+JUDGES = {"test": "the test set", "valid": "the hold-out"}
+"""What chose the best epoch."""
+
+NAMES = {
+    "learning_rate": "learning rate",
+    "dropout": "dropout",
+    "mixup_alpha": "mixup alpha",
+    "label_smoothing": "label smoothing",
+    "augmentation": "augmentation",
+}
+"""The moving hyperparameters, as people call them."""
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """0.7120 as "71.20"."""
+    return NONE if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of fractions in points, with its sign: "+1.61"."""
+    return NONE if value is None else f"{100 * value:+.2f}"
+
+
+def spread(summary: Summary | None, factor: float = 100, digits: int = 2, sign: str = "") -> str:
+    """Mean and standard deviation, as in 42.97 ± 0.51; the mean alone where n = 1. `sign="+"` writes the sign of the mean."""
+    if summary is None:
+        return NONE
+    text = f"{factor * summary.mean:{sign}.{digits}f}"
+    return text if summary.sd is None else f"{text} ± {factor * summary.sd:.{digits}f}"
+
+
+def values(found: Sequence[float] | None, factor: float = 100, digits: int = 2) -> str:
+    """Mean and standard deviation of the runs' values."""
+    return spread(measures.summary(found), factor, digits)
+
+
+def gaps(found: Sequence[float] | None) -> str:
+    """Mean and standard deviation of the runs' gaps, in points, with the sign of the mean."""
+    return NOT_EVALUATED if found is None else spread(measures.summary(found), sign="+")
+
+
+def clean_gap(group: Group, which: str = "last") -> str:
+    """The clean gap in points, or that it is not there."""
+    return gaps(measures.measured(group, which, ("clean_gap",)))
+
+
+def interval(low: float | None, high: float | None, sign: str = "") -> str:
+    """Both ends in per cent or points, as in 42.31 to 43.63; `sign="+"` writes their signs."""
+    return NONE if low is None or high is None else f"{100 * low:{sign}.2f} to {100 * high:{sign}.2f}"
+
+
+def difference(found: Difference) -> str:
+    """A difference with its interval, as in +1.61 points (95 % interval +0.35 to +2.87, p = 0.012)."""
+    return f"{points(found.difference)} points (95 % interval {interval(found.low, found.high, '+')}, {p_value(found.p)})"
+
+
+def p_value(p: float | None) -> str:
+    """As in p = 0.012; where nothing varies, that."""
+    if p is None:
+        return "no spread to judge by"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.995 else "p > 0.99"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate to six decimals at most: 0.000254, 0.01."""
+    return NONE if value is None else f"{value:.6f}".rstrip("0").rstrip(".") or "0"
+
+
+def share(value: float) -> str:
+    """A fraction in per cent, to two digits or whole, as in 14 or 0.031."""
+    return f"{100 * value:.0f}" if value >= 0.01 else f"{100 * value:.2g}"
+
+
+def listed(items: Sequence[Any]) -> str:
+    """As in a, b and c."""
+    texts = [str(item) for item in items]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else "none"
+
+
+def count(number: int, noun: str) -> str:
+    """As in 1 run, 3 runs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def transition(event: Event) -> str:
+    """What changes, as in dropout 0.3 -> 0.2."""
+    return f"{NAMES[event.name]} {setting(event.name, event.before)} -> {setting(event.name, event.after)}"
+
+
+def setting(name: str, text: str) -> str:
+    """The value of a hyperparameter; a 0 that turns it off is called so."""
+    return "off" if text == "0" and name != "learning_rate" else text
+
+
+def position(step: int, timeline: Timeline) -> str:
+    """Where update `step` (from 0) is, as in epoch 51, or epoch 1 + 98 updates."""
+    epoch, within = divmod(step, timeline.steps_per_epoch)
+    return f"epoch {epoch + 1}" + (f" + {count(within, 'update')}" if within else "")
+
+
+def epochs_of(group: Group, which: str) -> str:
+    """The last or best epochs of the runs that count; one number if they agree."""
+    found = [str(measures.row(run, which)["epoch"]) for run in group.counted]
+    return found[0] if len(set(found)) == 1 else ", ".join(found)
+
+
+def spread_note(groups: Sequence[Group]) -> str:
+    """What the figures of recipes with several runs are; empty if there are none."""
+    return "Mean ± standard deviation over the seeds where n > 1. " if any(len(group.counted) > 1 for group in groups) else ""
+
+
+def conditions(group: Group) -> str:
+    """What the training images of the last epoch are like, and the dropout."""
+    if group.timeline is None:
+        return f"images whose augmentation is {NOT_RECORDED}"
+    row = group.timeline.table()[min(group.timeline.epochs, group.counted[0].last["epoch"]) - 1]
+    mixup = f"mixup alpha {row['mixup_alpha']:g}" if row["mixup_alpha"] else "no mixup"
+    return f"images with augmentation “{row['augmentation']}”, {mixup} and dropout {row['dropout']:g}"
+
+
+def thirds(cycle: RateCycle) -> str:
+    """Test accuracy by place in the saw-tooth of the rate; empty where that is not known."""
+    (low, lower), (high, upper) = cycle.low_third, cycle.high_third
+    if lower is None or upper is None:
+        return ""
+    return (
+        f"{percent(lower)} % where the rate was in the lowest third of its range, {percent(upper)} % where it was in the "
+        f"highest (means over {low} and {high} of the last {cycle.tail} epochs)"
+    )

@@ -1,0 +1,401 @@
+"""The figures of a comparison, computed from groups of runs; nothing here is text or choice of words.
+
+`which` is the epoch that is looked at: "last", or "best" as the run's own judge chose it. Accuracies and gaps are fractions.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, beginnings
+from wrn_jax.config.timeline import Event, Timeline
+from wrn_jax.report import statistics
+from wrn_jax.report.runs import Evaluation, Group, Run
+from wrn_jax.report.statistics import Difference, Discordance, Summary
+
+WHICH = ("last", "best")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two recipes over their seeds.
+
+    Attributes:
+      first, second: names of the recipes.
+      counts: runs of each.
+      difference: mean of the first minus mean of the second.
+      welch: over seeds; None where one has a single run.
+      adjusted: Welch's p after Holm's adjustment over all pairs of recipes that have finished runs; None where not tested.
+      paired: over the seeds that both have; None for less than two.
+      seeds: these seeds.
+    """
+
+    first: str
+    second: str
+    counts: tuple[int, int]
+    difference: float
+    welch: Difference | None
+    adjusted: float | None
+    paired: Difference | None
+    seeds: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePair:
+    """Two runs on the same images."""
+
+    first: str
+    second: str
+    found: Difference
+    discordance: Discordance
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Two recipes on the same images: run by run, and all together; or the reason why not."""
+
+    first: str
+    second: str
+    which: str
+    count: int = 0
+    pairs: tuple[ImagePair, ...] = ()
+    by_seed: bool = False
+    together: Difference | None = None
+    networks: tuple[int, int] = (0, 0)
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What choosing an epoch does to a run's test accuracy.
+
+    Attributes:
+      best, best_epoch: the epoch that its judge chose.
+      top, top_epoch: the epoch of the highest test accuracy.
+      tail_epochs, tail_mean, tail_sd: number of the last epochs, and their test accuracies.
+    """
+
+    run: str
+    judge: str
+    last: float
+    last_epoch: int
+    best: float
+    best_epoch: int
+    top: float
+    top_epoch: int
+    tail_epochs: int
+    tail_mean: float
+    tail_sd: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class RateAt:
+    """Where in the cycle of the rate an evaluation fell.
+
+    Attributes:
+      epoch: after which it was.
+      accuracy: of the test images, mean over the runs.
+      before, after: rate of the update before it and of the one after it.
+      low, high: lowest and highest rate of the epoch.
+      rises: whether the rate rose again within the epoch.
+    """
+
+    epoch: int
+    accuracy: float
+    before: float
+    after: float
+    low: float
+    high: float
+    rises: bool
+
+    @property
+    def position(self) -> float:
+        """0 at the lowest rate of the epoch, 1 at the highest."""
+        return (self.before - self.low) / (self.high - self.low) if self.high > self.low else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RateCycle:
+    """The rate around the evaluations of a recipe.
+
+    Attributes:
+      evaluations: one for each epoch.
+      peak: highest rate of the whole run.
+      peak_after: highest rate after the warm-up.
+      restarts: how often a warm restart or a wave began a new cycle.
+      saw_tooth: whether the rate rises and falls by a factor of 3 within most of the last epochs.
+      tail: how many last epochs, a fifth of all, the figures below are of; 0 without a saw-tooth or where they would be
+        fewer than ten.
+      correlation: rank correlation of the rate before the evaluation with test accuracy.
+      low_third, high_third: (number of epochs, mean test accuracy) where the rate was in that third of the epoch's range.
+    """
+
+    evaluations: tuple[RateAt, ...]
+    peak: float
+    peak_after: float
+    restarts: int
+    saw_tooth: bool
+    tail: int = 0
+    correlation: float | None = None
+    low_third: tuple[int, float | None] = (0, None)
+    high_third: tuple[int, float | None] = (0, None)
+
+
+def logs(groups: Sequence[Group]) -> dict[str, Group]:
+    """The published logs among the recipes, by their own names."""
+    return {group.log: group for group in groups if group.log is not None}
+
+
+def row(run: Run, which: str) -> Mapping[str, Any]:
+    """The row of the last or of the best epoch."""
+    return run.last if which == "last" else run.best
+
+
+def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float] | None:
+    """A quantity of each of the runs that count; None if any does not have it."""
+    found = [row(run, which).get(quantity) for run in group.counted]
+    return None if any(value is None for value in found) else found
+
+
+def augmented_gaps(group: Group, which: str) -> list[float]:
+    """Training accuracy, counted on augmented, mixed images with dropout on, minus test accuracy, of each run."""
+    return [row(run, which)["train_accuracy"] - row(run, which)["test_accuracy"] for run in group.counted]
+
+
+def summary(found: Sequence[float] | None) -> Summary | None:
+    """As `statistics.summarise`; None of nothing."""
+    return statistics.summarise(found) if found else None
+
+
+def compare(groups: Sequence[Group], which: str) -> list[Pair]:
+    """All pairs of recipes by test accuracy over their seeds, first minus second."""
+    pairs = [_pair(first, second, which) for first, second in itertools.combinations(groups, 2)]
+    finished = {group.name for group in groups if group.finished}
+    tested = [
+        pair for pair in pairs if pair.welch is not None and pair.welch.p is not None and {pair.first, pair.second} <= finished
+    ]
+    adjusted = dict(zip(map(id, tested), statistics.holm([pair.welch.p for pair in tested]), strict=True))
+    return [dataclasses.replace(pair, adjusted=adjusted.get(id(pair))) for pair in pairs]
+
+
+def _pair(first: Group, second: Group, which: str) -> Pair:
+    a, b = values(first, which), values(second, which)
+    runs = [{run.seed: run for run in group.counted if run.seed is not None} for group in (first, second)]
+    seeds = tuple(sorted(runs[0].keys() & runs[1].keys()))
+    together = [[row(side[seed], which)["test_accuracy"] for seed in seeds] for side in runs]
+    paired = statistics.paired(*together) if len(seeds) > 1 else None
+    welch = statistics.welch(a, b) if min(len(a), len(b)) > 1 else None
+    return Pair(first.name, second.name, (len(a), len(b)), float(np.mean(a) - np.mean(b)), welch, None, paired, seeds)
+
+
+def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:
+    """The runs that count whose last or best epoch has been evaluated."""
+    found = [(run, run.evaluation(row(run, which)["epoch"])) for run in group.counted]
+    return [(run, evaluation) for run, evaluation in found if evaluation is not None]
+
+
+def compare_images(first: Group, second: Group, which: str) -> Images:
+    """Two recipes on the same test images, from saved predictions."""
+    start = Images(first.name, second.name, which)
+    sides = []
+    for group in (first, second):
+        usable = [(run, one) for run, one in evaluations(group, which) if one.correct is not None]
+        if not usable:
+            return dataclasses.replace(start, reason=f"no predictions of {group.name} after the {which} epoch")
+        sides.append(usable)
+    if len({one.digest for side in sides for _, one in side}) > 1:
+        return dataclasses.replace(start, reason="the predictions are of different images")
+    seeds = [{run.seed: (run, one) for run, one in side if run.seed is not None} for side in sides]
+    shared = sorted(seeds[0].keys() & seeds[1].keys())
+    couples = [(seeds[0][seed], seeds[1][seed]) for seed in shared] or list(zip(*sides, strict=False))
+    correct = [np.stack([one.correct for _, one in side]) for side in sides]
+    return dataclasses.replace(
+        start,
+        count=correct[0].shape[1],
+        pairs=tuple(_image_pair(*one, *other) for one, other in couples),
+        by_seed=bool(shared),
+        together=statistics.over_images(*correct),
+        networks=(len(correct[0]), len(correct[1])),
+    )
+
+
+def _image_pair(first: Run, one: Evaluation, second: Run, other: Evaluation) -> ImagePair:
+    only_first, only_second = int((one.correct & ~other.correct).sum()), int((other.correct & ~one.correct).sum())
+    found = statistics.over_images(one.correct[None], other.correct[None])
+    return ImagePair(first.name, second.name, found, statistics.mcnemar(only_first, only_second))
+
+
+def selection(run: Run) -> Selection:
+    """Best, highest and last epoch of a run."""
+    length = min(len(run.rows), max(3, math.ceil(len(run.rows) / 10)))
+    tail = statistics.summarise([one["test_accuracy"] for one in run.rows[-length:]])
+    last, best, top = run.last, run.best, run.top
+    return Selection(
+        run.name, run.judge, last["test_accuracy"], last["epoch"], best["test_accuracy"], best["epoch"],
+        top["test_accuracy"], top["epoch"], length, tail.mean, tail.sd,
+    )  # fmt: skip
+
+
+def mean_curve(group: Group, quantity: str) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
+    """(epochs, mean, lowest, highest) of a quantity over the runs that have the epoch; NaN where none has it."""
+    length = max(len(run.rows) for run in group.runs)
+    table = np.full((len(group.runs), length), np.nan)
+    for index, run in enumerate(group.runs):
+        table[index, : len(run.rows)] = [math.nan if one.get(quantity) is None else one[quantity] for one in run.rows]
+    empty = np.isnan(table).all(axis=0)
+    filled = np.where(empty, 0.0, table)
+    mean, low, high = (function(filled, axis=0) for function in (np.nanmean, np.nanmin, np.nanmax))
+    return list(range(1, length + 1)), *(np.where(empty, np.nan, line) for line in (mean, low, high))
+
+
+def accuracy_at(group: Group, epoch: int) -> float | None:
+    """Mean test accuracy after `epoch` over the runs that have it."""
+    found = [run.rows[epoch - 1]["test_accuracy"] for run in group.runs if len(run.rows) >= epoch]
+    return float(np.mean(found)) if found else None
+
+
+def falls(run: Run) -> tuple[int, float, int]:
+    """(number of epochs whose test accuracy is below that of the epoch before, largest such fall, its epoch or 0)."""
+    steps = np.diff([one["test_accuracy"] for one in run.rows])
+    if not (steps < 0).any():
+        return 0, 0.0, 0
+    worst = int(np.argmin(steps))
+    return int((steps < 0).sum()), float(-steps[worst]), worst + 2
+
+
+def first_epoch_at(run: Run, accuracy: float) -> int | None:
+    """The first epoch whose test accuracy reaches `accuracy`."""
+    return next((one["epoch"] for one in run.rows if one["test_accuracy"] >= accuracy), None)
+
+
+def warm_up(timeline: Timeline) -> tuple[Linear, int] | None:
+    """The rising line that the rate begins with, perhaps after one other phase, and the update (from 0) at which it ends."""
+    pieces = beginnings(timeline.recipe.learning_rate, timeline.clock)
+    for index, (start, piece) in enumerate(pieces[:2]):
+        if isinstance(piece, Linear) and piece.end > piece.start:
+            ends = [start + timeline.clock.length(piece.over), timeline.steps, *[later for later, _ in pieces[index + 1 :]]]
+            return piece, min(ends)
+    return None
+
+
+def transitions(timeline: Timeline) -> list[Event]:
+    """The transitions of a recipe; a first phase of a single update counts as the beginning of the next."""
+    return [event for event in timeline.events() if event.step > 1]
+
+
+def cycles(timeline: Timeline) -> list[tuple[int, int]]:
+    """(beginning, end) of the finished cycles of warm restarts and waves, in updates since the start."""
+    pieces = beginnings(timeline.recipe.learning_rate, timeline.clock)
+    ends = [start for start, _ in pieces[1:]] + [timeline.steps]
+    found = []
+    for (start, piece), end in zip(pieces, ends, strict=True):
+        begin = start if getattr(piece, "since", None) is None else timeline.clock.index(piece.since)
+        if isinstance(piece, WarmRestarts):
+            length, growth = timeline.clock.length(piece.period), piece.multiplier
+        elif isinstance(piece, Cosine) and piece.beyond == "continue":
+            length, growth = 2 * timeline.clock.length(piece.over), 1
+        else:
+            continue
+        while begin + length <= min(end, timeline.steps):
+            if begin + length > start:
+                found.append((begin, begin + length))
+            begin, length = begin + length, length * growth
+    return found
+
+
+def rate_cycle(group: Group) -> RateCycle | None:
+    """The rate around the evaluations of a recipe; None where the recipe is not known."""
+    timeline = group.timeline
+    if timeline is None:
+        return None
+    rates = timeline.values["learning_rate"].astype(float)
+    after = [entry["learning_rate_next"] for entry in timeline.table()]
+    warm = warm_up(timeline)
+    found = []
+    for epoch in range(1, min(timeline.epochs, max(len(run.rows) for run in group.counted)) + 1):
+        within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
+        before, low, high = (float(value) for value in (within[-1], within.min(), within.max()))
+        rises = bool((np.diff(within) > 0).any())
+        found.append(RateAt(epoch, accuracy_at(group, epoch), before, after[epoch - 1], low, high, rises))
+    restarts = sum(end < timeline.steps for _, end in cycles(timeline))
+    peak_after = rates[warm[1] if warm and warm[1] < len(rates) else 0 :].max()
+    cycle = RateCycle(tuple(found), float(rates.max()), float(peak_after), restarts, saw_tooth=False)
+    tail = found[-math.ceil(len(found) / 5) :]
+    if 2 * sum(one.rises and one.high >= 3 * one.low for one in tail) <= len(tail):
+        return cycle
+    if len(tail) < 10:
+        return dataclasses.replace(cycle, saw_tooth=True)
+    lower = [one.accuracy for one in tail if one.position <= 1 / 3]
+    upper = [one.accuracy for one in tail if one.position >= 2 / 3]
+    return dataclasses.replace(
+        cycle,
+        saw_tooth=True,
+        tail=len(tail),
+        correlation=statistics.rank_correlation([one.before for one in tail], [one.accuracy for one in tail]),
+        low_third=(len(lower), float(np.mean(lower)) if lower else None),
+        high_third=(len(upper), float(np.mean(upper)) if upper else None),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A figure of an evaluation: its name, unit ("%" for a share in 0..1), what is better, and where its JSON object has it."""
+
+    name: str
+    unit: str
+    better: str
+    path: tuple[str, ...]
+
+
+MEASURES = (
+    Measure("test accuracy as evaluated", "%", "higher", ("splits", "test", "accuracy")),
+    Measure("top-5 accuracy", "%", "higher", ("splits", "test", "top5")),
+    Measure("negative log-likelihood", "nats", "lower", ("splits", "test", "loss")),
+    Measure("calibration error", "%", "lower", ("splits", "test", "calibration_error")),
+    Measure("temperature, fitted on the hold-out", "", "", ("temperature", "value")),
+    Measure("negative log-likelihood at that temperature", "nats", "lower", ("temperature", "loss")),
+    Measure("calibration error at that temperature", "%", "lower", ("temperature", "calibration_error")),
+    Measure("accuracy with the mirror image's answer averaged in", "%", "higher", ("flip", "accuracy")),
+    Measure("accuracy on training images, evaluated as test images are", "%", "", ("splits", "train", "accuracy")),
+    Measure("superclass right", "%", "higher", ("superclass_accuracy",)),
+    Measure("clean gap", "%", "", ("clean_gap",)),
+    Measure("mean corruption accuracy", "%", "higher", ("mean_corruption_accuracy",)),
+)
+
+
+def measured(group: Group, which: str, path: Sequence[str]) -> list[float] | None:
+    """A figure of each run that counts, from its evaluation after the last or the best epoch; None if any run lacks it."""
+    found = [_at(one.figures, path) for _, one in evaluations(group, which)]
+    complete = len(found) == len(group.counted) and all(isinstance(value, int | float) for value in found)
+    return [float(value) for value in found] if complete else None
+
+
+def _at(tree: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
+
+
+def corruptions(group: Group, which: str) -> dict[str, list[float]]:
+    """Mean accuracy over the severities of each kind of corruption, one value for each run; those that all runs have."""
+    found = [one.figures.get("corruptions") for _, one in evaluations(group, which)]
+    if len(found) < len(group.counted) or not all(isinstance(kinds, dict) for kinds in found):
+        return {}
+    names = [name for name in found[0] if all(kinds.get(name) for kinds in found)]
+    return {name: [float(np.mean(kinds[name])) for kinds in found] for name in names}
+
+
+def corruption_sources(groups: Sequence[Group], which: str) -> list[str]:
+    """What corrupted images the evaluations used, each way once; with more than one, their accuracies do not compare."""
+    found = []
+    for group in groups:
+        for _, one in evaluations(group, which):
+            if one.figures.get("corruptions"):
+                images, kinds = one.figures.get("corruption_images"), one.figures.get("corruptions_in_mean") or ()
+                number = f"{images:,} test images" if isinstance(images, int) else "test images"
+                found.append(f"{one.figures.get('corruptions_from')}, {number}, mean over {len(kinds)} kinds")
+    return list(dict.fromkeys(found))

@@ -1,0 +1,423 @@
+"""Finished runs as they are compared: read from a work directory, a published log or a CSV, and grouped into recipes."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten, from_dict
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.report import published_runs
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import read_jsonl
+
+EVALUATION_FORMAT = 1
+"""Version of the files of `evaluate` that are understood."""
+
+_REQUIRED = ("train_accuracy", "test_loss", "test_accuracy")
+_OPTIONAL = ("train_loss", "valid_loss", "valid_accuracy", "learning_rate", "skipped_steps")
+_SEED = re.compile(r"[-_. ]*seed[-_. ]?\d+$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A checkpoint that is there: its name, and the epoch after which it was taken, None within an epoch."""
+
+    name: str
+    epoch: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` left of a checkpoint.
+
+    Attributes:
+      epoch: finished epochs of the checkpoint.
+      figures: the JSON object.
+      correct: bool [test images] in the order of the data set, None where the predictions are not there.
+      digest: tells whether two evaluations are of the same images.
+    """
+
+    epoch: int
+    figures: Mapping[str, Any]
+    correct: np.ndarray | None
+    digest: str | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One run.
+
+    Attributes:
+      name: how it is called.
+      source: what it was read from, as given.
+      rows: one per epoch, from epoch 1, with the names of `metrics.jsonl`; a log's `learning_rate` is the one after the epoch.
+      config, timeline: what it did; None for a CSV, which does not say.
+      headers: of its starts, the first one first; none for a log.
+      kept: checkpoints.
+      evaluations: in the order of their epochs.
+      log: name of the published log that it is, or None.
+    """
+
+    name: str
+    source: str
+    rows: tuple[Mapping[str, Any], ...]
+    config: Config | None = None
+    timeline: Timeline | None = None
+    headers: tuple[Mapping[str, Any], ...] = ()
+    kept: tuple[Kept, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    log: str | None = None
+
+    @property
+    def judge(self) -> str:
+        """The split that chose the best epoch, "valid" or "test"."""
+        return "test" if self.rows[0].get("valid_accuracy") is None else "valid"
+
+    @property
+    def seed(self) -> int | None:
+        """The seed; None where it is not known."""
+        return None if self.config is None or self.log else self.config.seed
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The row of the last epoch."""
+        return self.rows[-1]
+
+    @property
+    def best(self) -> Mapping[str, Any]:
+        """The row of the best epoch, as `judge` chose it; the earliest among equals."""
+        return max(self.rows, key=lambda row: (row[f"{self.judge}_accuracy"], -row["epoch"]))
+
+    @property
+    def top(self) -> Mapping[str, Any]:
+        """The row of the highest test accuracy, whatever chose the best; the earliest among equals."""
+        return max(self.rows, key=lambda row: (row["test_accuracy"], -row["epoch"]))
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has run all its epochs, or ended early by its own rule; a CSV counts as finished."""
+        if self.timeline is None or self.last["epoch"] >= self.timeline.epochs:
+            return True
+        patience = self.config.early_stopping_patience
+        return patience is not None and self.last["epoch"] - self.best["epoch"] >= patience
+
+    def evaluation(self, epoch: int) -> Evaluation | None:
+        """The evaluation of the checkpoint after `epoch`."""
+        return next((one for one in self.evaluations if one.epoch == epoch), None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """The runs of one recipe, which differ in their seeds alone.
+
+    Attributes:
+      name: how the recipe is called.
+      runs: all of them.
+      counted: those whose figures count: the finished ones; if there is none, all, cut to the epochs that all of them have.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @functools.cached_property
+    def counted(self) -> tuple[Run, ...]:
+        finished = tuple(run for run in self.runs if run.finished)
+        if finished:
+            return finished
+        shortest = min(len(run.rows) for run in self.runs)
+        return tuple(dataclasses.replace(run, rows=run.rows[:shortest]) for run in self.runs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether any of its runs is finished."""
+        return any(run.finished for run in self.runs)
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration, apart from the seed."""
+        return self.runs[0].config
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """The recipe on its clock."""
+        return self.runs[0].timeline
+
+    @property
+    def judge(self) -> str:
+        """The split that chose the best epochs."""
+        return self.runs[0].judge
+
+    @property
+    def log(self) -> str | None:
+        """Name of the published log that this is, or None."""
+        return self.runs[0].log
+
+
+def load(source: str) -> Run:
+    """Reads a run.
+
+    Args:
+      source: a directory that `train` wrote, a CSV with the columns of `published_runs.COLUMNS`, or the name of a published
+        log, which a path of that name goes before.
+
+    Raises:
+      UserError: there is no such run, or it cannot be read.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return _load_directory(path, source)
+        if path.is_file():
+            return _load_csv(path, source)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not text"
+        raise UserError(f"{getattr(error, 'filename', None) or path}: cannot be read: {reason}") from None
+    except ValueError:  # a path that no file can have
+        pass
+    if source in published_runs.LOGS:
+        return _load_log(source)
+    raise UserError(f"{source!r}: no such run; give a run's directory, a log as CSV, or {' or '.join(published_runs.LOGS)}")
+
+
+def _load_directory(path: Path, source: str) -> Run:
+    try:
+        tree = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: holds no run (no config.json)") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path / 'config.json'}: is not JSON") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path / 'config.json'}: should be an object")
+    config = from_dict(tree, str(path / "config.json"))
+    rows = _check_rows(read_jsonl(path / "metrics.jsonl"), path / "metrics.jsonl")
+    images = config.data.embedded_train if config.data.name == "embedded" else datasets.NUM_EXAMPLES[config.data.name]["train"]
+    steps_per_epoch = -(-max(1, images - config.data.validation_size) // config.recipe.batch_size)
+    timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
+    if len(rows) > timeline.epochs or rows[-1].get("step") != len(rows) * steps_per_epoch:
+        raise UserError(
+            f"{path}: metrics.jsonl and config.json are not of one run: {len(rows)} epochs, {rows[-1].get('step')} updates "
+            f"there, {timeline.epochs} epochs of {steps_per_epoch} updates here"
+        )
+    headers = tuple(header for header in read_jsonl(path / "header.jsonl") if isinstance(header, dict))
+    return Run(
+        name=path.resolve().name,
+        source=source,
+        rows=rows,
+        config=config,
+        timeline=timeline,
+        headers=headers,
+        kept=_kept(path / "checkpoints", steps_per_epoch),
+        evaluations=_evaluations(path / "evaluations", steps_per_epoch),
+    )
+
+
+def _load_log(name: str) -> Run:
+    config = Config().override(published_runs.EXECUTED[name])
+    published = published_runs.PUBLISHED[name]
+    return Run(
+        name=name,
+        source=name,
+        rows=tuple(published_runs.rows(name)),
+        config=config,
+        timeline=Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH),
+        kept=tuple(Kept(file, epoch) for file, epoch in published["files"].items()),
+        log=name,
+    )
+
+
+def _load_csv(path: Path, source: str) -> Run:
+    try:
+        rows = published_runs.parse(path.read_text(encoding="utf-8"))
+    except (KeyError, ValueError, TypeError):
+        raise UserError(f"{path}: is no log; the columns should be {', '.join(published_runs.COLUMNS)}") from None
+    return Run(name=path.stem, source=source, rows=_check_rows(rows, path))
+
+
+def described(run: Run) -> Timeline:
+    """The recipe of a published log with the rates that its document describes, which never ran."""
+    recipe = run.config.override({"recipe.learning_rate": published_runs.DESCRIBED_RATE[run.log]}).recipe
+    return Timeline(recipe, run.config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
+
+
+def _check_rows(rows: Sequence[Any], path: Path) -> tuple[Mapping[str, Any], ...]:
+    if not rows:
+        raise UserError(f"{path}: no epoch is finished yet")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or row.get("epoch") != number:
+            raise UserError(f"{path}: row {number} should be of epoch {number}")
+        known = [name for name in _OPTIONAL if row.get(name) is not None]
+        for name in (*_REQUIRED, *known):
+            value = row.get(name)
+            if not _is_number(value):
+                raise UserError(f"{path}: epoch {number}, {name} = {value!r}: should be a number")
+            if name.endswith("accuracy") and not 0 <= value <= 1:
+                raise UserError(f"{path}: epoch {number}, {name} = {value:g}: should be a share of the images")
+        if ("valid_accuracy" in known) != (rows[0].get("valid_accuracy") is not None):
+            raise UserError(f"{path}: epoch {number}, valid_accuracy: should be there for all epochs or for none")
+    return tuple(rows)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _kept(folder: Path, steps_per_epoch: int) -> tuple[Kept, ...]:
+    """The complete checkpoints; Orbax gives their folders plain numbers for names when they are complete."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    steps = sorted(int(name) for name in names if re.fullmatch(r"[0-9]+", name))
+    return tuple(Kept(str(step), None if step % steps_per_epoch else step // steps_per_epoch) for step in steps)
+
+
+def _evaluations(folder: Path, steps_per_epoch: int) -> tuple[Evaluation, ...]:
+    """The evaluations of checkpoints at the end of an epoch."""
+    found = [_evaluation(path) for path in folder.glob("step-*.json")] if folder.is_dir() else []
+    ends = [one for one in found if one.figures["step"] == one.epoch * steps_per_epoch]
+    return tuple(sorted(ends, key=lambda one: one.epoch))
+
+
+def _evaluation(path: Path) -> Evaluation:
+    trouble = UserError(f"{path}: is no evaluation; delete it, or evaluate again")
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        version, test = figures["format"], figures["splits"]["test"]
+        numbers = figures["step"], figures["epoch"], test["count"], test["accuracy"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise trouble from None
+    if version != EVALUATION_FORMAT:
+        raise UserError(f"{path}: is of format {version}; this version reads {EVALUATION_FORMAT}")
+    corruptions = figures.get("corruptions") or {}
+    if not isinstance(corruptions, dict) or not all(isinstance(found, list) for found in corruptions.values()):
+        raise trouble
+    if not all(map(_is_number, [*numbers, *[number for found in corruptions.values() for number in found]])):
+        raise trouble
+    correct, digest = _predictions(path.with_suffix(".npz"))
+    return Evaluation(figures["epoch"], figures, correct, digest)
+
+
+def _predictions(path: Path) -> tuple[np.ndarray | None, str | None]:
+    if not path.is_file():
+        return None, None
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            predicted, labels, digest = (arrays[f"test_{name}"] for name in ("predicted", "labels", "digest"))
+        if predicted.shape == labels.shape and predicted.ndim == 1:
+            return predicted == labels, str(digest)
+    except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
+        pass
+    raise UserError(f"{path}: holds no readable predictions; delete it, or evaluate again")
+
+
+def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Group, ...]:
+    """Groups runs into recipes, in the order in which they come: the same configuration but for the seed.
+
+    Args:
+      runs: the runs, as loaded.
+      names: what to call the recipes; None: after their runs.
+
+    Raises:
+      UserError: a run comes twice, two runs are not independent, or runs are about different images; or the number of names
+        is not that of recipes.
+    """
+    runs = _distinct(runs)
+    _check_same_images(runs)
+    members: dict[Any, list[Run]] = {}
+    for run in runs:
+        members.setdefault(_recipe_key(run), []).append(run)
+    for together in members.values():
+        _check_independent(together)
+    if names is None:
+        names = _distinct_names([_common_name([run.name for run in together]) for together in members.values()])
+    if len(names) != len(members):
+        told = _listing(members.values())
+        raise UserError(f"--names: {len(names)} given, but the runs are of {len(members)} recipes: {told}")
+    if len(set(names)) < len(names):
+        raise UserError("--names: every recipe should have its own name")
+    return tuple(Group(name, tuple(together)) for name, together in zip(names, members.values(), strict=True))
+
+
+def _check_independent(runs: Sequence[Run]) -> None:
+    """Raises UserError if two runs of a recipe have the same seed."""
+    seeds: dict[int | None, Run] = {}
+    for run in runs:
+        other = seeds.setdefault(run.seed, run)
+        if other is not run:
+            raise UserError(
+                f"{other.source} and {run.source}: the same recipe with the same seed, {run.seed}; give one of them"
+            )
+
+
+def _listing(groups: Any) -> str:
+    return "; ".join(", ".join(run.name for run in together) for together in groups)
+
+
+def _distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs under names that differ. Raises UserError for one that comes twice."""
+    seen: set[Any] = set()
+    for run in runs:
+        where = run.log or os.path.realpath(run.source)
+        if where in seen:
+            raise UserError(f"{run.source}: is given twice")
+        seen.add(where)
+    names = [run.name for run in runs]
+    return [dataclasses.replace(run, name=run.source) if names.count(run.name) > 1 else run for run in runs]
+
+
+def _distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, numbered where they come more than once."""
+    numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [f"{name} ({number})" if names.count(name) > 1 else name for name, number in zip(names, numbers, strict=True)]
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """The first name less its mention of a seed: session04-seed0 and session04-seed1 are session04."""
+    return _SEED.sub("", names[0]) or names[0]
+
+
+def _check_same_images(runs: Sequence[Run]) -> None:
+    """Raises UserError for runs whose test images are known to differ."""
+    known = [(run, test_images(run)) for run in runs if run.config is not None]
+    for run, images in known[1:]:
+        first, expected = known[0]
+        if images != expected:
+            raise UserError(
+                f"{first.source} and {run.source}: were tested on different images ({_about(expected)}; {_about(images)}), "
+                "so their accuracies cannot be compared"
+            )
+
+
+def _about(images: tuple[Any, ...]) -> str:
+    return f"{images[0]}, {images[1]:,} images" + (f", drawn from seed {images[2]}" if images[2] is not None else "")
+
+
+def test_images(run: Run) -> tuple[str, int, int | None]:
+    """(data set, number of test images, seed they were drawn from) of a run that has a configuration."""
+    data = run.config.data
+    if data.name == "embedded":
+        return data.name, data.embedded_test, data.embedded_seed
+    return data.name, datasets.NUM_EXAMPLES[data.name]["test"], None
+
+
+def recipe_keys(run: Run) -> dict[str, Any]:
+    """The keys, by dotted name, that make the recipe of a run that has a configuration: without seed, place and safety
+    settings, and without augmentation levels that it does not use."""
+    tree = run.config.to_dict()
+    used = set(run.config.recipe.augmentation.values())
+    tree["augmentation_levels"] = {name: level for name, level in tree["augmentation_levels"].items() if name in used}
+    free = ("seed", *FREE_ON_RESUME)
+    return {key: value for key, value in flatten(tree).items() if key not in free}
+
+
+def _recipe_key(run: Run) -> Any:
+    if run.log or run.config is None:
+        return run.source  # nothing says that two logs are of one recipe
+    return json.dumps([run.timeline.steps_per_epoch, run.judge, recipe_keys(run)], sort_keys=True)

@@ -1,0 +1,1 @@
+"""One module for each part of the report: groups of runs in, blocks out."""

@@ -1,0 +1,237 @@
+"""The course of the compared recipes: epoch by epoch, their transitions, milestones and checkpoints, and each by itself."""
+
+from collections.abc import Sequence
+
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.report import formats, measures, published_runs, statistics
+from wrn_jax.report.formats import NAMES, NONE
+from wrn_jax.report.render.blocks import Block, Bullets, Table, Text
+from wrn_jax.report.runs import Group, described
+
+_MOST_ROWS = 15
+"""Epochs that a table shows one by one."""
+
+
+def epochs(groups: Sequence[Group]) -> Table:
+    """Test accuracy epoch by epoch, differences, and what happened."""
+    first, *others = groups
+    happened = [events_by_epoch(group) for group in groups]
+    rows, marked = [], set()
+    for index, epoch in enumerate(table_epochs(groups)):
+        accuracies = [measures.accuracy_at(group, epoch) for group in groups]
+        here = [events.get(epoch, []) for events in happened]
+        told = [", ".join(texts) or NONE for texts in here] if len(groups) < 3 else [_by_event(groups, here)]
+        differences = [formats.points(_minus(accuracies[0], other)) for other in accuracies[1:]]
+        rows.append([str(epoch), *[_at(group, epoch) for group in groups], *differences, *told])
+        if any(text.startswith("best") for texts in here for text in texts):
+            marked.add(index)
+    heads = ["epoch", *[f"{group.name} (%)" for group in groups]]
+    heads += [f"{first.name} - {other.name} (points)" for other in others]
+    heads += [f"events of {group.name}" for group in groups] if len(groups) < 3 else ["events"]
+    note = f"{formats.spread_note(groups)}Best epochs are marked. A change acts from the first update of its epoch on."
+    return Table("Test accuracy by epoch", heads, rows, frozenset(marked), note)
+
+
+def _at(group: Group, epoch: int) -> str:
+    return formats.values([run.rows[epoch - 1]["test_accuracy"] for run in group.runs if len(run.rows) >= epoch])
+
+
+def _minus(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _by_event(groups: Sequence[Group], here: Sequence[Sequence[str]]) -> str:
+    """The events of several recipes, each told once with the recipes that it is of."""
+    whose: dict[str, list[str]] = {}
+    for group, texts in zip(groups, here, strict=True):
+        for text in texts:
+            whose.setdefault(text, []).append(group.name)
+    told = [f"{text} ({'all' if len(names) == len(groups) else ', '.join(names)})" for text, names in whose.items()]
+    return "; ".join(told) or NONE
+
+
+def table_epochs(groups: Sequence[Group]) -> list[int]:
+    """The epochs worth a row: 1, 5, every tenth, checkpoints, those around transitions, best and last ones."""
+    longest = max(len(run.rows) for group in groups for run in group.runs)
+    if longest <= _MOST_ROWS:
+        return list(range(1, longest + 1))
+    found = {1, 5, *range(10, longest + 1, 10)}
+    for group in groups:
+        if group.timeline is not None:
+            found |= set(group.timeline.checkpoint_epochs)
+            found |= {epoch for event in measures.transitions(group.timeline) for epoch in (event.epoch - 1, event.epoch)}
+        found |= {row["epoch"] for run in group.counted for row in (run.best, run.last)}
+    if {group.log for group in groups} == set(published_runs.LOGS):
+        found |= set(published_runs.DOCUMENTED_EPOCHS)
+    return sorted(epoch for epoch in found if 1 <= epoch <= longest)
+
+
+def events_by_epoch(group: Group) -> dict[int, list[str]]:
+    """What happened in or right after an epoch: checkpoints kept, ends of cycles, transitions, best epochs."""
+    found: dict[int, list[str]] = {}
+    if group.timeline is not None:
+        for epoch in group.timeline.checkpoint_epochs:
+            found.setdefault(epoch, []).append("checkpoint")
+        for epoch, text in _long_cycles(group.timeline):
+            found.setdefault(epoch, []).append(text)
+        for epoch, text in _long_cycles(described(group.runs[0])) if group.log else ():
+            found.setdefault(epoch, []).append(f"{text} as published (not executed)")
+        for event in measures.transitions(group.timeline):
+            within = event.step % group.timeline.steps_per_epoch
+            found.setdefault(event.epoch, []).append(
+                formats.transition(event) + (f" after {formats.count(within, 'update')}" if within else "")
+            )
+    best = [run.best["epoch"] for run in group.counted]
+    for epoch in sorted(set(best)):
+        found.setdefault(epoch, []).append("best" if len(best) == 1 else f"best of {best.count(epoch)} of {len(best)} runs")
+    return found
+
+
+def _long_cycles(timeline: Timeline) -> list[tuple[int, str]]:
+    """The ends of the rate's cycles that take an epoch or more, with the epoch in which each falls."""
+    long = [end for begin, end in measures.cycles(timeline) if end - begin >= timeline.steps_per_epoch]
+    return [(-(-end // timeline.steps_per_epoch), f"cycle {number} ends") for number, end in enumerate(long, 1)]
+
+
+def transitions(groups: Sequence[Group]) -> Block:
+    """All transitions of all recipes."""
+    rows = []
+    for group in groups:
+        for event in measures.transitions(group.timeline) if group.timeline is not None else ():
+            before, after = (formats.setting(event.name, text) for text in (event.before, event.after))
+            rows.append([group.name, formats.position(event.step, group.timeline), NAMES[event.name], before, after])
+    unknown = [group.name for group in groups if group.timeline is None]
+    note = f"Of {formats.listed(unknown)} none is recorded." if unknown else ""
+    if not rows:
+        return Text(f"No recipe changes a phase on its way. {note}".strip())
+    note = f"A change acts from the first update of the epoch on, or from so many updates later. {note}".strip()
+    return Table("Transitions", ("recipe", "from", "hyperparameter", "before", "after"), rows, note=note)
+
+
+def milestones(group: Group, groups: Sequence[Group]) -> Table:
+    """The course of a recipe in a few epochs."""
+    rows, before = [], None
+    others = [other for other in groups if other is not group]
+    for epoch, texts in sorted(milestone_epochs(group).items()):
+        accuracy = measures.accuracy_at(group, epoch)
+        leads = [formats.points(_minus(accuracy, measures.accuracy_at(other, epoch))) for other in others]
+        since = formats.points(_minus(accuracy, before))
+        rows.append([str(epoch), formats.percent(accuracy), since, *leads, "; ".join(texts)])
+        before = accuracy
+    heads = ["epoch", "test accuracy (%)", "since the row above (points)"]
+    heads += [f"lead over {other.name} (points)" for other in others]
+    note = f"Means of {len(group.runs)} runs." if len(group.runs) > 1 else ""
+    return Table(f"Milestones of {group.name}", [*heads, "what"], rows, note=note)
+
+
+def milestone_epochs(group: Group) -> dict[int, list[str]]:
+    """The epochs that mark the course of a recipe, with what they are: quarters, first checkpoint, around transitions, ends."""
+    length = max(len(run.rows) for run in group.counted)
+    found: dict[int, list[str]] = {}
+
+    def mark(epoch: int, text: str) -> None:
+        if 1 <= epoch <= length:
+            found.setdefault(epoch, []).append(text)
+
+    for quarter in (1, 2, 3):
+        mark(round(quarter * length / 4), f"{25 * quarter} % of the epochs")
+    if group.timeline is not None:
+        if group.timeline.checkpoint_epochs:
+            mark(group.timeline.checkpoint_epochs[0], "first checkpoint kept")
+        warm = measures.warm_up(group.timeline)
+        by_epoch: dict[int, list[str]] = {}
+        for event in measures.transitions(group.timeline):
+            if warm is not None and event.name == "learning_rate" and event.step <= warm[1]:
+                mark(event.epoch if event.step % group.timeline.steps_per_epoch > 1 else event.epoch - 1, "warm-up ends")
+            else:
+                by_epoch.setdefault(event.epoch, []).append(NAMES[event.name])
+        for epoch, names in by_epoch.items():
+            mark(epoch - 1, f"before a change of {formats.listed(list(dict.fromkeys(names)))}")
+        if by_epoch:
+            mark(max(by_epoch), "first epoch after the last change")
+    best = [run.best["epoch"] for run in group.counted]
+    for epoch in sorted(set(best)):
+        whose = "" if len(best) == 1 else f" of {best.count(epoch)} of {len(best)} runs"
+        mark(epoch, f"best{whose}, chosen on {formats.JUDGES[group.judge]}")
+    mark(length, "last")
+    return found
+
+
+def portraits(groups: Sequence[Group]) -> list[Block]:
+    """What the figures say about each recipe by itself."""
+    blocks: list[Block] = []
+    for group in groups:
+        blocks += [Text(f"**{group.name}** ({formats.count(len(group.counted), 'run')})"), Bullets(_portrait(group))]
+    return blocks
+
+
+def _portrait(group: Group) -> list[str]:
+    last, best = (formats.values(measures.values(group, which)) for which in measures.WHICH)
+    train = formats.values(measures.values(group, "last", "train_accuracy"))
+    falls = [measures.falls(run) for run in group.counted]
+    steps = sum(len(run.rows) - 1 for run in group.counted)
+    _, fall, epoch = max(falls, key=lambda found: found[1])
+    clean = measures.measured(group, "last", ("clean_gap",))
+    texts = [
+        f"Test accuracy after the last epoch ({formats.epochs_of(group, 'last')}): {last} %; at the best epoch "
+        f"({formats.epochs_of(group, 'best')}, chosen on {formats.JUDGES[group.judge]}): {best} %.",
+        f"Training accuracy in the last epoch: {train} %, on {formats.conditions(group)}. Gap under augmentation: "
+        f"{formats.gaps(measures.augmented_gaps(group, 'last'))} points; clean gap: {formats.gaps(clean)}"
+        f"{'' if clean is None else ' points'}.",
+        f"Test accuracy was below that of the epoch before after {sum(found[0] for found in falls)} of {steps} epochs"
+        + (f", by {formats.percent(fall)} points at most (epoch {epoch})." if epoch else "."),
+    ]
+    cycle = measures.rate_cycle(group)
+    if cycle is not None:
+        rate, peak = cycle.evaluations[-1].before, cycle.peak_after
+        texts.append(
+            f"The rate before the last evaluation was {formats.rate(rate)}, {formats.share(rate / peak)} % of the highest "
+            f"after the warm-up ({formats.rate(peak)})"
+            + ("; it runs up and down within each epoch." if cycle.saw_tooth else ".")
+        )
+        moving = measures.transitions(group.timeline)
+        beside = [event for event in moving if event.name != "learning_rate"]
+        texts.append(f"{formats.count(len(moving), 'transition')}, {len(beside)} of them beside the learning rate.")
+    return texts
+
+
+def artifacts(group: Group) -> Block:
+    """The checkpoints with their accuracies."""
+    rows = []
+    for run in group.runs:
+        for kept in run.kept:
+            accuracy = run.rows[kept.epoch - 1]["test_accuracy"] if kept.epoch and kept.epoch <= len(run.rows) else None
+            remarks = [name for name, row in (("best", run.best), ("last", run.last)) if row["epoch"] == kept.epoch]
+            where = [kept.name] if run.log else [run.name, f"checkpoints/{kept.name}"]
+            rows.append([*where, str(kept.epoch or "within one"), formats.percent(accuracy), ", ".join(remarks) or NONE])
+    if not rows:
+        return Text(f"{group.name}: no checkpoints.")
+    note = ""
+    if group.log:
+        facts = published_runs.PUBLISHED[group.log]
+        note = f"At {facts['place']}, made by the notebook {facts['notebook']}. Accuracies are the log's."
+    heads = [*(["file"] if group.log else ["run", "checkpoint"]), "epoch", "test accuracy (%)", "remark"]
+    return Table(f"Checkpoints of {group.name}", heads, rows, note=note)
+
+
+def selection(groups: Sequence[Group]) -> Table:
+    """What choosing an epoch adds to each run's test accuracy."""
+    rows = []
+    for group in groups:
+        for run in group.counted:
+            found = measures.selection(run)
+            tail = statistics.Summary(found.tail_epochs, found.tail_mean, found.tail_sd, None, None)
+            rows.append([
+                run.name, f"{formats.percent(found.last)} ({found.last_epoch})",
+                f"{formats.percent(found.best)} ({found.best_epoch})", formats.JUDGES[found.judge],
+                formats.points(found.best - found.last), f"{formats.percent(found.top)} ({found.top_epoch})",
+                formats.points(found.top - found.last), f"{formats.spread(tail)} ({found.tail_epochs})",
+            ])  # fmt: skip
+    heads = ("run", "last, % (epoch)", "best, % (epoch)", "best chosen on", "best - last (points)",
+             "highest on test, % (epoch)", "highest - last (points)", "last epochs, mean ± sd, % (number)")  # fmt: skip
+    note = (
+        "The highest of many test accuracies is never below the last. How much of its lead is luck in choosing, and how much a "
+        "better network, a run does not tell. A choice on a hold-out is free of that luck, as far as the test images go. The "
+        "spread of the last epochs holds their rise as well."
+    )
+    return Table("Selection: best, highest and last test accuracy of each run", heads, rows, note=note)

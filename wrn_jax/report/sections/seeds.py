@@ -1,0 +1,252 @@
+"""The statistics of a comparison as tables: over seeds, image by image, both gaps, evaluations, and the rate around them."""
+
+import itertools
+from collections.abc import Sequence
+
+from wrn_jax.config import datasets
+from wrn_jax.report import formats, measures, statistics
+from wrn_jax.report.formats import NONE, NOT_EVALUATED
+from wrn_jax.report.render.blocks import Block, Bullets, Table, Text
+from wrn_jax.report.runs import Group
+
+
+def over_seeds(groups: Sequence[Group]) -> list[Block]:
+    """Mean, spread and interval over the seeds, and the differences between recipes."""
+    rows = []
+    for which, group in itertools.product(measures.WHICH, groups):
+        values = measures.values(group, which)
+        found = statistics.summarise(values)
+        rows.append([
+            which, group.name, str(found.n), formats.percent(found.mean), formats.percent(found.sd),
+            formats.interval(found.low, found.high), ", ".join(map(formats.percent, values)),
+        ])  # fmt: skip
+    heads = ("epoch", "recipe", "n", "mean (%)", "sd (points)", "95 % interval of the mean (%)", "each run (%)")
+    note = "Intervals by Student's t over the seeds; none where n = 1."
+    blocks: list[Block] = [Table("Test accuracy over the seeds", heads, rows, note=note)]
+    if len(groups) > 1:
+        blocks.append(_differences(groups))
+    single = [group for group in groups if len(group.counted) == 1 and group.config is not None]
+    if single:
+        blocks.append(_sampling(single))
+    return blocks
+
+
+def _differences(groups: Sequence[Group]) -> Table:
+    rows = []
+    for which in measures.WHICH:
+        for pair in measures.compare(groups, which):
+            welch, paired = pair.welch, pair.paired
+            rows.append([
+                which, f"{pair.first} - {pair.second}", f"{pair.counts[0]} and {pair.counts[1]}",
+                formats.points(pair.difference),
+                "not judged: n = 1" if welch is None else formats.interval(welch.low, welch.high, "+"),
+                NONE if welch is None else formats.p_value(welch.p),
+                NONE if pair.adjusted is None else formats.p_value(pair.adjusted),
+                NONE if paired is None else f"{formats.interval(paired.low, paired.high, '+')}; {formats.p_value(paired.p)}",
+            ])  # fmt: skip
+    heads = ("epoch", "difference", "n", "of the means (points)", "95 % interval (Welch)", "Welch's t test", "after Holm",
+             "paired by seed: 95 % interval; t test")  # fmt: skip
+    note = (
+        "Welch's test at the last epoch decides. Pairing by seed stands beside it: runs of one seed share data order and "
+        "draws, and initial weights where the networks are alike, which need not make them move together."
+    )
+    return Table("Differences of test accuracy between recipes", heads, rows, note=note)
+
+
+def _sampling(groups: Sequence[Group]) -> Table:
+    """How sure the accuracies of single networks are, as far as the test images go."""
+    rows = []
+    for which in measures.WHICH:
+        accuracies = [measures.values(group, which)[0] for group in groups]
+        counts = [_num_test(group) for group in groups]
+        for group, accuracy, count in zip(groups, accuracies, counts, strict=True):
+            rows.append(
+                [which, group.name, formats.percent(accuracy), formats.interval(*statistics.wilson(accuracy * count, count))]
+            )
+        for (first, a), (second, b) in itertools.combinations(list(zip(groups, accuracies, strict=True)), 2):
+            found = statistics.proportions((a, counts[0]), (b, counts[0]))
+            interval = formats.interval(found.low, found.high, "+")
+            rows.append([which, f"{first.name} - {second.name} (points)", formats.points(found.difference), interval])
+    note = (
+        f"{counts[0]:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
+        "tested on different images: what the choice of the images leaves open about these very networks, not what another "
+        "seed would change. For a best epoch that was chosen on these images it is too narrow."
+    )
+    return Table("The single networks", ("epoch", "recipe", "test accuracy (%)", "95 % interval"), rows, note=note)
+
+
+def _num_test(group: Group) -> int:
+    data = group.config.data
+    return data.embedded_test if data.name == "embedded" else datasets.NUM_EXAMPLES[data.name]["test"]
+
+
+def over_images(groups: Sequence[Group]) -> list[Block]:
+    """Paired tests on the same images, where there are predictions."""
+    blocks: list[Block] = []
+    reasons = []
+    for which in measures.WHICH:
+        found = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
+        reasons += [f"{one.first} and {one.second}, {which} epoch: {one.reason}" for one in found if one.reason]
+        rows = [row for one in found if not one.reason for row in _image_rows(one)]
+        if rows:
+            blocks.append(_image_table(which, rows))
+    if reasons and not blocks:
+        return [Text(f"No two recipes can be compared image by image: {reasons[0]}.", "note")]
+    if reasons:
+        blocks += [Text("Not compared image by image:"), Bullets(reasons)]
+    return blocks
+
+
+def _image_table(which: str, rows: Sequence[Sequence[str]]) -> Table:
+    heads = ("networks", "difference of accuracy (points)", "95 % interval", "only the first right", "only the second right",
+             "McNemar, exact", "McNemar, mid-p")  # fmt: skip
+    note = (
+        "Both networks of a row saw the same images, so only those count that one of them alone gets right. “All together” "
+        "takes for each image the share of a recipe's networks that are right, and samples the images. The p values of the "
+        "rows are not combined, since they rest on the same images. All of this is about these networks on further images of "
+        "the kind, not about the recipes on further seeds."
+    )
+    return Table(f"Image by image, {which} epoch", heads, rows, note=note)
+
+
+def _image_rows(found: measures.Images) -> list[list[str]]:
+    rows = []
+    for pair in found.pairs:
+        rows.append([
+            f"{pair.first} - {pair.second}", formats.points(pair.found.difference),
+            formats.interval(pair.found.low, pair.found.high, "+"), f"{pair.discordance.only_first:,}",
+            f"{pair.discordance.only_second:,}", formats.p_value(pair.discordance.exact), formats.p_value(pair.discordance.mid),
+        ])  # fmt: skip
+    how = "by seed" if found.by_seed else "in the order given"
+    first, second = found.networks
+    rows.append([
+        f"{found.first} - {found.second}, all together: {first} and {second} networks, {found.count:,} images (above: pairs "
+        f"{how})",
+        formats.points(found.together.difference), formats.interval(found.together.low, found.together.high, "+"),
+        NONE, NONE, NONE, f"z test over images: {formats.p_value(found.together.p)}",
+    ])  # fmt: skip
+    return rows
+
+
+def gaps(groups: Sequence[Group]) -> list[Block]:
+    """Both gaps, told apart."""
+    rows = []
+    for group, which in itertools.product(groups, measures.WHICH):
+        trained = measures.measured(group, which, ("splits", "train", "accuracy"))
+        rows.append([
+            group.name, which, formats.values(measures.values(group, which)),
+            formats.values(measures.values(group, which, "train_accuracy")),
+            formats.gaps(measures.augmented_gaps(group, which)),
+            formats.values(trained) if trained else NOT_EVALUATED, formats.clean_gap(group, which),
+            formats.conditions(group) if which == "last" else NONE,
+        ])  # fmt: skip
+    heads = ("recipe", "epoch", "test accuracy (%)", "training accuracy as trained (%)", "gap under augmentation (points)",
+             "clean training accuracy (%)", "clean gap (points)", "trained in that epoch on")  # fmt: skip
+    return [
+        Text(
+            "Two gaps go by one name. The **gap under augmentation** takes the training accuracy as it is counted in training, "
+            "on augmented and mixed images with dropout on: it may be negative where training is made hard, and it grows when "
+            "that is relaxed, whatever the network has learnt. The **clean gap** takes the training images evaluated as test "
+            "images are.",
+            "note",
+        ),
+        Table("Gaps: training minus test accuracy", heads, rows, note=formats.spread_note(groups).strip()),
+    ]
+
+
+def evaluations(groups: Sequence[Group]) -> list[Block]:
+    """What `evaluate` measured, side by side."""
+    blocks: list[Block] = []
+    for which in measures.WHICH:
+        rows = [row for measure in measures.MEASURES if (row := _measure_row(groups, which, measure))]
+        rows += _corruption_rows(groups, which)
+        if rows:
+            heads = ["measure", *[group.name for group in groups]]
+            blocks.append(Table(f"As evaluated, {which} epoch", heads, rows, note=_evaluation_note(groups, which)))
+            if len(sources := measures.corruption_sources(groups, which)) > 1:
+                told = "; ".join(sources)
+                blocks.append(
+                    Text(f"The corrupted images were not the same, so these accuracies do not compare: {told}.", "warning")
+                )
+    if not blocks:
+        blocks.append(Text("No recipe has been evaluated beyond test accuracy and loss.", "note"))
+    return blocks
+
+
+def _measure_row(groups: Sequence[Group], which: str, measure: measures.Measure) -> list[str]:
+    found = [measures.measured(group, which, measure.path) for group in groups]
+    if not any(found):
+        return []
+    unit = "points" if measure.name.endswith("gap") else measure.unit
+    factor, digits = (100, 2) if measure.unit == "%" else (1, 4)
+    return [f"{measure.name} ({unit})" if unit else measure.name, *[formats.values(one, factor, digits) for one in found]]
+
+
+def _corruption_rows(groups: Sequence[Group], which: str) -> list[list[str]]:
+    found = [measures.corruptions(group, which) for group in groups]
+    names = list(dict.fromkeys(name for one in found for name in one))
+    return [
+        [f"accuracy under {name.replace('_', ' ')} (%)", *[formats.values(one.get(name)) for one in found]] for name in names
+    ]
+
+
+def _evaluation_note(groups: Sequence[Group], which: str) -> str:
+    sources = measures.corruption_sources(groups, which)
+    note = f"{formats.spread_note(groups)}Calibration error: expected calibration error in 15 bins of equal width."
+    return note + (f" Corruptions, means over five severities: {sources[0]}." if len(sources) == 1 else "")
+
+
+def rate_cycles(groups: Sequence[Group]) -> list[Block]:
+    """Whether the accuracies of different epochs, and of different recipes, were taken at like rates."""
+    known = [(group, measures.rate_cycle(group)) for group in groups if group.timeline is not None]
+    if not known:
+        return []
+    rows = []
+    for group, cycle in known:
+        best, last = cycle.evaluations[group.counted[0].best["epoch"] - 1], cycle.evaluations[-1]
+        rows.append([
+            group.name, f"{formats.rate(last.before)} ({last.epoch})", formats.rate(last.after),
+            f"{formats.rate(best.before)} ({best.epoch})", formats.rate(best.after),
+            f"{formats.rate(last.low)} to {formats.rate(last.high)}", "yes" if cycle.saw_tooth else "no", str(cycle.restarts),
+        ])  # fmt: skip
+    heads = ("recipe", "before the last evaluation (epoch)", "after it", "before the best one (epoch)", "after it",
+             "lowest to highest in the last epoch", "up and down within epochs", "new cycles in all")  # fmt: skip
+    note = "Rate of the last update before an evaluation and of the next one after it. The best epoch is that of the first run."
+    blocks: list[Block] = [Table("The learning rate around the evaluations", heads, rows, note=note)]
+    for group, cycle in known:
+        if cycle.saw_tooth:
+            blocks += [Text(f"**{group.name}.** {_saw_tooth(cycle)}", "warning"), _last_rates(group, cycle)]
+    return blocks
+
+
+def _saw_tooth(cycle: measures.RateCycle) -> str:
+    text = (
+        "The rate runs up and down within each epoch, and each evaluation falls wherever it stands, so the test accuracies of "
+        "single epochs do not compare without it."
+    )
+    if not cycle.tail:
+        return f"{text} The run has too few epochs to tell what that does to them."
+    if told := formats.thirds(cycle):
+        text += f" Test accuracy was {told}."
+    if cycle.correlation is not None:
+        text += (
+            f" Rank correlation of rate and test accuracy over these epochs: {cycle.correlation:+.2f}, their common trend "
+            "over the epochs included."
+        )
+    return text
+
+
+def _last_rates(group: Group, cycle: measures.RateCycle) -> Table:
+    rows = [
+        [
+            str(one.epoch),
+            formats.percent(one.accuracy),
+            formats.rate(one.before),
+            formats.rate(one.after),
+            f"{100 * one.position:.0f}",
+        ]
+        for one in cycle.evaluations[-10:]
+    ]
+    heads = ("epoch", "test accuracy (%)", "rate before", "rate after", "place in the epoch's range (%)")
+    note = "0 % is the lowest rate of the epoch, 100 % the highest."
+    return Table(f"Last evaluations of {group.name}", heads, rows, note=note)

@@ -1,0 +1,327 @@
+"""The verdict on a set of recipes: stated rules, the figures they are applied to, and what follows; never more than follows."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from wrn_jax.report import formats, measures, statistics
+from wrn_jax.report.measures import Pair
+from wrn_jax.report.runs import Group, recipe_keys
+
+SIGNIFICANCE = 0.05
+
+_MEASURES = {"top-5 accuracy": "%", "calibration error": "%", "clean gap": "points", "mean corruption accuracy": "%"}
+"""What of an evaluation recipes are compared by, with its unit."""
+
+RULES = (
+    "Judged is the test accuracy after the last epoch, which nobody chose. The best epoch stands beside it; where it was "
+    "chosen on the test set it is flattered, and it decides nothing.",
+    "A recipe is judged from two finished runs of different seeds on. With one run there is no verdict, since nothing tells "
+    "the recipe from its seed.",
+    f"A difference is shown if Welch's t test over the seeds, two-sided, gives p < {SIGNIFICANCE} (after Holm's adjustment "
+    "over all pairs where there are more than two recipes). If not, that does not show that there is none: the interval holds "
+    "what is not excluded.",
+    "Tests over images (McNemar) compare these networks, not the recipes, and decide nothing here.",
+    "A gap between training and test accuracy has no merit in itself: what counts on new images is the accuracy on new images. "
+    "The gap under augmentation depends on how hard the training images are made, so it does not compare two recipes either.",
+    f"The other aspects are secondary. Each is tested by itself at {SIGNIFICANCE}, without adjustment, so of twenty that do "
+    "not differ one would seem to, on average. They are leads.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Aspect:
+    """Something in which recipes may differ.
+
+    Attributes:
+      name: what it is.
+      unit: "%" or "points" for fractions, "nats", "epochs", or "".
+      better: "higher", "lower", or "" where neither is.
+      values: of each run that counts, by recipe; None where it is not known.
+    """
+
+    name: str
+    unit: str
+    better: str
+    values: Mapping[str, Sequence[float] | None]
+
+    @property
+    def factor(self) -> int:
+        """From the values to the unit."""
+        return 100 if self.unit in ("%", "points") else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """An aspect looked at.
+
+    Attributes:
+      aspect: which.
+      ahead: the recipe of the best mean (of the lowest, where neither is better); None where they are equal or not known.
+      margin: to the next one, not negative.
+      p: of Welch's test against the next one, for the first aspect after Holm's adjustment; None where it is not judged.
+      shown: whether the difference is; None where it is not judged.
+    """
+
+    aspect: Aspect
+    ahead: str | None = None
+    margin: float | None = None
+    p: float | None = None
+    shown: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What follows from the figures.
+
+    Attributes:
+      sentence: the verdict.
+      refused: whether there is none.
+      pairs: what it rests on, pair by pair, in words.
+      findings: the aspects, the one that decides first.
+      uses: when to use which.
+    """
+
+    sentence: str
+    refused: bool
+    pairs: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    uses: tuple[str, ...]
+
+
+def reach(groups: Sequence[Group]) -> Verdict:
+    """The verdict on the recipes."""
+    last, best = measures.compare(groups, "last"), measures.compare(groups, "best")
+    findings = tuple(_judge(aspect, groups) for aspect in aspects(groups))
+    if len(groups) == 1:
+        found = statistics.summarise(measures.values(groups[0], "last"))
+        told = f"{groups[0].name}: {formats.spread(found)} % test accuracy after the last epoch (n = {found.n})"
+        return Verdict(f"There is one recipe, so nothing to compare it with. {told}.", True, (), findings, ())
+    by_name = {group.name: group for group in groups}
+    texts = tuple(_pair_text(pair, by_name) for pair in last)
+    sentence = f"{texts[0]} {_at_best(best[0], last[0], by_name)}" if len(groups) == 2 else _ranking(groups, last)
+    refused = all(why_not([by_name[pair.first], by_name[pair.second]], pair) for pair in last)
+    return Verdict(sentence, refused, texts, findings, tuple(_uses(groups, last, findings)))
+
+
+def significant(pair: Pair) -> bool:
+    """Whether the difference between two recipes is shown."""
+    return pair.adjusted is not None and pair.adjusted < SIGNIFICANCE
+
+
+def why_not(groups: Sequence[Group], pair: Pair | None = None) -> str:
+    """Why recipes, or the two of `pair`, are not judged; empty if they are."""
+    reasons = []
+    if names := [group.name for group in groups if not group.finished]:
+        reasons.append(f"no finished run of {formats.listed(names)}")
+    if names := [group.name for group in groups if len(group.counted) == 1]:
+        reasons.append(f"n = 1 for {formats.listed(names)}, and one run does not tell the recipe from its seed")
+    if not reasons and pair is not None and pair.adjusted is None:
+        reasons.append("the runs of each recipe agree to the last digit, so there is no spread to judge by")
+    return "; ".join(reasons)
+
+
+def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
+    counts = f"n = {pair.counts[0]} and {pair.counts[1]}"
+    if reason := why_not([groups[pair.first], groups[pair.second]], pair):
+        return (
+            f"**No verdict on {pair.first} and {pair.second}**: {reason}. After the last epoch {_ahead(pair, groups, 'last')}."
+        )
+    adjusted = f", {formats.p_value(pair.adjusted)} after Holm's adjustment" if pair.adjusted != pair.welch.p else ""
+    means = ", ".join(f"{name} {_mean(groups[name], 'last')}" for name in (pair.first, pair.second))
+    if significant(pair):
+        return f"{_better(pair)} ({means} %; {counts}{adjusted})."
+    return (
+        f"**No difference shown between {pair.first} and {pair.second}** after the last epoch: "
+        f"{formats.difference(pair.welch)} of test accuracy ({means} %; {counts}{adjusted}). What lies within the interval is "
+        "not excluded."
+    )
+
+
+def _mean(group: Group, which: str) -> str:
+    return formats.percent(float(np.mean(measures.values(group, which))))
+
+
+def _ahead(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
+    """Which of two recipes is ahead, and by how much."""
+    means = ", ".join(f"{name} {_mean(groups[name], which)}" for name in (pair.first, pair.second))
+    if abs(pair.difference) < 5e-5:
+        return f"they are level ({means} % test accuracy)"
+    ahead = pair.first if pair.difference > 0 else pair.second
+    return f"{ahead} is ahead by {formats.percent(abs(pair.difference))} points ({means} % test accuracy)"
+
+
+def _better(pair: Pair) -> str:
+    first, second, found = pair.first, pair.second, pair.welch
+    if pair.difference < 0:
+        first, second, found = second, first, found.reverse()
+    return f"**{first} is better than {second}** after the last epoch, by {formats.difference(found)} of test accuracy"
+
+
+def _at_best(best: Pair, last: Pair, groups: Mapping[str, Group]) -> str:
+    judges = {groups[name].judge for name in (best.first, best.second)}
+    chosen = {"test": "chosen on the test set, which flatters both,", "valid": "chosen on the hold-out,"}
+    how = chosen[judges.pop()] if len(judges) == 1 else "chosen on unlike sets, so that it compares nothing,"
+    reverses = "the order reverses: " if best.difference * last.difference < 0 else ""
+    return f"At the best epoch, {how} {reverses}{_ahead(best, groups, 'best')}."
+
+
+def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
+    order = sorted(groups, key=lambda group: -float(np.mean(measures.values(group, "last"))))
+    standing = "; ".join(
+        f"{group.name} {formats.values(measures.values(group, 'last'))} % (n = {len(group.counted)})" for group in order
+    )
+    texts = [f"Test accuracy after the last epoch: {standing}."]
+    texts += [f"{_better(pair)}." for pair in pairs if significant(pair)]
+    open_ = [f"{pair.first} and {pair.second}" for pair in pairs if pair.adjusted is not None and not significant(pair)]
+    if open_:
+        texts.append(f"**No difference shown** between {'; '.join(open_)}.")
+    if len(judged := [pair for pair in pairs if pair.adjusted is not None]) < len(pairs):
+        reason = why_not(groups) or "some runs agree to the last digit, so there is no spread to judge by"
+        texts.insert(0, f"**No verdict{' on some of them' if judged else ''}**: {reason}.")
+    return " ".join(texts)
+
+
+def aspects(groups: Sequence[Group]) -> list[Aspect]:
+    """What the recipes are compared by, the aspect that decides first."""
+
+    def of(name: str, unit: str, better: str, find: Callable[[Group], Sequence[float] | None]) -> Aspect:
+        return Aspect(name, unit, better, {group.name: find(group) for group in groups})
+
+    same_judge = len({group.judge for group in groups}) == 1
+    found = [
+        of("test accuracy, last epoch", "%", "higher", lambda group: measures.values(group, "last")),
+        of("test accuracy, best epoch", "%", "higher" if same_judge else "", lambda group: measures.values(group, "best")),
+    ]
+    if len({bool(group.log) for group in groups}) == 1:  # how the logs' loss was computed is not recorded
+        found.append(of("test loss, last epoch", "nats", "lower", lambda group: measures.values(group, "last", "test_loss")))
+    found.append(of("gap under augmentation, last epoch", "points", "", lambda group: measures.augmented_gaps(group, "last")))
+    same_corruptions = len(measures.corruption_sources(groups, "last")) == 1
+    for measure in measures.MEASURES:
+        if measure.name in _MEASURES and (same_corruptions or "corruption" not in measure.name):
+            known = {group.name: measures.measured(group, "last", measure.path) for group in groups}
+            found.append(Aspect(f"{measure.name}, last epoch", _MEASURES[measure.name], measure.better, known))
+    target = _target(groups)
+    return [
+        *found,
+        of("largest fall from an epoch to the next", "points", "lower", _largest_falls),
+        of("spread over seeds (sd), last epoch", "points", "lower", _spread),
+        of(f"first epoch at {100 * target:.0f} %", "epochs", "lower", lambda group: _first_epochs(group, target)),
+        of("transitions of the recipe", "", "", _transitions),
+    ]
+
+
+def _target(groups: Sequence[Group]) -> float:
+    """An accuracy, in whole per cent, that the mean of every recipe has at the end."""
+    return int(100 * min(float(np.mean(measures.values(group, "last"))) for group in groups) + 1e-9) / 100
+
+
+def _largest_falls(group: Group) -> list[float]:
+    return [measures.falls(run)[1] for run in group.counted]
+
+
+def _spread(group: Group) -> list[float] | None:
+    sd = statistics.summarise(measures.values(group, "last")).sd
+    return None if sd is None else [sd]
+
+
+def _first_epochs(group: Group, target: float) -> list[float] | None:
+    found = [measures.first_epoch_at(run, target) for run in group.counted]
+    return [float(epoch) for epoch in found] if group.finished and None not in found else None
+
+
+def _transitions(group: Group) -> list[float] | None:
+    return None if group.timeline is None else [float(len(measures.transitions(group.timeline)))]
+
+
+def _judge(aspect: Aspect, groups: Sequence[Group]) -> Finding:
+    known = {name: found for name, found in aspect.values.items() if found}
+    if len(known) < max(2, len(groups)):
+        return Finding(aspect)
+    sign = 1 if aspect.better == "higher" else -1
+    first, second, *_ = sorted(known, key=lambda name: -sign * float(np.mean(known[name])))
+    margin = sign * float(np.mean(known[first]) - np.mean(known[second]))
+    if not margin:
+        return Finding(aspect, margin=0.0)
+    p = _p(aspect, first, second, groups)
+    return Finding(aspect, first, margin, p, None if p is None else p < SIGNIFICANCE)
+
+
+def _p(aspect: Aspect, first: str, second: str, groups: Sequence[Group]) -> float | None:
+    if aspect.name == "test accuracy, last epoch":
+        return next(pair.adjusted for pair in measures.compare(groups, "last") if {pair.first, pair.second} == {first, second})
+    values = aspect.values[first], aspect.values[second]
+    finished = all(group.finished for group in groups if group.name in (first, second))
+    return statistics.welch(*values).p if finished and min(map(len, values)) > 1 else None
+
+
+_WHERE = {
+    "calibration error, last epoch": "Where probabilities are used, not the answers alone",
+    "mean corruption accuracy, last epoch": "Where images are corrupted",
+    "top-5 accuracy, last epoch": "Where one of five answers may be the right one",
+}
+
+
+def _uses(groups: Sequence[Group], pairs: Sequence[Pair], findings: Sequence[Finding]) -> list[str]:
+    found = [_for_accuracy(groups, pairs)]
+    for finding in findings:
+        where = _WHERE.get(finding.aspect.name)
+        if where and finding.shown:
+            margin = f"{finding.aspect.factor * finding.margin:.2f} points"
+            found.append(f"{where}: {finding.ahead}, {margin} ahead of the next in {finding.aspect.name}.")
+        if finding.aspect.unit == "epochs" and finding.ahead and finding.shown is not False:
+            found.append(_for_short_training(finding))
+    steps = {group.name: group.timeline.steps for group in groups if group.timeline is not None}
+    if len(set(steps.values())) > 1:
+        fewest = min(steps, key=steps.get)
+        told = ", ".join(f"{name} {number:,}" for name, number in steps.items())
+        found.append(f"Where updates are dear: {fewest} takes the fewest ({told}).")
+    return found + [text for group in groups for text in _for_low_rate(group)]
+
+
+def _for_accuracy(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
+    best, *others = sorted(groups, key=lambda group: -float(np.mean(measures.values(group, "last"))))
+    beaten = [
+        pair.second if pair.first == best.name else pair.first
+        for pair in pairs
+        if best.name in (pair.first, pair.second) and significant(pair)
+    ]
+    if len(beaten) == len(others):
+        return f"Where accuracy decides: {best.name}."
+    if beaten:
+        return f"Where accuracy decides: {best.name} rather than {formats.listed(beaten)}; against the others nothing is shown."
+    if any(pair.adjusted is None for pair in pairs):
+        return "Where accuracy decides: these runs recommend none."
+    return "Where accuracy decides: no difference is shown, so take the simpler or the cheaper one."
+
+
+def _for_short_training(finding: Finding) -> str:
+    told = ", ".join(f"{name} {np.mean(epochs):.4g}" for name, epochs in finding.aspect.values.items())
+    lead = "" if finding.shown else "; a lead, since it is not judged"
+    return f"Where training is cut short: {finding.ahead} ({finding.aspect.name} of test images: {told}{lead})."
+
+
+def _for_low_rate(group: Group) -> list[str]:
+    cycle = measures.rate_cycle(group)
+    lower, upper = (cycle.low_third[1], cycle.high_third[1]) if cycle else (None, None)
+    if lower is None or upper is None or lower <= upper:
+        return []
+    return [f"{group.name}: take weights from a low point of its rate. Test accuracy was {formats.thirds(cycle)}."]
+
+
+def confounds(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    """What the runs differ in beside the recipe: (key, value by recipe) of network, data, precision and program."""
+    known = {group.name: recipe_keys(group.runs[0]) for group in groups if group.config is not None}
+    outside = sorted(
+        {key for keys in known.values() for key in keys if key.startswith(("model.", "data.")) or key == "precision"}
+    )
+    tables = [
+        (key, {name: str(keys.get(key)) for name, keys in known.items()}) for key in outside if key != "model.num_classes"
+    ]
+    tables.append(("program", {group.name: "PyTorch" if group.log else "wrn_jax" for group in groups if group.name in known}))
+    return [
+        (key, [cells.get(group.name, formats.NOT_RECORDED) for group in groups])
+        for key, cells in tables
+        if len(set(cells.values())) > 1
+    ]

@@ -1,0 +1,145 @@
+"""Devices, the mesh over them, and where arrays live."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from wrn_jax.runtime.errors import UserError
+
+AXIS = "data"
+"""Name of the mesh's only axis; the batch is split over it."""
+
+
+def make_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A one-dimensional mesh over the first `num_devices` (none: all) of `devices` (none: those that are there).
+
+    Raises UserError if there are fewer.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices) if num_devices is None else num_devices
+    if count > len(devices):
+        raise UserError(f"devices = {count}: only {len(devices)} {devices[0].platform} device(s) found")
+    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharded(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def state_shardings(tree: Any, mesh: Mesh, sharding: str) -> Any:
+    """Where each array of a state lives, as a tree of shardings.
+
+    Args:
+      tree: arrays or `jax.ShapeDtypeStruct`s.
+      mesh: the devices.
+      sharding: "replicated", or "fsdp": every array is split over the devices along its longest axis that they divide
+        evenly; what has no such axis is replicated (Zhao et al., "PyTorch FSDP", 2023; Rajbhandari et al., "ZeRO", 2020).
+    """
+
+    def choose(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0 and size >= mesh.size]
+        if sharding == "replicated" or not axes:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[AXIS if axis == longest else None for axis in range(len(leaf.shape))]))
+
+    return jax.tree.map(choose, tree)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """The arrays of `tree`, the same on every process, as arrays with a copy on every device."""
+    sharding = replicated(mesh)
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, np.ndarray) and jax.process_count() > 1:
+            # Every process holds all of it: no comparison over the network, which costs seconds for a data set.
+            return jax.make_array_from_process_local_data(sharding, leaf, global_shape=leaf.shape)
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(put, tree)
+
+
+def check_divisible(batch_size: int, mesh: Mesh, groups: int, key: str) -> None:
+    """Raises UserError unless `batch_size` divides evenly over the devices and the normalisation groups."""
+    if batch_size % mesh.size:
+        nearest = max(mesh.size, batch_size // mesh.size * mesh.size)
+        raise UserError(f"{key} = {batch_size}: should divide evenly over {mesh.size} devices, for example {nearest}")
+    if batch_size % groups:
+        raise UserError(f"model.batch_norm_groups = {groups}: should divide {key} = {batch_size}")
+
+
+def compute_dtype(precision: str, device: jax.Device) -> str:
+    """The compute type that `precision` means on `device`: "float32", "bfloat16" or "float16"."""
+    if precision != "auto":
+        return precision
+    if device.platform == "tpu":
+        return "bfloat16"
+    if device.platform in ("gpu", "cuda", "rocm"):
+        capability = getattr(device, "compute_capability", "0")
+        # ROCm reports an architecture name here; its GPUs in use have bfloat16.
+        is_new = not capability[:1].isdigit() or float(capability) >= 8.0
+        return "bfloat16" if is_new else "float16"
+    return "float32"
+
+
+def steps_per_call(wanted: int | None, device: jax.Device) -> int:
+    """Updates in one call of the compiled program: `wanted`, or what suits `device`.
+
+    On a CPU one, since XLA's convolutions run many times slower inside a loop there. On an accelerator a few, so that a small
+    network's device does not wait for Python, and a large one's run is asked often enough whether to save or to stop.
+    """
+    return wanted or (1 if device.platform == "cpu" else 8)
+
+
+def compiler_options(device: jax.Device) -> dict[str, str]:
+    """XLA's settings for programs with convolutions on `device`.
+
+    JAX 0.10 hands a CPU's convolutions of 32 channels and more to YNNPACK, which runs them on one thread (measured up to 64
+    channels). Without it Eigen's run on all. Products and sums stay YNNPACK's.
+    """
+    if device.platform != "cpu" or jax.__version_info__ >= (0, 11):
+        return {}
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+def start_processes(coordinator: str | None, count: int | None, index: int | None) -> None:
+    """Joins this process to the others of a multi-host run; to be called before anything that asks for devices.
+
+    Args:
+      coordinator: HOST:PORT of process 0; None where JAX finds out by itself: on Cloud TPU slices, under SLURM and the like.
+      count, index: number of processes, and which one this is, from 0; None likewise.
+
+    Raises:
+      UserError: the others cannot be reached.
+    """
+    try:
+        # Half a minute without a sign of life, and a process counts as gone; the default is a hundred seconds.
+        jax.distributed.initialize(coordinator, count, index, initialization_timeout=120, heartbeat_timeout_seconds=30)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--distributed: {' '.join(str(error).split())[:300]}") from None
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process of the run has come to the same call."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def be_deterministic() -> None:
+    """Makes GPUs repeat themselves bit for bit, at some cost of speed; to be called before anything that asks for devices.
+
+    Atomic additions and the measurements that choose kernels are what differs from run to run.
+    """
+    flags = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()

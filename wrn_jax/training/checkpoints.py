@@ -1,0 +1,310 @@
+"""Checkpoints of a run, by Orbax: save, list, restore, and which ones stay."""
+
+import dataclasses
+import gc
+import re
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from wrn_jax.runtime.devices import wait_for_all
+from wrn_jax.runtime.errors import UserError
+
+FORMAT = 1
+"""Version of what is saved; a checkpoint with a higher one is refused."""
+
+_preserve = ocp.training.preservation_policies
+
+
+class SaveFailed(Exception):
+    """A checkpoint could not be written; the text is one line."""
+
+
+class _Damaged(Exception):
+    """A checkpoint cannot be read back as it was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A checkpoint on disk.
+
+    Attributes:
+      step: finished updates.
+      epoch: finished epochs.
+      accuracy: 0..1, of the split that chooses the best; None within an epoch.
+      notes: what was given to `save`.
+    """
+
+    step: int
+    epoch: int
+    accuracy: float | None
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+
+
+def best_of(saved: Iterable[Saved]) -> Saved | None:
+    """The one of highest accuracy, the earliest among equals; None if no epoch was finished."""
+    finished = [one for one in saved if one.accuracy is not None]
+    return max(finished, key=lambda one: (one.accuracy, -one.step), default=None)
+
+
+def choose(saved: list[Saved], which: str, folder: Path, *others: str) -> Saved:
+    """The one that `which`, the option --checkpoint, names: "best", "last" or an epoch.
+
+    Args:
+      saved: the checkpoints in `folder`, in their order.
+      which: the option's value.
+      folder: where they are, for messages.
+      others: further values that the command accepts, for messages.
+
+    Raises:
+      UserError: there is none, or none of that name.
+    """
+    if not saved:
+        raise UserError(f"{folder}: holds no complete checkpoint")
+    if which == "best":
+        best = best_of(saved)
+        if best is None:
+            raise UserError(f"{folder}: no epoch is finished yet, so there is no best; --checkpoint last is there")
+        return best
+    if which == "last":
+        return saved[-1]
+    if not re.fullmatch(r"[0-9]+", which):
+        raise UserError(f"--checkpoint {which}: should be {', '.join(('best', 'last', *others))} or the number of an epoch")
+    for one in saved:
+        if one.epoch == int(which) and one.accuracy is not None:
+            return one
+    there = ", ".join(str(one.epoch) for one in saved if one.accuracy is not None) or "none"
+    raise UserError(f"--checkpoint {which}: not kept; there are epochs {there}")
+
+
+@jax.jit
+def checksum(tree: Any) -> jax.Array:
+    """A uint32 scalar that changes with every bit of every array, and with its place; the same for every sharding."""
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+        # The weights are odd, hence invertible: no single changed word goes unnoticed. They differ from place to place.
+        index = jnp.zeros(leaf.shape, jnp.uint32)
+        for axis, size in enumerate(leaf.shape):
+            index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        total = total * jnp.uint32(0x01000193) + jnp.sum(words * (2 * index + 1), dtype=jnp.uint32)
+    return total
+
+
+class Checkpoints:
+    """The checkpoints of one run, named by the number of finished updates.
+
+    Kept are the last two (one to go on from, one in case that is damaged), the best (highest accuracy; the earliest among
+    equals) and those of `keep`. Saving is asynchronous. A checkpoint becomes visible only when it is complete, and carries
+    a checksum of its arrays.
+
+    Args:
+      directory: the folder; created when missing.
+      keep: numbers of updates whose checkpoints stay for good.
+      metadata: plain JSON data stored beside every checkpoint.
+    """
+
+    def __init__(self, directory: Path, keep: Collection[int] = (), metadata: Mapping[str, Any] | None = None):
+        self.directory = directory.resolve()
+        self._metadata = dict(metadata or {})
+        self._orbax = ocp.training.Checkpointer(
+            self.directory,
+            # Orbax's default skips a save while another is in flight; every save asked for here is meant.
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=_preserve.AnyPreservationPolicy(
+                [
+                    _preserve.LatestN(2),
+                    _preserve.CustomSteps(sorted(keep)),
+                    _preserve.BestN(
+                        get_metric_fn=lambda metrics: (metrics["accuracy"], -metrics["epoch"]),
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._orbax.close()
+        except Exception as failure:
+            if error is None:
+                raise SaveFailed(_one_line(failure)) from None
+
+    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: Mapping[str, Any]) -> None:
+        """Starts to save a `TrainState`, once the save before is done.
+
+        Args:
+          state: the state after `step` updates.
+          step: finished updates.
+          epoch: finished epochs.
+          accuracy: 0..1, ranks the checkpoint; None within an epoch.
+          notes: plain JSON data that comes back in `Saved.notes`.
+
+        Raises:
+          SaveFailed: this save could not start, or the one before did not succeed; it may be tried again.
+        """
+        details = {"format": FORMAT, "epoch": epoch, "checksum": int(checksum(_parts(state))), "notes": dict(notes)}
+        try:
+            self._orbax.wait()
+            self._orbax.save_checkpointables_async(
+                step,
+                _parts(state),
+                metrics=None if accuracy is None else {"accuracy": accuracy, "epoch": epoch},
+                custom_metadata=self._metadata | details,
+            )
+        except Exception as error:  # whatever the file system, Orbax or its C++ parts make of it
+            raise SaveFailed(_one_line(error)) from None
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk. Raises SaveFailed if it did not get there."""
+        try:
+            self._orbax.wait()
+        except Exception as error:
+            raise SaveFailed(_one_line(error)) from None
+
+    def all(self) -> list[Saved]:
+        """The complete checkpoints in the order of time. Raises UserError for one of a newer format."""
+        found = []
+        for step in sorted(checkpoint.step for checkpoint in self._orbax.checkpoints):
+            try:
+                read = self._orbax.checkpointables_metadata(step)
+                details = read.custom_metadata
+                accuracy = read.metrics["accuracy"] if read.metrics else None
+                version, epoch, notes = details["format"], int(details["epoch"]), details["notes"]
+            except Exception:  # damaged beyond its description; `restore_last` sets it aside
+                found.append(Saved(step, -1, None))
+                continue
+            if version > FORMAT:
+                raise UserError(
+                    f"{self.directory / str(step)}: is of format {version}, newer than {FORMAT}, which this version reads"
+                )
+            found.append(Saved(step, epoch, accuracy, notes))
+        return found
+
+    def restore_last(self, like: Any, shardings: Any) -> tuple[Saved | None, Any, list[str]]:
+        """The newest checkpoint that can be read back as it was written; damaged ones after it are set aside.
+
+        Args:
+          like: a state, or abstract state, of the same structure.
+          shardings: the sharding of each of its arrays.
+
+        Returns:
+          The checkpoint and its state, or None and `like` if there is none; and a line about each damaged one.
+
+        Raises:
+          UserError: a checkpoint holds a network of another shape, or there are checkpoints and none can be read.
+        """
+        damaged: dict[int, str] = {}
+        for saved in reversed(self.all()):
+            try:
+                state = self.restore(saved.step, like, shardings)
+            except _Damaged as error:
+                damaged[saved.step] = str(error)
+                continue
+            return saved, state, [self._set_aside(step, reason) for step, reason in damaged.items()]
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise UserError(f"{self.directory}: holds checkpoints, but none can be read; the last, {step}: {reason}")
+        return None, like, []
+
+    def _set_aside(self, step: int, reason: str) -> str:
+        """Moves a damaged checkpoint out of the way, so that its step can be saved again; a line about it."""
+        aside = self.directory.with_name("damaged") / str(step)
+        if jax.process_index() == 0:
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+        wait_for_all(f"checkpoint {step} set aside")
+        self._orbax.reload()
+        return f"checkpoint {step} is damaged ({reason}); moved to {aside}"
+
+    def restore(self, step: int, like: Any, shardings: Any) -> Any:
+        """The `TrainState` saved after `step` updates; arguments and errors as in `restore_last`."""
+        try:
+            expected = self._orbax.checkpointables_metadata(step).custom_metadata["checksum"]
+        except Exception:
+            raise _Damaged("its description cannot be read") from None
+        found = self._load(step, _parts(like), _parts(shardings))
+        if int(checksum(found)) != expected:
+            raise _Damaged("its arrays do not have the checksum they were saved with")
+        return dataclasses.replace(like, **found["model"], **found["train"])
+
+    def restore_model(self, step: int, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Any]:
+        """Parameters and running statistics saved after `step` updates, all with one sharding. Raises UserError."""
+        like = {"model": {"params": params, "batch_stats": batch_stats}}
+        try:
+            model = self._load(step, like, jax.tree.map(lambda _: sharding, like))["model"]
+        except _Damaged as error:
+            raise UserError(f"{self.directory / str(step)}: is damaged ({error})") from None
+        return model["params"], model["batch_stats"]
+
+    def _load(self, step: int, like: Any, shardings: Any) -> Any:
+        try:
+            saved = self._orbax.checkpointables_metadata(step).metadata["model"]
+            want, have = (_shapes(tree) for tree in (like["model"], saved))
+        except Exception:
+            raise _Damaged("its description cannot be read") from None
+        # Orbax reports another shape as a missing handler; say what is really different.
+        different = sorted(want.items() ^ have.items())
+        if different:
+            name = different[0][0]
+            raise UserError(f"checkpoint {step}: {name} is {have.get(name)}, but this network has {want.get(name)}")
+        abstract = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
+        )
+        # Long after the exception, Orbax's readers in the background still complain of a file that is cut short.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                try:
+                    return self._orbax.load_checkpointables(step, abstract)
+                except (jax.errors.JaxRuntimeError, MemoryError):  # the device's trouble, not the checkpoint's
+                    raise
+                except Exception:  # said in the line below; the text would be about handlers and coroutines
+                    pass
+                gc.collect()  # abandoned coroutines complain when they are collected: now
+                time.sleep(1.0)  # and reader threads when they have read
+        finally:
+            sys.unraisablehook = hook
+        raise _Damaged("its files cannot be read")
+
+
+def _one_line(error: Exception) -> str:
+    """An exception in part of a line, the first sentence of what Orbax and its C++ parts pile up."""
+    text = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _parts(state: Any) -> dict[str, Any]:
+    """The state as named parts, the model apart so that evaluation reads nothing else. A new dictionary at every call,
+    since Orbax adds to the one it is given."""
+    return {
+        "model": {"params": state.params, "batch_stats": state.batch_stats},
+        "train": {
+            "step": state.step,
+            "opt_state": state.opt_state,
+            "loss_scale": state.loss_scale,
+            "key": state.key,
+        },
+    }
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

@@ -1,0 +1,75 @@
+"""The picture of a run: `curves.png`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wrn_jax.training.run_log import SPLITS
+
+
+def draw_curves(
+    path: Path, rows: Sequence[Mapping[str, Any]], transitions: Sequence[tuple[float, str]], values: Mapping[str, np.ndarray],
+    steps_per_epoch: int, title: str,
+) -> None:  # fmt: skip
+    """Draws accuracy, loss, rate, dropout, mixup and the gap over the epochs, transitions marked.
+
+    Args:
+      path: the PNG file.
+      rows: the objects of `metrics.jsonl`.
+      transitions: (epochs since the start, short text) of each transition.
+      values: every moving value at every step of the run, float32 [steps] by name.
+      steps_per_epoch: updates in an epoch.
+      title: the heading.
+    """
+    from matplotlib.figure import Figure  # here, since it takes a quarter of a second that a plan or test need not wait
+    from matplotlib.ticker import MaxNLocator
+
+    column = lambda name: np.array([np.nan if row[name] is None else row[name] for row in rows], float)  # noqa: E731
+    held_out = np.isfinite(column("valid_accuracy")).any()
+    epochs = column("epoch")
+    clock = np.arange(len(values["learning_rate"]) + 1) / steps_per_epoch
+
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    axes = figure.subplots(2, 3)
+    figure.suptitle(title)
+    styles = {"train": ("tab:blue", "o", "-"), "valid": ("tab:green", "s", "--"), "test": ("tab:orange", "^", "-.")}
+    for axis, quantity, factor, label in (
+        (axes[0, 0], "accuracy", 100, "accuracy (%)"),
+        (axes[0, 1], "loss", 1, "loss"),
+    ):
+        for split in ("train", "valid", "test") if held_out else ("train", "test"):
+            color, marker, line = styles[split]
+            name = SPLITS[split] + (" (augmented, mixed)" if split == "train" else "")
+            axis.plot(epochs, factor * column(f"{split}_{quantity}"), line, color=color, marker=marker, ms=3, label=name)
+        axis.set_title(label, pad=14)
+        axis.legend(loc="best", fontsize=8)
+    for axis, name in ((axes[0, 2], "learning_rate"), (axes[1, 0], "dropout"), (axes[1, 1], "mixup_alpha")):
+        axis.plot(clock, np.append(values[name], values[name][-1]), color="tab:red", drawstyle="steps-post")
+        axis.set_title(name.replace("_", " "), pad=14)
+        axis.set_ylim(0, max(1e-9, 1.08 * float(values[name].max())))
+    judge = "valid" if held_out else "test"
+    gap = 100 * (column("train_accuracy") - column(f"{judge}_accuracy"))
+    axes[1, 2].plot(epochs, gap, color="tab:purple", marker="o", ms=3)
+    axes[1, 2].axhline(0, color="black", lw=0.8)
+    axes[1, 2].set_title(f"gap: training minus {SPLITS[judge]} accuracy (points)", pad=14)
+    marks: dict[float, list[str]] = {}
+    for when, text in transitions:
+        marks.setdefault(when, []).append(text)
+    for axis in axes.flat:
+        for number, when in enumerate(marks, 1):
+            axis.axvline(when, color="gray", ls=":", lw=1)
+            place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+            axis.annotate(str(number), (when, 1.01), fontsize=7, color="dimgray", **place)
+        axis.set_xlim(0, clock[-1])
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    if marks:
+        lines = [f"{n}  epoch {when + 1:.4g}: {', '.join(texts)}" for n, (when, texts) in enumerate(marks.items(), 1)]
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, path)

@@ -1,0 +1,47 @@
+"""Everything that a training step changes."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wrn_jax.models.network import Network, split
+from wrn_jax.training.optimizer import LossScale
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state of a run; with configuration and data it determines all that follows.
+
+    Attributes:
+      step: int32 scalar, number of finished updates.
+      params: parameters, nested dictionaries of float32 arrays.
+      batch_stats: running means and variances, nested dictionaries of float32 arrays.
+      opt_state: state of the Optax chain.
+      loss_scale: dynamic loss scale; constant 1 unless computing in float16.
+      key: the run's random key; never changes, randomness is derived from it and the step.
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: optax.OptState
+    loss_scale: LossScale
+    key: jax.Array
+
+
+def create_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """The state before the first update; `key` is the run's random key. Jittable."""
+    # Streams 0 and 1 of the key are the order of the data and the steps.
+    _, params, stats = split(network.build(jax.random.fold_in(key, 2)))
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=stats,
+        opt_state=optimizer.init(params),
+        loss_scale=LossScale.create(network.dtype),
+        key=key,
+    )

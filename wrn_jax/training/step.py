@@ -1,0 +1,226 @@
+"""The training step and the evaluation step: pure functions, built from what never changes during a run.
+
+The builders close over definitions only; every array is an argument. So the loop, the tests and ahead-of-time compilation
+share one definition, and nothing that moves can cause a second compilation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.data.augment import augment
+from wrn_jax.data.mixup import mix, mixup_weight
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.runtime import devices
+from wrn_jax.training.loss import mixed_correct, mixed_cross_entropy
+from wrn_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """The random keys of one step: one for each use, all derived from the run's key and the step."""
+
+    augmentation: jax.Array
+    mixup: jax.Array
+    partner: jax.Array
+    dropout: jax.Array
+
+    @classmethod
+    def derive(cls, key: jax.Array, step: jax.Array) -> "Streams":
+        """The keys of update `step`. `fold_in` depends on its two arguments alone, so a resumed run draws the same."""
+        # Offset 1 keeps the streams of the steps apart from the order of the data, which is folded from the key by epoch.
+        key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+        return cls(*(jax.random.fold_in(key, index) for index in range(4)))
+
+
+def order_key(key: jax.Array, rollbacks: int) -> jax.Array:
+    """The key of the data order, from the run's key and how often the run went back to a checkpoint."""
+    key = jax.random.fold_in(key, 0)
+    return jax.random.fold_in(key, rollbacks) if rollbacks else key
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What the network is trained on in one step.
+
+    Attributes:
+      images: [B, 32, 32, 3] float32, augmented, normalised and mixed.
+      labels, partner_labels: [B] int32.
+      weight: float32 scalar, the weight of `labels`.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    partner_labels: jax.Array
+    weight: jax.Array
+
+
+def update(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    dtype: str,
+    state: TrainState,
+    batch: Batch,
+    dropout_key: jax.Array,
+    dropout: jax.Array,
+    label_smoothing: jax.Array,
+    learning_rate: jax.Array,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One update of `state` on `batch`.
+
+    With `axis_name`, the batch is one device's part of it and everything is averaged over that mapped axis; the network must
+    then average its statistics over the same axis.
+
+    Returns:
+      The next state and `loss`, `correct` (sum over the batch), `gradient_norm` (before clipping), `finite`, `loss_scale`.
+    """
+    scale = state.loss_scale.scale
+
+    def objective(params):
+        model = nnx.merge(graphdef, params, state.batch_stats)
+        logits = model(batch.images, dropout, dropout_key, train=True)
+        loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, label_smoothing)
+        correct = mixed_correct(logits, batch.labels, batch.partner_labels, batch.weight)
+        return loss * scale, (loss, correct, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    gradients, (loss, correct, stats) = jax.grad(objective, has_aux=True)(state.params)
+    if axis_name is not None:
+        loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
+        correct = jax.lax.psum(correct, axis_name)
+    gradients = jax.tree.map(lambda g: g / scale, gradients)
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rate=learning_rate)
+    params = optax.apply_updates(state.params, updates)
+    loss_scale = state.loss_scale
+    if dtype == "float16":
+        # An overflow is expected now and then: leave everything as it was, and lower the scale.
+        old = (state.params, state.batch_stats, state.opt_state)
+        params, stats, opt_state = jax.tree.map(
+            lambda new, before: jnp.where(finite, new, before), (params, stats, opt_state), old
+        )
+        loss_scale = loss_scale.adjust(finite)
+    after = TrainState(state.step + 1, params, stats, opt_state, loss_scale, state.key)
+    metrics = {"loss": loss, "correct": correct, "gradient_norm": norm, "finite": finite, "loss_scale": scale}
+    return after, metrics
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    timeline: Timeline,
+    normalisation: Normalisation,
+    dtype: str,
+    mesh: Mesh,
+) -> Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
+    """Builds the training step, to be jitted with its first argument donated.
+
+    The step takes
+      state: the state before the update, replicated,
+      images: [N, 3072] uint8 (or [N, 32, 32, 3]), the whole training set,
+      labels: [N] int32,
+      order: [steps_per_epoch, B] int32, the order of this epoch,
+    and returns the next state and the metrics of `update`, the hyperparameters it used, and `examples`, all scalars.
+    """
+    sharded = devices.batch_sharded(mesh)
+
+    def train_step(state: TrainState, images: jax.Array, labels: jax.Array, order: jax.Array):
+        now = timeline.at(state.step)
+        streams = Streams.derive(state.key, state.step)
+        chosen = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], sharded)
+        # Rows of bytes: as a [N, 32, 32, 3] array the compiler for TPU would rearrange the whole set, in every step.
+        pixels = images.reshape(len(images), -1)[chosen].reshape(-1, 32, 32, 3)
+        # Bytes, as the partners of mixup may be on any device, and all have to travel.
+        augmented = augment(pixels, streams.augmentation, now.strengths)
+        weight = mixup_weight(streams.mixup, now.mixup_alpha)
+        partner = jax.random.permutation(streams.partner, chosen.shape[0])
+        # Normalising is affine and the weights sum to one, so it may come last, and the images travel as they are.
+        mixed = normalisation(mix(augmented, partner, weight))
+        batch = Batch(
+            images=jax.lax.with_sharding_constraint(mixed, sharded),
+            labels=labels[chosen],
+            partner_labels=labels[chosen][partner],
+            weight=weight,
+        )
+        state, metrics = update(
+            graphdef,
+            optimizer,
+            dtype,
+            state,
+            batch,
+            streams.dropout,
+            now.dropout,
+            now.label_smoothing,
+            now.learning_rate,
+        )
+        metrics |= {
+            "learning_rate": now.learning_rate,
+            "dropout": now.dropout,
+            "mixup_alpha": now.mixup_alpha,
+            "label_smoothing": now.label_smoothing,
+            "augmentation": now.augmentation,
+            "examples": jnp.int32(chosen.shape[0]),
+        }
+        return state, metrics
+
+    return train_step
+
+
+def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) -> Callable[..., tuple[TrainState, Metrics]]:
+    """A function that does up to `limit` training steps in one call, so that a fast device does not wait for Python.
+
+    It takes the arguments of `train_step` and `count`, an int32 scalar in 1..`limit`, and returns the last state and the
+    metrics of all steps, each [limit], zeros from `count` on. The steps must lie in one epoch. How many it does is no part
+    of the compiled program: the rest of an epoch needs no second one. With `limit` 1 there is no loop, in which XLA's
+    convolutions are slow on a CPU.
+    """
+
+    def train_steps(state: TrainState, images: jax.Array, labels: jax.Array, order: jax.Array, count: jax.Array):
+        if limit == 1:
+            state, metrics = train_step(state, images, labels, order)
+            return state, jax.tree.map(lambda value: value[None], metrics)
+        _, shapes = jax.eval_shape(train_step, state, images, labels, order)
+        rows = jax.tree.map(lambda shape: jnp.zeros((limit, *shape.shape), shape.dtype), shapes)
+
+        def body(index, carry):
+            state, rows = carry
+            state, metrics = train_step(state, images, labels, order)
+            return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
+
+        return jax.lax.fori_loop(0, count, body, (state, rows))
+
+    return train_steps
+
+
+def jit_train_steps(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    timeline: Timeline,
+    normalisation: Normalisation,
+    dtype: str,
+    mesh: Mesh,
+    shardings: Any,
+    limit: int,
+) -> Any:
+    """`repeat` of `make_train_step`, jitted as every run does: the state is donated and comes back laid out by `shardings`.
+
+    The loop and the compilation for absent accelerators share this, so what the latter reports is what the former runs.
+    """
+    function = repeat(make_train_step(graphdef, optimizer, timeline, normalisation, dtype, mesh), limit)
+    return jax.jit(
+        function,
+        donate_argnums=0,
+        out_shardings=(shardings, devices.replicated(mesh)),
+        compiler_options=devices.compiler_options(mesh.devices.flat[0]),
+    )
