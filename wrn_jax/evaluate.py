@@ -30,6 +30,7 @@ from wrn_jax.data import cifar, drawn_shapes
 from wrn_jax.data.corruptions import SEVERITIES
 from wrn_jax.data.loading import Dataset
 from wrn_jax.evaluation import evaluator, metrics
+from wrn_jax.evaluation.evaluator import IN_BENCHMARK
 from wrn_jax.models import weight_layouts
 from wrn_jax.runtime import allocator, console, devices, environment, files
 from wrn_jax.runtime.errors import UserError
@@ -378,7 +379,7 @@ def corruption_figures(
                 found[name].append(float(metrics.score(logits, corrupted.labels).correct.mean()))
             shown = "  ".join(f"{accuracy:6.2%}" for accuracy in found[name])
             console.say(f"  {name:18s} {shown}   {np.mean(found[name]):6.2%}")
-    counted = [name for name in found if evaluator.IN_BENCHMARK[name]]
+    counted = [name for name in found if IN_BENCHMARK[name]]
     mean = float(np.mean([found[name] for name in counted])) if counted else None
     if counted:
         print(f"mean corruption accuracy  {mean:.2%}  (over {len(counted)} of the 15 corruptions of the benchmark)")
