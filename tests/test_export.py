@@ -24,9 +24,9 @@ from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Checkpoints
 from wrn_jax.training.optimizer import LossScale, make_optimizer
+from wrn_jax.training.setup import resolve
 from wrn_jax.training.state import TrainState
 
 # As (epoch, finished updates, accuracy): the best, one after it, and one within an epoch.
@@ -42,7 +42,7 @@ def weights_at(step):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("export") / "run"
-    config = loop.resolve(load_file("configs/session04.py").override(CHANGES), devices.make_mesh(1))
+    config = resolve(load_file("configs/session04.py").override(CHANGES), devices.make_mesh(1))
     with Checkpoints(workdir / "checkpoints", keep=[10, 20]) as checkpoints:
         for epoch, step, accuracy in SAVED:
             params, stats = jax.tree.map(jnp.asarray, weights_at(step))

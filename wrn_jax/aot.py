@@ -10,7 +10,6 @@ measurement; launching, waiting, and everything that keeps a kernel from its pea
 import collections
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import math
@@ -29,17 +28,12 @@ from jax.experimental import topologies
 from wrn_jax import command
 from wrn_jax import config as configs
 from wrn_jax.config import Config
-from wrn_jax.config.timeline import Timeline
-from wrn_jax.data import cifar, drawn_shapes, loading
-from wrn_jax.data.normalisation import Normalisation
-from wrn_jax.models.network import Network
 from wrn_jax.planning import hlo, targets
 from wrn_jax.planning.targets import Target
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.console import format_duration
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training.optimizer import make_optimizer
-from wrn_jax.training.state import create_state
+from wrn_jax.training.setup import make_setup
 from wrn_jax.training.step import jit_train_steps
 
 NOTICE = "This is a bound from published peaks, not a measurement: no such device was used."
@@ -166,26 +160,17 @@ def find_devices(target: Target) -> list[Any]:
 
 def lower(config: Config, dtype: str, mesh: Any, platform: str) -> Any:
     """The training step of `config`, lowered for `platform` ("tpu", "gpu" or "cpu"), from shapes alone."""
-    num_train, num_classes = loading.planned_sizes(config.data)
-    steps_per_epoch = loading.steps_per_epoch(num_train, config.recipe.batch_size)
-    network = Network(config.model, num_classes, dtype)
-    optimizer = make_optimizer(config.optimizer)
-    timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
-    facts = None if config.data.name == "embedded" else cifar.facts_of(config.data.name)
-    normalisation = Normalisation(*((drawn_shapes.MEAN, drawn_shapes.STD) if facts is None else (facts.mean, facts.std)))
-    state = jax.eval_shape(functools.partial(create_state, network, optimizer), jax.random.key(0))
-    shardings = devices.state_shardings(state, mesh, config.sharding)
+    setup = make_setup(config.override({"precision": dtype}), mesh)
     whole = devices.replicated(mesh)
+    place = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
     arguments = (
-        jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings),
-        jax.ShapeDtypeStruct((num_train, 32 * 32 * 3), jnp.uint8, sharding=whole),
-        jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=whole),
-        jax.ShapeDtypeStruct((steps_per_epoch, config.recipe.batch_size), jnp.int32, sharding=whole),
+        jax.tree.map(place, setup.abstract_state, setup.shardings),
+        jax.ShapeDtypeStruct((setup.num_train, 32 * 32 * 3), jnp.uint8, sharding=whole),
+        jax.ShapeDtypeStruct((setup.num_train,), jnp.int32, sharding=whole),
+        jax.ShapeDtypeStruct((setup.timeline.steps_per_epoch, config.recipe.batch_size), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),
     )
-    limit = devices.steps_per_call(config.steps_per_call, mesh.devices.flat[0])
-    jitted = jit_train_steps(network.graphdef, optimizer, timeline, normalisation, dtype, mesh, shardings, limit)
-    return jitted.trace(*arguments).lower(lowering_platforms=({"gpu": "cuda"}.get(platform, platform),))
+    return jit_train_steps(setup).trace(*arguments).lower(lowering_platforms=({"gpu": "cuda"}.get(platform, platform),))
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: config
 
 
 def examine(
-    setup: loop.Setup,
+    setup: loop.EvaluationSetup,
     weights: tuple[Any, Any],
     options: argparse.Namespace,
     corrupted: evaluator.Corrupted | None,

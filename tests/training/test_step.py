@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax.sharding import PartitionSpec
 from tests.models.test_wide_resnet import formula_network
 from tests.vectors.formula_weights import crc32, formula_batch, sample_stride
 from tests.weights import VECTORS, formula_model, relative_error
-from wrn_jax.config import Model, Optimizer, load_file
+from wrn_jax.config import LEVELS, Model, Optimizer, Recipe, load_file
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.data.mixup import mix
 from wrn_jax.data.normalisation import Normalisation
@@ -21,26 +22,28 @@ from wrn_jax.models.network import Network
 from wrn_jax.models.weight_layouts import to_torch
 from wrn_jax.models.wide_resnet import WideResNet
 from wrn_jax.runtime import devices
-from wrn_jax.training import step
 from wrn_jax.training.optimizer import SCALE_INITIAL, make_optimizer
+from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
-from wrn_jax.training.step import Batch, make_train_step
+from wrn_jax.training.step import Batch, Streams, make_train_step, order_key, repeat, update
+
+
+def hyperparameters(learning_rate, label_smoothing):
+    """Those of a step without dropout, whose augmentation and mixup are in its batch."""
+    now = Timeline(Recipe(), LEVELS, 1).at(jnp.int32(0))
+    return dataclasses.replace(now, learning_rate=jnp.float32(learning_rate), label_smoothing=jnp.float32(label_smoothing))
 
 
 def test_ten_steps_agree_with_pytorch():
     vectors = np.load(VECTORS / "ten_steps.npz")
     network, params, stats = formula_network(vectors)
-    optimizer = make_optimizer(
-        Optimizer(
-            momentum=float(vectors["momentum"]),
-            weight_decay=float(vectors["weight_decay"]),
-            clip_norm=float(vectors["max_norm"]),
-        )
-    )
+    sizes = {"momentum": "momentum", "weight_decay": "weight_decay", "clip_norm": "max_norm"}
+    optimizer = make_optimizer(Optimizer(**{key: float(vectors[name]) for key, name in sizes.items()}))
     state = create_state(network, optimizer, jax.random.key(0))
     state = dataclasses.replace(state, params=params, batch_stats=stats)
     normalise = Normalisation(tuple(vectors["mean"]), tuple(vectors["std"]))
-    update = jax.jit(functools.partial(step.update, network.graphdef, optimizer, "float32"))
+    setup = SimpleNamespace(network=network, optimizer=optimizer)
+    jitted = jax.jit(functools.partial(update, setup))
     for k in range(10):
         images, labels = formula_batch(f"step{k}/{vectors['tags'][k]}", 16)
         assert crc32([images]) == vectors["images_crc32"][k]
@@ -48,8 +51,8 @@ def test_ten_steps_agree_with_pytorch():
         partner, weight = vectors["permutations"][k], jnp.float32(vectors["lambdas"][k])
         mixed = mix(normalise(jnp.asarray(images)), jnp.asarray(partner), weight)
         batch = Batch(mixed, jnp.asarray(labels), jnp.asarray(labels[partner]), weight)
-        rate, smoothing = jnp.float32(vectors["learning_rates"][k]), jnp.float32(vectors["label_smoothing"])
-        state, metrics = update(state, batch, jax.random.key(0), jnp.float32(0), smoothing, rate)
+        now = hyperparameters(vectors["learning_rates"][k], vectors["label_smoothing"])
+        state, metrics = jitted(state, batch, now, jax.random.key(0))
         assert relative_error(metrics["loss"], vectors["losses"][k]) < 1e-5
         assert relative_error(metrics["gradient_norm"], vectors["gradient_norms"][k]) < 3e-5
         assert float(metrics["correct"]) == pytest.approx(vectors["correct"][k], abs=1e-4)
@@ -85,16 +88,18 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
     images = random.integers(0, 256, (5 * batch_size, 32, 32, 3), np.uint8)
     labels = random.integers(0, 100, 5 * batch_size).astype(np.int32)
     order = random.permutation(5 * batch_size).astype(np.int32).reshape(5, batch_size)
-    network = Network(config.model, 100, dtype)
-    optimizer = make_optimizer(config.optimizer)
     timeline = Timeline(config.recipe, config.augmentation_levels, 5)
-    function = make_train_step(network.graphdef, optimizer, timeline, Normalisation((0.5,) * 3, (0.25,) * 3), dtype, mesh)
-    state = jax.jit(functools.partial(create_state, network, optimizer))(jax.random.key(3))
+    setup = dataclasses.replace(
+        make_setup(config.override({"precision": dtype}), mesh),
+        timeline=timeline,
+        normalisation=Normalisation((0.5,) * 3, (0.25,) * 3),
+    )
+    state = jax.jit(functools.partial(create_state, setup.network, setup.optimizer))(jax.random.key(3))
     if formula:
         params, stats = formula_model(10, 1, 100)
         state = dataclasses.replace(state, params=params, batch_stats=stats)
     state = devices.replicate(state, mesh)
-    return jax.jit(function, donate_argnums=0), state, devices.replicate((images, labels, order), mesh)
+    return jax.jit(make_train_step(setup), donate_argnums=0), state, devices.replicate((images, labels, order), mesh)
 
 
 def test_one_device_and_eight_give_the_same_ten_steps():
@@ -114,7 +119,7 @@ def test_one_device_and_eight_give_the_same_ten_steps():
 
 def test_a_call_of_several_steps_does_as_many_as_asked_for():
     step, state, arrays = small_run(formula=True)
-    several = jax.jit(step.repeat(step, 4))
+    several = jax.jit(repeat(step, 4))
     losses, single = [], jax.tree.map(jnp.copy, state)
     for _ in range(3):
         single, metrics = step(single, *arrays)
@@ -138,10 +143,10 @@ def test_pmap_with_synchronised_statistics_gives_the_same_ten_steps():
     random = np.random.default_rng(0)
     images = jnp.asarray(random.normal(size=(10, 32, 32, 32, 3)), jnp.float32)
     labels = jnp.asarray(random.integers(0, 100, (2, 10, 32)), jnp.int32)
-    numbers = [jnp.float32(0.0), jnp.float32(0.1), jnp.float32(0.05)]  # dropout, smoothing, rate
+    now = hyperparameters(0.05, 0.1)
 
     mesh = devices.make_mesh(8)
-    jitted = jax.jit(functools.partial(step.update, network.graphdef, optimizer, "float32"))
+    jitted = jax.jit(functools.partial(update, SimpleNamespace(network=network, optimizer=optimizer)))
     ours = devices.replicate(state, mesh)
     for k in range(10):
         batch = Batch(images[k], labels[0, k], labels[1, k], jnp.float32(0.7))
@@ -149,14 +154,12 @@ def test_pmap_with_synchronised_statistics_gives_the_same_ten_steps():
             batch,
             Batch(*[devices.batch_sharded(mesh)] * 3, devices.replicated(mesh)),
         )
-        ours, metrics = jitted(ours, sharded, jax.random.key(0), *numbers)
+        ours, metrics = jitted(ours, sharded, now, jax.random.key(0))
 
     mapped_model = WideResNet(10, 1, 100, batch_norm_axis="data", rngs=nnx.Rngs(0))
     definition = nnx.split(mapped_model, nnx.Param, nnx.BatchStat)[0]
-    mapped = jax.pmap(
-        lambda state, batch: step.update(definition, optimizer, "float32", state, batch, jax.random.key(0), *numbers, "data"),
-        axis_name="data",
-    )
+    mapped_setup = SimpleNamespace(network=SimpleNamespace(graphdef=definition, dtype="float32"), optimizer=optimizer)
+    mapped = jax.pmap(lambda state, batch: update(mapped_setup, state, batch, now, jax.random.key(0), "data"), axis_name="data")
     copies = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), tree)  # noqa: E731
     theirs = copies(state)
     part = lambda array: array.reshape(8, 4, *array.shape[1:])  # noqa: E731
@@ -264,8 +267,8 @@ def test_lowers_for_accelerators(platform, dtype):
 
 def test_order_of_random_streams_is_by_use():
     key = jax.random.key(0)
-    streams = step.Streams.derive(key, jnp.int32(4))
-    later = step.Streams.derive(key, jnp.int32(5))
+    streams = Streams.derive(key, jnp.int32(4))
+    later = Streams.derive(key, jnp.int32(5))
     drawn = {tuple(jax.random.key_data(k).tolist()) for s in (streams, later) for k in dataclasses.astuple(s)}
-    drawn |= {tuple(jax.random.key_data(step.order_key(key, rollbacks)).tolist()) for rollbacks in (0, 1, 2)}
+    drawn |= {tuple(jax.random.key_data(order_key(key, rollbacks)).tolist()) for rollbacks in (0, 1, 2)}
     assert len(drawn) == 8 + 3

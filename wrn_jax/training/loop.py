@@ -26,7 +26,7 @@ from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves, run_log
 from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed
-from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
 
@@ -53,7 +53,7 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
+class EvaluationSetup:
     """What training and evaluation of a configuration share.
 
     Attributes:
@@ -71,27 +71,14 @@ class Setup:
     evaluator: Evaluator
 
 
-def resolve(config: Config, mesh: Mesh) -> Config:
-    """The configuration with what it leaves open settled: compute type and number of classes. Raises UserError."""
-    _, num_classes = loading.planned_sizes(config.data)
-    if config.model.num_classes is not None and config.model.num_classes < num_classes:
-        raise UserError(f"model.num_classes = {config.model.num_classes}: {config.data.name} has {num_classes} classes")
-    return config.override(
-        {
-            "precision": devices.compute_dtype(config.precision, mesh.devices.flat[0]),
-            "model.num_classes": config.model.num_classes or num_classes,
-        }
-    )
-
-
-def set_up(config: Config, mesh: Mesh) -> Setup:
+def set_up(config: Config, mesh: Mesh) -> EvaluationSetup:
     """Loads the data and defines the network. Raises UserError."""
     dataset = loading.load(config.data)
     dtype = devices.compute_dtype(config.precision, mesh.devices.flat[0])
     network = Network(config.model, dataset.num_classes, dtype, batch_is_split=mesh.size > 1)
     normalisation = Normalisation(dataset.mean, dataset.std)
     evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
-    return Setup(mesh, dataset, network, normalisation, evaluator)
+    return EvaluationSetup(mesh, dataset, network, normalisation, evaluator)
 
 
 def train(config: Config, workdir: Path, resume: bool = False, remarks: Mapping[str, Any] | None = None) -> Summary:
@@ -127,39 +114,35 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
     lead = jax.process_index() == 0
     say = functools.partial(console.say, active=lead)
     mesh = devices.make_mesh(config.devices)
-    devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
-    config = resolve(config, mesh)
+    setup = make_setup(config, mesh)
+    config, timeline = setup.config, setup.timeline
     check_workdir(config, workdir, resume)
     devices.wait_for_all("work directory checked")  # before the first process writes to it
 
     # Set up.
-    setup = set_up(config, mesh)
-    network, dataset = setup.network, setup.dataset
+    dataset = loading.load(config.data)
+    evaluator = Evaluator(setup.network.graphdef, setup.normalisation, config.eval_batch_size, mesh)
     if lead:
         make_directory(workdir)
-    num_train, batch_size = len(dataset.train.labels), config.recipe.batch_size
-    timeline = Timeline(config.recipe, config.augmentation_levels, loading.steps_per_epoch(num_train, batch_size))
-    optimizer = make_optimizer(config.optimizer)
+    num_train, batch_size = setup.num_train, config.recipe.batch_size
     splits = {name: split for name, split in (("valid", dataset.valid), ("test", dataset.test)) if split is not None}
     judge = next(iter(splits))
-    eval_batches = {name: setup.evaluator.put(split) for name, split in splits.items()}
+    eval_batches = {name: evaluator.put(split) for name, split in splits.items()}
     images, labels = devices.replicate((dataset.train.images.reshape(num_train, -1), dataset.train.labels), mesh)
 
     # Restore.
     key = jax.random.key(config.seed)
-    create = functools.partial(create_state, network, optimizer)
-    abstract = jax.eval_shape(create, key)
-    shardings = devices.state_shardings(abstract, mesh, config.sharding)
     versions = environment.versions()
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
     with (
         StopRequest() as stop,
         Checkpoints(workdir / "checkpoints", keep, {"config": config.to_dict(), "versions": versions}) as checkpoints,
     ):
-        saved, state, damaged = checkpoints.restore_last(abstract, shardings)
+        saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
         if saved is None:
             saved = Saved(step=0, epoch=0, accuracy=None, notes={"rollbacks": 0})
-            state = jax.jit(create, out_shardings=shardings)(key)
+            create = functools.partial(create_state, setup.network, setup.optimizer)
+            state = jax.jit(create, out_shardings=setup.shardings)(key)
         rollbacks = max(rollbacks, saved.notes["rollbacks"])
         header = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -167,9 +150,9 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
             "first_step": saved.step,
             "rollbacks": rollbacks,
             "seed": config.seed,
-            "precision": network.dtype,
+            "precision": setup.network.dtype,
             "best_chosen_on": judge,
-            "parameters": network.num_parameters,
+            "parameters": setup.network.num_parameters,
             "train_examples": num_train,
             "steps_per_epoch": timeline.steps_per_epoch,
             "hardware": environment.hardware() | {"devices_used": mesh.size},
@@ -196,11 +179,8 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                 lambda key, epoch: loading.epoch_order(order_key(key, rollbacks), epoch, num_train, batch_size),
                 out_shardings=devices.replicated(mesh),
             )
-            limit = devices.steps_per_call(config.steps_per_call, mesh.devices.flat[0])
-            jitted = jit_train_steps(
-                network.graphdef, optimizer, timeline, setup.normalisation, network.dtype, mesh, shardings, limit
-            )
-            train_steps = jitted.lower(state, images, labels, order_of(key, np.int32(1)), np.int32(1)).compile()
+            first_order = order_of(key, np.int32(1))
+            train_steps = jit_train_steps(setup).lower(state, images, labels, first_order, np.int32(1)).compile()
             say(f"compiled in {console.format_duration(time.perf_counter() - begin)}")
 
             # Epochs.
@@ -223,10 +203,10 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                 pending = None
                 with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
                     progress.skip(first_step % timeline.steps_per_epoch)
-                    read = functools.partial(read_step, network.dtype, sums, progress, saver, epoch)
+                    read = functools.partial(read_step, setup.network.dtype, sums, progress, saver, epoch)
                     step = first_step
                     while step < end_step:
-                        count = min(limit, saver.steps_until_due(step), end_step - step)
+                        count = min(setup.steps_per_call, saver.steps_until_due(step), end_step - step)
                         for index in range(step, step + count):
                             for event in timeline.events_at(index):
                                 say(f"epoch {epoch}, step {index}: {event}")
@@ -253,7 +233,7 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
 
                 # Evaluate.
                 results = {
-                    split: setup.evaluator(state.params, state.batch_stats, batches) for split, batches in eval_batches.items()
+                    split: evaluator(state.params, state.batch_stats, batches) for split, batches in eval_batches.items()
                 }
 
                 # Record and save, in this order: a resumed run drops records that its checkpoint does not reach.

@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
-from wrn_jax.config.timeline import Timeline
+from wrn_jax.config.timeline import SCHEDULED, Hyperparameters
 from wrn_jax.data.augment import augment
 from wrn_jax.data.mixup import mix, mixup_weight
-from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.runtime import devices
 from wrn_jax.training.loss import mixed_correct, mixed_cross_entropy
+from wrn_jax.training.setup import Setup
 from wrn_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -66,19 +65,16 @@ class Batch:
 
 
 def update(
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformationExtraArgs,
-    dtype: str,
+    setup: Setup,
     state: TrainState,
     batch: Batch,
+    now: Hyperparameters,
     dropout_key: jax.Array,
-    dropout: jax.Array,
-    label_smoothing: jax.Array,
-    learning_rate: jax.Array,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update of `state` on `batch`.
 
+    Of the setup it takes network and optimiser, of the hyperparameters `now` those that neither images nor labels hold yet.
     With `axis_name`, the batch is one device's part of it and everything is averaged over that mapped axis; the network must
     then average its statistics over the same axis.
 
@@ -88,9 +84,9 @@ def update(
     scale = state.loss_scale.scale
 
     def objective(params):
-        model = nnx.merge(graphdef, params, state.batch_stats)
-        logits = model(batch.images, dropout, dropout_key, train=True)
-        loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, label_smoothing)
+        model = nnx.merge(setup.network.graphdef, params, state.batch_stats)
+        logits = model(batch.images, now.dropout, dropout_key, train=True)
+        loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, now.label_smoothing)
         correct = mixed_correct(logits, batch.labels, batch.partner_labels, batch.weight)
         return loss * scale, (loss, correct, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
@@ -101,10 +97,10 @@ def update(
     gradients = jax.tree.map(lambda g: g / scale, gradients)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rate=learning_rate)
+    updates, opt_state = setup.optimizer.update(gradients, state.opt_state, state.params, learning_rate=now.learning_rate)
     params = optax.apply_updates(state.params, updates)
     loss_scale = state.loss_scale
-    if dtype == "float16":
+    if setup.network.dtype == "float16":
         # An overflow is expected now and then: leave everything as it was, and lower the scale.
         old = (state.params, state.batch_stats, state.opt_state)
         params, stats, opt_state = jax.tree.map(
@@ -117,12 +113,7 @@ def update(
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformationExtraArgs,
-    timeline: Timeline,
-    normalisation: Normalisation,
-    dtype: str,
-    mesh: Mesh,
+    setup: Setup,
 ) -> Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
     """Builds the training step, to be jitted with its first argument donated.
 
@@ -133,10 +124,10 @@ def make_train_step(
       order: [steps_per_epoch, B] int32, the order of this epoch,
     and returns the next state and the metrics of `update`, the hyperparameters it used, and `examples`, all scalars.
     """
-    sharded = devices.batch_sharded(mesh)
+    sharded = devices.batch_sharded(setup.mesh)
 
     def train_step(state: TrainState, images: jax.Array, labels: jax.Array, order: jax.Array):
-        now = timeline.at(state.step)
+        now = setup.timeline.at(state.step)
         streams = Streams.derive(state.key, state.step)
         chosen = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], sharded)
         # Rows of bytes: as a [N, 32, 32, 3] array the compiler for TPU would rearrange the whole set, in every step.
@@ -146,32 +137,16 @@ def make_train_step(
         weight = mixup_weight(streams.mixup, now.mixup_alpha)
         partner = jax.random.permutation(streams.partner, chosen.shape[0])
         # Normalising is affine and the weights sum to one, so it may come last, and the images travel as they are.
-        mixed = normalisation(mix(augmented, partner, weight))
+        mixed = setup.normalisation(mix(augmented, partner, weight))
         batch = Batch(
             images=jax.lax.with_sharding_constraint(mixed, sharded),
             labels=labels[chosen],
             partner_labels=labels[chosen][partner],
             weight=weight,
         )
-        state, metrics = update(
-            graphdef,
-            optimizer,
-            dtype,
-            state,
-            batch,
-            streams.dropout,
-            now.dropout,
-            now.label_smoothing,
-            now.learning_rate,
-        )
-        metrics |= {
-            "learning_rate": now.learning_rate,
-            "dropout": now.dropout,
-            "mixup_alpha": now.mixup_alpha,
-            "label_smoothing": now.label_smoothing,
-            "augmentation": now.augmentation,
-            "examples": jnp.int32(chosen.shape[0]),
-        }
+        state, metrics = update(setup, state, batch, now, streams.dropout)
+        metrics |= {name: getattr(now, name) for name in (*SCHEDULED, "augmentation")}
+        metrics["examples"] = jnp.int32(chosen.shape[0])
         return state, metrics
 
     return train_step
@@ -203,24 +178,11 @@ def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) ->
     return train_steps
 
 
-def jit_train_steps(
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformationExtraArgs,
-    timeline: Timeline,
-    normalisation: Normalisation,
-    dtype: str,
-    mesh: Mesh,
-    shardings: Any,
-    limit: int,
-) -> Any:
-    """`repeat` of `make_train_step`, jitted as every run does: the state is donated and comes back laid out by `shardings`.
-
-    The loop and the compilation for absent accelerators share this, so what the latter reports is what the former runs.
-    """
-    function = repeat(make_train_step(graphdef, optimizer, timeline, normalisation, dtype, mesh), limit)
+def jit_train_steps(setup: Setup) -> Any:
+    """`repeat` of `make_train_step`, jitted as every run does: the state is donated and comes back laid out as it was."""
     return jax.jit(
-        function,
+        repeat(make_train_step(setup), setup.steps_per_call),
         donate_argnums=0,
-        out_shardings=(shardings, devices.replicated(mesh)),
-        compiler_options=devices.compiler_options(mesh.devices.flat[0]),
+        out_shardings=(setup.shardings, devices.replicated(setup.mesh)),
+        compiler_options=devices.compiler_options(setup.mesh.devices.flat[0]),
     )

@@ -1,0 +1,86 @@
+"""What a configuration means on a mesh of devices, settled once: training, compiling ahead of time, exporting and planning
+all start from here, so what one of them reports is what another runs."""
+
+import dataclasses
+import functools
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from wrn_jax.config import Config
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.data import cifar, drawn_shapes, loading
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import devices
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.state import TrainState, create_state
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything about a run that never changes while it trains, and no data.
+
+    Attributes:
+      config: the configuration with compute type and number of classes settled.
+      mesh: the devices.
+      num_train: training images after the hold-out.
+      timeline: the recipe on the clock of the run.
+      normalisation: of the images.
+      network: the network, without values.
+      optimizer: the Optax chain, whose `update` takes `learning_rate`.
+      abstract_state: the state as `jax.ShapeDtypeStruct`s.
+      shardings: where each array of the state lives.
+      steps_per_call: updates in one call of the compiled program, at most.
+    """
+
+    config: Config
+    mesh: Mesh
+    num_train: int
+    timeline: Timeline
+    normalisation: Normalisation
+    network: Network
+    optimizer: optax.GradientTransformationExtraArgs
+    abstract_state: TrainState
+    shardings: TrainState
+    steps_per_call: int
+
+
+def make_setup(config: Config, mesh: Mesh) -> Setup:
+    """The setup of `config` on `mesh`; reads no data. Raises UserError for what does not fit the data set or the mesh."""
+    devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
+    config = resolve(config, mesh)
+    num_train, num_classes = loading.planned_sizes(config.data)
+    facts = None if config.data.name == "embedded" else cifar.facts_of(config.data.name)
+    mean, std = (drawn_shapes.MEAN, drawn_shapes.STD) if facts is None else (facts.mean, facts.std)
+    network = Network(config.model, num_classes, config.precision, batch_is_split=mesh.size > 1)
+    optimizer = make_optimizer(config.optimizer)
+    abstract_state = jax.eval_shape(functools.partial(create_state, network, optimizer), jax.random.key(0))
+    steps_per_epoch = loading.steps_per_epoch(num_train, config.recipe.batch_size)
+    return Setup(
+        config=config,
+        mesh=mesh,
+        num_train=num_train,
+        timeline=Timeline(config.recipe, config.augmentation_levels, steps_per_epoch),
+        normalisation=Normalisation(mean, std),
+        network=network,
+        optimizer=optimizer,
+        abstract_state=abstract_state,
+        shardings=devices.state_shardings(abstract_state, mesh, config.sharding),
+        steps_per_call=devices.steps_per_call(config.steps_per_call, mesh.devices.flat[0]),
+    )
+
+
+def resolve(config: Config, mesh: Mesh) -> Config:
+    """The configuration with what it leaves open settled: compute type and number of classes. Raises UserError."""
+    _, num_classes = loading.planned_sizes(config.data)
+    if config.model.num_classes is not None and config.model.num_classes < num_classes:
+        raise UserError(f"model.num_classes = {config.model.num_classes}: {config.data.name} has {num_classes} classes")
+    return config.override(
+        {
+            "precision": devices.compute_dtype(config.precision, mesh.devices.flat[0]),
+            "model.num_classes": config.model.num_classes or num_classes,
+        }
+    )
