@@ -28,9 +28,9 @@ from jax.experimental import topologies
 
 from wrn_jax import command
 from wrn_jax import config as configs
-from wrn_jax.config import Config
+from wrn_jax.config import Config, datasets
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.data import cifar, drawn_shapes, loading
+from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models.network import Network
 from wrn_jax.planning import hlo, targets
@@ -171,14 +171,14 @@ def lower(config: Config, dtype: str, mesh: Any, platform: str) -> Any:
     network = Network(config.model, num_classes, dtype)
     optimizer = make_optimizer(config.optimizer)
     timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
-    facts = None if config.data.name == "embedded" else cifar.facts_of(config.data.name)
-    normalisation = Normalisation(*((drawn_shapes.MEAN, drawn_shapes.STD) if facts is None else (facts.mean, facts.std)))
+    info = datasets.info(config.data)
+    normalisation = Normalisation(info.mean, info.std)
     state = jax.eval_shape(functools.partial(create_state, network, optimizer), jax.random.key(0))
     shardings = devices.state_shardings(state, mesh, config.sharding)
     whole = devices.replicated(mesh)
     arguments = (
         jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings),
-        jax.ShapeDtypeStruct((num_train, 32 * 32 * 3), jnp.uint8, sharding=whole),
+        jax.ShapeDtypeStruct((num_train, math.prod(info.image_shape)), jnp.uint8, sharding=whole),
         jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((steps_per_epoch, config.recipe.batch_size), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),
