@@ -423,7 +423,7 @@ class TestProgress:
         assert capsys.readouterr() == ("", "")
 
     def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr("wrn_jax.training.run_log.is_terminal", lambda: True)
+        monkeypatch.setattr("wrn_jax.runtime.console.is_terminal", lambda: True)
         with evaluate.progress("train images", 10) as advance:
             advance(10)
         output, errors = capsys.readouterr()
