@@ -1,6 +1,7 @@
 """Small CIFAR archives and folders with random pixels, and what the tests of reading and preparing share."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import tarfile
@@ -8,8 +9,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from wrn_jax.config import datasets
-from wrn_jax.data import cifar, preparation
+from wrn_jax.config.datasets import DATASETS
+from wrn_jax.data.preparation import ARCHIVES, prepare
 
 # Small numbers of records in place of the 50,000 and 10,000; five files make up cifar10's training set.
 SMALL = {"cifar10": {"train": 100, "test": 20}, "cifar100": {"train": 300, "test": 100}}
@@ -17,11 +18,11 @@ SMALL = {"cifar10": {"train": 100, "test": 20}, "cifar100": {"train": 300, "test
 
 def binary_files(name, seed=0):
     """{file: bytes} as in the original archive, with random pixels."""
-    facts, rng = cifar.CIFAR[name], np.random.default_rng(seed)
-    contents = {file: names_file(count) for file, count in facts.label_files.values()}
-    for split, files in facts.files.items():
+    archive, rng = ARCHIVES[name], np.random.default_rng(seed)
+    contents = {file: names_file(count) for file, count in archive.label_files.values()}
+    for split, files in archive.files.items():
         count = SMALL[name][split]
-        labels = rng.permutation(np.arange(count) % facts.num_classes)[:, None]
+        labels = rng.permutation(np.arange(count) % DATASETS[name].num_classes)[:, None]
         if name == "cifar100":
             labels = np.concatenate([labels // 5, labels], axis=1)
         records = np.concatenate([labels, rng.integers(0, 256, (count, 3072))], axis=1).astype(np.uint8)
@@ -41,7 +42,7 @@ def write_archive(path, name, contents):
             if isinstance(content, tarfile.TarInfo):
                 tar.addfile(content)
                 continue
-            member = tarfile.TarInfo(f"{cifar.CIFAR[name].folder}/{file}")
+            member = tarfile.TarInfo(f"{ARCHIVES[name].folder}/{file}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return path
@@ -49,16 +50,17 @@ def write_archive(path, name, contents):
 
 def records_of(name, contents, split):
     """Images and labels by their place in the binary files."""
-    facts = cifar.CIFAR[name]
-    raw = np.frombuffer(b"".join(contents[file] for file in facts.files[split]), np.uint8)
-    raw = raw.reshape(-1, 3072 + len(facts.label_files))
+    archive = ARCHIVES[name]
+    raw = np.frombuffer(b"".join(contents[file] for file in archive.files[split]), np.uint8)
+    raw = raw.reshape(-1, 3072 + len(archive.label_files))
     return raw[:, -3072:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), raw[:, -3073].astype(np.int32)
 
 
 def use_small_counts(monkeypatch):
     """Makes the package expect `SMALL` archives and folders, and look nowhere by itself."""
     for name, counts in SMALL.items():
-        monkeypatch.setitem(datasets.NUM_EXAMPLES, name, counts)
+        small = dataclasses.replace(DATASETS[name], num_train=counts["train"], num_test=counts["test"])
+        monkeypatch.setitem(DATASETS, name, small)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
 
 
@@ -68,7 +70,7 @@ def prepare_both(folder):
     with pytest.MonkeyPatch.context() as patch:
         use_small_counts(patch)
         for name in SMALL:
-            preparation.prepare(name, folder / "tfds", write_archive(folder / f"{name}.tar.gz", name, contents[name]))
+            prepare(name, folder / "tfds", write_archive(folder / f"{name}.tar.gz", name, contents[name]))
     return contents, folder / "tfds"
 
 

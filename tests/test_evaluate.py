@@ -20,7 +20,8 @@ from tests.small import CHANGES
 from wrn_jax import config as configs
 from wrn_jax import evaluate
 from wrn_jax.config import Data
-from wrn_jax.data import corruptions, drawn_shapes, loading
+from wrn_jax.config.datasets import DATASETS
+from wrn_jax.data import corruptions, loading
 from wrn_jax.data.loading import Dataset, Split
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation import metrics
@@ -180,9 +181,9 @@ def test_figures_and_predictions_of_every_image(run, dataset, logits, tmp_path):
     # Classes: in the drawn test set there is one image of each.
     right = arrays["test_predicted"] == arrays["test_labels"]
     assert figures["classes"] == {
-        drawn_shapes.CLASS_NAMES[label]: float(r) for label, r in zip(dataset.test.labels, right, strict=True)
+        DATASETS["embedded"].class_names[label]: float(r) for label, r in zip(dataset.test.labels, right, strict=True)
     }
-    for index, shape in enumerate(drawn_shapes.SHAPES):
+    for index, shape in enumerate(DATASETS["embedded"].superclasses):
         assert figures["superclasses"][shape] == pytest.approx(right[arrays["test_labels"] // 10 == index].mean())
     same = arrays["test_predicted"] // 10 == arrays["test_labels"] // 10
     assert figures["superclass_accuracy"] == pytest.approx(same.mean())
@@ -422,17 +423,9 @@ class TestProgress:
         assert capsys.readouterr() == ("", "")
 
     def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr("wrn_jax.training.run_log.is_terminal", lambda: True)
+        monkeypatch.setattr("wrn_jax.runtime.console.is_terminal", lambda: True)
         with evaluate.progress("train images", 10) as advance:
             advance(10)
         output, errors = capsys.readouterr()
         assert output == ""
         assert "train images" in errors
-
-
-def test_superclasses():
-    names, group_of = evaluate.superclasses("cifar100")
-    assert (len(names), len(group_of)) == (20, 100)
-    assert evaluate.superclasses("cifar10") == ((), ())
-    names, group_of = evaluate.superclasses("embedded")
-    assert [names[group] for group in group_of] == [name.split("-")[0] for name in drawn_shapes.CLASS_NAMES]

@@ -18,7 +18,8 @@ from tests.small import CHANGES, finish
 from tests.weights import formula_model, relative_error
 from wrn_jax import export
 from wrn_jax.config import load_file
-from wrn_jax.data import drawn_shapes, loading
+from wrn_jax.config.datasets import DATASETS
+from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
@@ -29,6 +30,7 @@ from wrn_jax.training.optimizer import LossScale, make_optimizer
 from wrn_jax.training.setup import resolve
 from wrn_jax.training.state import TrainState
 
+DRAWN = DATASETS["embedded"]
 # As (epoch, finished updates, accuracy): the best, one after it, and one within an epoch.
 SAVED = [(1, 10, 0.3), (2, 20, 0.2), (2, 25, None)]
 
@@ -106,7 +108,7 @@ def test_safetensors_hold_the_bits_of_the_run_and_what_they_are(exported):
     facts = {name: json.loads(text) for name, text in facts.items()}
     assert facts.pop("versions")["jax"] == jax.__version__
     assert facts == {
-        "depth": 10, "widen_factor": 1, "num_classes": 100, "mean": list(drawn_shapes.MEAN), "std": list(drawn_shapes.STD),
+        "depth": 10, "widen_factor": 1, "num_classes": 100, "mean": list(DRAWN.mean), "std": list(DRAWN.std),
         "step": 10, "epoch": 1, "accuracy": 0.3,
     }  # fmt: skip
 
@@ -138,7 +140,7 @@ def test_the_program_needs_jax_alone_and_gives_the_logits_of_the_run(exported, t
     command = [sys.executable, "-c", code, exported[0] / "model.stablehlo", path, tmp_path / "logits.npz"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    expected = logits_here(*weights_at(10), images, Normalisation(drawn_shapes.MEAN, drawn_shapes.STD))
+    expected = logits_here(*weights_at(10), images, Normalisation(DRAWN.mean, DRAWN.std))
     with np.load(tmp_path / "logits.npz") as found:
         assert found["arr_0"].shape == (1, 100)
         assert found["arr_0"].dtype == np.float32

@@ -165,7 +165,7 @@ def lower(config: Config, dtype: str, mesh: Any, platform: str) -> Any:
     place = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
     arguments = (
         jax.tree.map(place, setup.abstract_state, setup.shardings),
-        jax.ShapeDtypeStruct((setup.num_train, 32 * 32 * 3), jnp.uint8, sharding=whole),
+        jax.ShapeDtypeStruct((setup.num_train, math.prod(setup.dataset.image_shape)), jnp.uint8, sharding=whole),
         jax.ShapeDtypeStruct((setup.num_train,), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((setup.timeline.steps_per_epoch, config.recipe.batch_size), jnp.int32, sharding=whole),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from wrn_jax import command
 from wrn_jax import config as configs
-from wrn_jax.data import cifar, drawn_shapes
+from wrn_jax.config.datasets import DATASETS
+from wrn_jax.data import cifar
 from wrn_jax.data.corruptions import SEVERITIES
 from wrn_jax.data.loading import Dataset
 from wrn_jax.evaluation import evaluator, metrics
@@ -174,9 +175,9 @@ def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: config
         raise UserError(f"--corruption-images {count}: should be between 1 and {total}, the number of test images")
     if options.corruptions not in ("", DRAWN):
         return evaluator.stored(Path(options.corruptions), dataset.test, count)
-    names = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
-    if options.corruptions == "" and data.name in names:
-        folder = cifar.resolve_directory(data.directory) / names[data.name]
+    info = DATASETS[data.name]
+    if options.corruptions == "" and not info.drawn:
+        folder = cifar.resolve_directory(data.directory) / f"{info.title}-C"
         if folder.is_dir():
             return evaluator.stored(folder, dataset.test, count)
     return evaluator.drawn(dataset.test, count)
@@ -289,7 +290,8 @@ def breakdown(scored: metrics.Scored, dataset: Dataset) -> dict[str, Any]:
     accuracy}. None for what has no images. `confused`: the 20 pairs of `metrics.confused_pairs`.
     """
     names = dataset.class_names
-    groups, group_of = superclasses(dataset.name)
+    info = DATASETS[dataset.name]
+    groups, group_of = tuple(info.superclasses), info.superclass_of
     by_group = metrics.accuracy_by_group(scored, group_of, len(groups)) if groups else []
     by_class = metrics.accuracy_by_group(scored, range(len(names)), len(names))
     return {
@@ -298,14 +300,6 @@ def breakdown(scored: metrics.Scored, dataset: Dataset) -> dict[str, Any]:
         "classes": dict(zip(names, by_class, strict=True)),
         "confused": metrics.confused_pairs(scored, names, most=20),
     }
-
-
-def superclasses(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """(names of a data set's superclasses, index of the superclass of every label); both empty where it has none."""
-    if name == "embedded":
-        return drawn_shapes.SHAPES, drawn_shapes.SUPERCLASS_OF
-    facts = cifar.facts_of(name)
-    return tuple(facts.superclasses), facts.superclass_of
 
 
 def test_lines(splits: Mapping[str, Any], temperature: Mapping[str, Any] | None, missing: str) -> list[str]:

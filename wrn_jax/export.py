@@ -24,8 +24,8 @@ from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from wrn_jax import command
-from wrn_jax.config import Config
-from wrn_jax.data import cifar, drawn_shapes, loading
+from wrn_jax.config import Config, datasets
+from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
@@ -136,10 +136,8 @@ def restore(workdir: Path, which: str) -> Model:
         saved = choose(checkpoints.all(), which, folder)
         where = devices.replicated(devices.make_mesh(1))
         restored = checkpoints.restore_model(saved.step, network.params, network.batch_stats, where)
-    facts = None if config.data.name == "embedded" else cifar.facts_of(config.data.name)
-    normalisation = (
-        Normalisation(drawn_shapes.MEAN, drawn_shapes.STD) if facts is None else Normalisation(facts.mean, facts.std)
-    )
+    info = datasets.info(config.data)
+    normalisation = Normalisation(info.mean, info.std)
     return Model(config, saved, config.model.num_classes or num_classes, normalisation, *jax.device_get(restored))
 
 
@@ -196,7 +194,7 @@ def to_stablehlo(model: Model, precision: str) -> bytes:
         return nnx.merge(network.graphdef, params, batch_stats)(model.normalisation(images))
 
     (batch,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, 32, 32, 3), np.uint8)
+    images = jax.ShapeDtypeStruct((batch, *datasets.info(model.config.data).image_shape), np.uint8)
     with jax.default_matmul_precision("highest" if precision == "float32" else "default"):
         exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
     return bytes(exported.serialize())

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from wrn_jax import command
-from wrn_jax.data import cifar, preparation
+from wrn_jax.data import preparation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = command.parser(
         "prepare", "Writes CIFAR as TFDS array_record files, from the original binary archive, without TensorFlow."
     )
-    made.add_argument("--name", choices=sorted(cifar.CIFAR), default="cifar100", help="data set (default: cifar100)")
+    made.add_argument("--name", choices=sorted(preparation.ARCHIVES), default="cifar100", help="data set (default: cifar100)")
     source = made.add_mutually_exclusive_group()
     source.add_argument("--archive", metavar="FILE", help="local copy of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz")
     source.add_argument("--download", action="store_true", help="fetch the archive (about 170 MB)")

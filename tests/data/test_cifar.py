@@ -15,6 +15,7 @@ import pytest
 
 from tests import fake_cifar
 from tests.fake_cifar import assert_same, no_decoding, one_line, ordinary_rights, records_of
+from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import cifar
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
@@ -52,7 +53,7 @@ def read_copy(folder, tmp_path):
 def test_every_pixel_is_read(prepared, small_sets, tmp_path, name):
     contents, directory = prepared
     dataset = read(directory, tmp_path, name)
-    assert dataset.class_names == tuple(f"name{index}" for index in range(cifar.CIFAR[name].num_classes))
+    assert dataset.class_names == tuple(f"name{index}" for index in range(DATASETS[name].num_classes))
     for split in cifar.SPLITS:
         found = getattr(dataset, split)
         assert found.images.dtype == np.uint8
@@ -61,12 +62,6 @@ def test_every_pixel_is_read(prepared, small_sets, tmp_path, name):
         expected = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
         assert {image.tobytes(): label for image, label in zip(found.images, found.labels, strict=True)} == expected
         assert len(found.images) == len(images) == len(expected)
-
-
-def test_unknown_set_is_one_line():
-    with pytest.raises(UserError) as error:
-        cifar.facts_of("cifar")
-    assert one_line(error) == "data.name: found 'cifar'; expected one of cifar100, cifar10, embedded"
 
 
 class Terminal(io.StringIO):
@@ -367,36 +362,23 @@ def test_cache_lies_in_the_users_cache_folder(folder, tmp_path, monkeypatch):
     assert files.cache_folder(None) == tmp_path / "home" / ".cache" / "wrn_jax"
 
 
-class TestSuperclasses:
-    def test_twenty_of_five_classes_each(self):
-        facts = cifar.CIFAR["cifar100"]
-        assert len(facts.superclasses) == 20
-        assert {len(names) for names in facts.superclasses.values()} == {5}
-        assert len({name for names in facts.superclasses.values() for name in names}) == 100
-        assert list(facts.superclasses) == sorted(facts.superclasses)
-        assert facts.superclass_of.count(14) == 5
-        # The labels of apple and wolf are the first and one of the last three.
-        assert list(facts.superclasses)[facts.superclass_of[0]] == "fruit_and_vegetables"
-        assert list(facts.superclasses)[facts.superclass_of[97]] == "large_carnivores"
-        assert (cifar.CIFAR["cifar10"].superclasses, cifar.CIFAR["cifar10"].superclass_of) == ({}, ())
+def test_superclasses_are_the_coarse_labels_of_the_records():
+    directory = cifar.resolve_directory(None)
+    folder = cifar.find_version(directory, "cifar100")
+    if folder is None:
+        pytest.skip("CIFAR-100 is not here")
+    import tensorflow_datasets as tfds
 
-    def test_they_are_the_coarse_labels_of_the_records(self):
-        directory = cifar.resolve_directory(None)
-        folder = cifar.find_version(directory, "cifar100")
-        if folder is None:
-            pytest.skip("CIFAR-100 is not here")
-        import tensorflow_datasets as tfds
-
-        facts = cifar.CIFAR["cifar100"]
-        assert (folder / "coarse_label.labels.txt").read_text().split() == list(facts.superclasses)
-        names = sorted(name for names in facts.superclasses.values() for name in names)
-        assert (folder / "label.labels.txt").read_text().split() == names
-        source = tfds.data_source(
-            f"cifar100:{folder.name}",
-            split="test",
-            data_dir=directory,
-            download=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
-        )
-        found = {(int(record["label"]), int(record["coarse_label"])) for record in source.__getitems__(list(range(2000)))}
-        assert found == set(enumerate(facts.superclass_of))
+    known = DATASETS["cifar100"]
+    assert (folder / "coarse_label.labels.txt").read_text().split() == list(known.superclasses)
+    names = sorted(name for names in known.superclasses.values() for name in names)
+    assert (folder / "label.labels.txt").read_text().split() == names
+    source = tfds.data_source(
+        f"cifar100:{folder.name}",
+        split="test",
+        data_dir=directory,
+        download=False,
+        decoders={"image": tfds.decode.SkipDecoding()},
+    )
+    found = {(int(record["label"]), int(record["coarse_label"])) for record in source.__getitems__(list(range(2000)))}
+    assert found == set(enumerate(known.superclass_of))

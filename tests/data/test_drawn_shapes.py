@@ -5,7 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import drawn_shapes
+
+INFO = DATASETS["embedded"]
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +59,15 @@ def test_impossible_requests_are_refused(arguments):
 
 
 def test_class_names_are_shape_and_texture():
-    assert len(set(drawn_shapes.CLASS_NAMES)) == drawn_shapes.NUM_CLASSES == 100
-    assert drawn_shapes.CLASS_NAMES[0] == "circle-plain"
-    assert drawn_shapes.CLASS_NAMES[12] == "square-barred"
+    assert len(set(INFO.class_names)) == INFO.num_classes == 100
+    assert INFO.class_names[0] == "circle-plain"
+    assert INFO.class_names[12] == "square-barred"
 
 
 def test_normalisation_constants_fit(drawn):
     pixels = drawn[0][0].reshape(-1, 3) / 255
-    np.testing.assert_allclose(pixels.mean(0), drawn_shapes.MEAN, atol=0.01)
-    np.testing.assert_allclose(pixels.std(0), drawn_shapes.STD, atol=0.01)
+    np.testing.assert_allclose(pixels.mean(0), INFO.mean, atol=0.01)
+    np.testing.assert_allclose(pixels.std(0), INFO.std, atol=0.01)
 
 
 def edges(images):

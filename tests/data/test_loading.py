@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from tests import fake_cifar
-from tests.fake_cifar import SMALL, assert_same, binary_files, no_decoding, one_line, write_archive
+from tests.fake_cifar import assert_same, binary_files, no_decoding, one_line, write_archive
 from wrn_jax import config
-from wrn_jax.data import cifar, drawn_shapes, loading
+from wrn_jax.config.datasets import DATASETS
+from wrn_jax.data import cifar, drawn_shapes, loading, preparation
 from wrn_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -45,9 +46,9 @@ def settings(directory, tmp_path, **changes):
 def test_folder_becomes_a_dataset(prepared, small_sets, tmp_path, name):
     _, directory = prepared
     dataset = loading.load(settings(directory, tmp_path, name=name))
-    assert (dataset.name, dataset.num_classes, dataset.valid) == (name, cifar.CIFAR[name].num_classes, None)
+    assert (dataset.name, dataset.num_classes, dataset.valid) == (name, DATASETS[name].num_classes, None)
     assert dataset.class_names == tuple(f"name{index}" for index in range(dataset.num_classes))
-    assert (dataset.mean, dataset.std) == (cifar.CIFAR[name].mean, cifar.CIFAR[name].std)
+    assert (dataset.mean, dataset.std) == (DATASETS[name].mean, DATASETS[name].std)
     splits, _ = cifar.read_cached(name, cifar.find_version(directory, name), tmp_path / "others")
     assert_same(dataset, types.SimpleNamespace(**splits))
 
@@ -63,11 +64,11 @@ def test_neither_preparing_nor_reading_imports_tensorflow(tmp_path):
     """In a process of its own, since another test may have imported it, and with warnings as errors."""
     archive = write_archive(tmp_path / "archive.tar.gz", "cifar100", binary_files("cifar100"))
     code = f"""
-import sys
+import dataclasses, sys
 from wrn_jax import config
-from wrn_jax.config import datasets
+from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import loading
-datasets.NUM_EXAMPLES["cifar100"] = {SMALL["cifar100"]}
+DATASETS["cifar100"] = dataclasses.replace(DATASETS["cifar100"], num_train=300, num_test=100)
 asked = config.Data(directory="tfds", archive={str(archive)!r}, cache="arrays", validation_size=100)
 dataset = loading.load(asked)
 print(len(dataset.train.images), len(dataset.valid.images), len(dataset.test.images), "tensorflow" in sys.modules)
@@ -105,8 +106,8 @@ def test_absent_data_says_what_helps(small_sets, tmp_path):
 
 
 def test_failed_download_says_what_helps(small_sets, tmp_path, monkeypatch):
-    broken = dataclasses.replace(cifar.CIFAR["cifar10"], url="http://127.0.0.1:9/cifar-10-binary.tar.gz")
-    monkeypatch.setitem(cifar.CIFAR, "cifar10", broken)
+    broken = dataclasses.replace(preparation.ARCHIVES["cifar10"], url="http://127.0.0.1:9/cifar-10-binary.tar.gz")
+    monkeypatch.setitem(preparation.ARCHIVES, "cifar10", broken)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(UserError) as error:
         loading.load(settings(tmp_path / "tfds", tmp_path, name="cifar10", download=True))
@@ -180,8 +181,8 @@ def test_embedded_set_is_drawn_as_asked(tmp_path):
     np.testing.assert_array_equal(dataset.train.images, rest.images)
     np.testing.assert_array_equal(dataset.valid.labels, held.labels)
     np.testing.assert_array_equal(dataset.test.images, test_images)
-    assert (dataset.num_classes, dataset.class_names) == (100, drawn_shapes.CLASS_NAMES)
-    assert (dataset.mean, dataset.std) == (drawn_shapes.MEAN, drawn_shapes.STD)
+    assert (dataset.num_classes, dataset.class_names) == (100, DATASETS["embedded"].class_names)
+    assert (dataset.mean, dataset.std) == (DATASETS["embedded"].mean, DATASETS["embedded"].std)
     assert list(tmp_path.iterdir()) == []  # quick enough to need no cache
 
 

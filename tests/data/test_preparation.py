@@ -17,6 +17,7 @@ import pytest
 
 from tests import fake_cifar
 from tests.fake_cifar import binary_files, names_file, one_line, ordinary_rights, records_of, write_archive
+from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import cifar, preparation
 from wrn_jax.runtime.errors import UserError
 
@@ -49,7 +50,7 @@ def test_every_record_arrives(name, tmp_path):
                 assert record["coarse_label"] == labels[index] // 5
             seen.add(index)
         assert len(seen) == len(images)
-    num_classes = cifar.CIFAR[name].num_classes
+    num_classes = DATASETS[name].num_classes
     assert (folder / "label.labels.txt").read_text().split() == [f"name{i}" for i in range(num_classes)]
 
 
@@ -251,7 +252,9 @@ def address(tmp_path, monkeypatch):
 
 
 def fetch_from(monkeypatch, url, **on_record):
-    monkeypatch.setitem(cifar.CIFAR, "cifar100", dataclasses.replace(cifar.CIFAR["cifar100"], url=url, **on_record))
+    monkeypatch.setitem(
+        preparation.ARCHIVES, "cifar100", dataclasses.replace(preparation.ARCHIVES["cifar100"], url=url, **on_record)
+    )
 
 
 def test_download_is_prepared(whole, tmp_path, address, monkeypatch):
@@ -270,7 +273,7 @@ def test_download_must_be_the_file_on_record(whole, tmp_path, address, monkeypat
     with pytest.raises(UserError) as error:
         preparation.prepare("cifar100", tmp_path / "tfds", download=True)
     assert hashlib.sha256(file.read_bytes()).hexdigest() in one_line(error)
-    assert cifar.CIFAR["cifar100"].sha256 in one_line(error)
+    assert preparation.ARCHIVES["cifar100"].sha256 in one_line(error)
     assert list((tmp_path / "tfds").iterdir()) == []
 
 
@@ -305,6 +308,6 @@ def test_archives_on_record_are_those_of_tfds(name):
     pytest.importorskip("importlib_resources", reason="TFDS reads its records with importlib_resources")
     import tensorflow_datasets as tfds
 
-    facts = cifar.CIFAR[name]
-    recorded = tfds.builder_cls(name).url_infos[facts.url]
-    assert (recorded.size, recorded.checksum) == (facts.size, facts.sha256)
+    archive = preparation.ARCHIVES[name]
+    recorded = tfds.builder_cls(name).url_infos[archive.url]
+    assert (recorded.size, recorded.checksum) == (archive.size, archive.sha256)

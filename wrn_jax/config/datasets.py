@@ -1,8 +1,135 @@
-"""What is known of the data sets before they are read."""
+"""What is known of the data sets before they are read: the one table `DATASETS`, and `info`."""
 
-IMAGE_SHAPE = (32, 32, 3)
-# Records of each split; a folder or archive with another number is refused.
-NUM_EXAMPLES = {
-    "cifar10": {"train": 50_000, "test": 10_000},
-    "cifar100": {"train": 50_000, "test": 10_000},
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+DatasetName = Literal["cifar100", "cifar10", "embedded"]
+"""The keys of `DATASETS`, as the type of the key data.name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """A data set: colour images of one size in classes of equal frequency.
+
+    Attributes:
+      name: as data.name and TFDS call it.
+      title: as people call it.
+      image_shape: (height, width, channels).
+      num_classes: labels are 0 to num_classes - 1.
+      num_train, num_test: images of each split; a folder or archive with another number is refused.
+      mean, std: of the training images in 0..1, per channel.
+      class_names: in the order of the labels; None where they are read with the images.
+      superclasses: the names of the classes in each group of classes; empty where there are none.
+      drawn: whether the images are drawn by code, as many as the configuration says.
+    """
+
+    name: str
+    title: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+    num_test: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    class_names: tuple[str, ...] | None = None
+    superclasses: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    drawn: bool = False
+
+    @property
+    def superclass_of(self) -> tuple[int, ...]:
+        """For each label the index of its superclass in `superclasses`; empty where there are none.
+
+        Where the class names are read with the images, the labels are their places in alphabetical order.
+        """
+        index_of = {name: index for index, names in enumerate(self.superclasses.values()) for name in names}
+        return tuple(index_of[name] for name in self.class_names or sorted(index_of)) if index_of else ()
+
+    def size(self, split: str) -> int:
+        """Images of "train" or "test"."""
+        return {"train": self.num_train, "test": self.num_test}[split]
+
+
+# The coarse labels of CIFAR-100, in their order, with the classes of each.
+_CIFAR100_SUPERCLASSES = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
 }
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "bar", "hourglass")
+TEXTURES = ("plain", "striped", "barred", "checked", "dotted", "ringed", "rayed", "graded", "speckled", "outlined")
+_DRAWN_CLASSES = {shape: tuple(f"{shape}-{texture}" for texture in TEXTURES) for shape in SHAPES}
+
+# Mean and standard deviation of CIFAR as commonly published; of the drawn shapes as measured over 100,000 images, the same
+# for all channels, because colours are drawn alike in each.
+DATASETS: dict[str, DatasetInfo] = {
+    "cifar100": DatasetInfo(
+        name="cifar100",
+        title="CIFAR-100",
+        image_shape=(32, 32, 3),
+        num_classes=100,
+        num_train=50_000,
+        num_test=10_000,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2761),
+        superclasses=_CIFAR100_SUPERCLASSES,
+    ),
+    "cifar10": DatasetInfo(
+        name="cifar10",
+        title="CIFAR-10",
+        image_shape=(32, 32, 3),
+        num_classes=10,
+        num_train=50_000,
+        num_test=10_000,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+    ),
+    "embedded": DatasetInfo(
+        name="embedded",
+        title="drawn shapes",
+        image_shape=(32, 32, 3),
+        num_classes=100,
+        num_train=10_000,
+        num_test=2_000,
+        mean=(0.498, 0.498, 0.498),
+        std=(0.245, 0.245, 0.245),
+        class_names=tuple(name for names in _DRAWN_CLASSES.values() for name in names),
+        superclasses=_DRAWN_CLASSES,
+        drawn=True,
+    ),
+}
+
+
+class DataKeys(Protocol):
+    """What `info` reads of a `config.Data`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def embedded_train(self) -> int: ...
+    @property
+    def embedded_test(self) -> int: ...
+
+
+def info(data: DataKeys) -> DatasetInfo:
+    """The data set that a configuration asks for; of the drawn one as many images as it says."""
+    known = DATASETS[data.name]
+    return dataclasses.replace(known, num_train=data.embedded_train, num_test=data.embedded_test) if known.drawn else known

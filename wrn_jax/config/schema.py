@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from wrn_jax.config.datasets import NUM_EXAMPLES
+from wrn_jax.config.datasets import DATASETS, DatasetName, info
 from wrn_jax.config.levels import LEVELS, Strengths
 from wrn_jax.config.schedules import (
     KINDS,
@@ -172,7 +172,7 @@ class Model:
 class Data:
     """The data set, and how it is split."""
 
-    name: Literal["cifar100", "cifar10", "embedded"] = "cifar100"
+    name: DatasetName = "cifar100"
     """The data set; "embedded" is drawn by code and needs no download."""
     directory: FilePath | None = None
     """TFDS data directory; none: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
@@ -187,9 +187,9 @@ class Data:
     chosen on the test set, the published way."""
     validation_seed: NonNegative = 0
     """Seed of the choice of the held-out images."""
-    embedded_train: Images = 10000
+    embedded_train: Images = DATASETS["embedded"].num_train
     """Training images of the embedded data set."""
-    embedded_test: Images = 2000
+    embedded_test: Images = DATASETS["embedded"].num_test
     """Test images of the embedded data set."""
     embedded_seed: NonNegative = 0
     """Seed of the drawing of the embedded data set."""
@@ -348,8 +348,7 @@ class Config:
     @model_validator(mode="after")
     def _countable(self) -> Self:
         """Updates are counted in int32."""
-        is_drawn = self.data.name == "embedded"
-        images = self.data.embedded_train if is_drawn else NUM_EXAMPLES[self.data.name]["train"]
+        images = info(self.data).num_train
         epochs = max(1, math.floor(self.recipe.epochs * self.recipe.scale + 0.5))
         if epochs * math.ceil(images / self.recipe.batch_size) >= 2**31:
             raise PydanticCustomError(
@@ -382,7 +381,12 @@ def _highest(name: str) -> float:
     """Upper bound of a field of `Strengths`."""
     if name.endswith("probability") or name in ("shift", "brightness", "contrast", "holes_smallest", "holes_largest"):
         return 1.0
-    bounds = {"scale": 0.9, "rotate": 180.0, "cutout_size": 32.0, "hue": 90.0}
+    bounds = {
+        "scale": 0.9,
+        "rotate": 180.0,
+        "cutout_size": max(float(max(known.image_shape)) for known in DATASETS.values()),
+        "hue": 90.0,
+    }
     return bounds.get(name, 255.0)
 
 

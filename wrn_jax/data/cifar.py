@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: what is known of them beforehand, and their arrays out of a folder that TFDS prepared.
+"""CIFAR-10, CIFAR-100 and sets in their form: their arrays out of a folder that TFDS prepared.
 
 The folder must be in TFDS's array_record format, the one that can be read without TensorFlow; `data.preparation` makes
 such a folder, and one made by TFDS itself (`file_format='array_record'`) serves as well and has the same order of
@@ -22,90 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wrn_jax.config.datasets import IMAGE_SHAPE, NUM_EXAMPLES
+from wrn_jax.config.datasets import DATASETS
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import cache_folder, reason
 
 SPLITS = ("train", "test")
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What differs between the two CIFAR sets.
-
-    size and sha256 are those of the original archive, as TFDS has them on record too; label_files gives each label's
-    file of names and number of classes, in the order in which the labels stand in a record; superclasses are groups of
-    classes by name, the labels of all classes being their places in alphabetical order.
-    """
-
-    num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    url: str
-    size: int
-    sha256: str
-    folder: str
-    files: dict[str, tuple[str, ...]]
-    label_files: dict[str, tuple[str, int]]
-    superclasses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def superclass_of(self) -> tuple[int, ...]:
-        """For each label the index of its superclass in `superclasses`; empty where there are none."""
-        index = {name: i for i, names in enumerate(self.superclasses.values()) for name in names}
-        return tuple(index[name] for name in sorted(index))
-
-
-# The coarse labels of CIFAR-100, in their order, with the classes of each.
-CIFAR100_SUPERCLASSES = {
-    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
-    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
-    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
-    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
-    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
-    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
-    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
-    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
-    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
-    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
-    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
-    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
-    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
-    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
-    "people": ("baby", "boy", "girl", "man", "woman"),
-    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
-    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
-    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
-    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
-    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
-}
-
-# Mean and standard deviation per channel of the training images in 0..1, as commonly published.
-CIFAR = {
-    "cifar10": Facts(
-        num_classes=10,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-        size=170_052_171,
-        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        folder="cifar-10-batches-bin",
-        files={"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
-        label_files={"label": ("batches.meta.txt", 10)},
-    ),
-    "cifar100": Facts(
-        num_classes=100,
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2761),
-        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-        size=168_513_733,
-        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        folder="cifar-100-binary",
-        files={"train": ("train.bin",), "test": ("test.bin",)},
-        label_files={"coarse_label": ("coarse_label_names.txt", 20), "label": ("fine_label_names.txt", 100)},
-        superclasses=CIFAR100_SUPERCLASSES,
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,17 +35,6 @@ class Split:
 
     images: np.ndarray
     labels: np.ndarray
-
-
-def facts_of(name: str) -> Facts:
-    """The entry of `CIFAR` for a name.
-
-    Raises:
-      UserError: there is no such set.
-    """
-    if name not in CIFAR:
-        raise UserError(f"data.name: found {name!r}; expected one of cifar100, cifar10, embedded")
-    return CIFAR[name]
 
 
 def resolve_directory(directory: str | os.PathLike | None) -> Path:
@@ -175,7 +85,7 @@ def read_cached(name: str, folder: Path, cache: str | os.PathLike | None) -> tup
     """Reads a prepared folder, its arrays from the cache where they are in it, else from the records.
 
     Args:
-      name: a key of `CIFAR`.
+      name: a key of `DATASETS`.
       folder: see `find_version`.
       cache: folder of the cache, made where it is absent; None: $XDG_CACHE_HOME/wrn_jax, else ~/.cache/wrn_jax.
 
@@ -212,7 +122,7 @@ def check_labels(where: str | os.PathLike, labels: np.ndarray, num_classes: int)
 
 def _inspect(name, folder):
     """Checks what a prepared folder says of itself: (class names, {split: its record files})."""
-    num_classes = CIFAR[name].num_classes
+    num_classes = DATASETS[name].num_classes
     path = folder / "dataset_info.json"
     text = read_text(path)
     try:
@@ -230,7 +140,7 @@ def _inspect(name, folder):
     for split in SPLITS:
         if split not in lengths:
             raise UserError(f"{path}: split {split!r} is missing, found {sorted(lengths)}; expected train and test")
-        found, expected = sum(lengths[split]), NUM_EXAMPLES[name][split]
+        found, expected = sum(lengths[split]), DATASETS[name].size(split)
         if found != expected:
             raise UserError(f"{path}: split {split!r} has {found} records; expected {expected}")
         shards = len(lengths[split])
@@ -248,7 +158,8 @@ def _read_records(name, folder, split, files):
     from PIL import Image
 
     where = ", ".join(map(str, files))
-    images = np.empty((NUM_EXAMPLES[name][split], *IMAGE_SHAPE), np.uint8)
+    shape = DATASETS[name].image_shape
+    images = np.empty((DATASETS[name].size(split), *shape), np.uint8)
     labels = np.empty(len(images), np.int32)
 
     def read(start):
@@ -256,10 +167,8 @@ def _read_records(name, folder, split, files):
         for row, record in zip(rows, source.__getitems__(list(rows)), strict=True):
             with Image.open(io.BytesIO(record["image"])) as image:
                 pixels = np.asarray(image)
-            if pixels.shape != IMAGE_SHAPE or pixels.dtype != np.uint8:
-                raise UserError(
-                    f"{where}: record {row} is an image of {pixels.shape} {pixels.dtype}; expected {IMAGE_SHAPE} uint8"
-                )
+            if pixels.shape != shape or pixels.dtype != np.uint8:
+                raise UserError(f"{where}: record {row} is an image of {pixels.shape} {pixels.dtype}; expected {shape} uint8")
             images[row], labels[row] = pixels, record["label"]
         return len(rows)
 
@@ -289,15 +198,15 @@ def _read_records(name, folder, split, files):
 
 def _check_arrays(where, name, split, images, labels):
     """Refuses arrays that cannot be the split: number, shape, type, label range, equal class frequencies."""
-    num_examples, num_classes = NUM_EXAMPLES[name][split], CIFAR[name].num_classes
+    info = DATASETS[name]
     found = (images.shape, str(images.dtype), labels.shape, str(labels.dtype))
-    expected = ((num_examples, *IMAGE_SHAPE), "uint8", (num_examples,), "int32")
+    expected = ((info.size(split), *info.image_shape), "uint8", (info.size(split),), "int32")
     if found != expected:
         raise UserError(
             f"{where}: split {split!r} holds images {found[0]} {found[1]} with labels {found[2]} "
             f"{found[3]}; expected {expected[0]} {expected[1]} with {expected[2]} {expected[3]}"
         )
-    check_labels(where, labels, num_classes)
+    check_labels(where, labels, info.num_classes)
 
 
 def _fingerprint(folder, files):

@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SIZE = 32
+from wrn_jax.config.datasets import DATASETS
+
+SIZE = DATASETS["cifar100"].image_shape[0]
 SEVERITIES = (1, 2, 3, 4, 5)
 
 # What float32 may leave a whole number short of. Without it, a flat image would come out one level darker after a blur.

@@ -13,18 +13,11 @@ numpy keeps its random streams; a test compares with a digest.
 
 import numpy as np
 
-SIZE = 32  # pixels along an edge
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "bar", "hourglass")
-TEXTURES = ("plain", "striped", "barred", "checked", "dotted", "ringed", "rayed", "graded", "speckled", "outlined")
-CLASS_NAMES = tuple(f"{shape}-{texture}" for shape in SHAPES for texture in TEXTURES)
-NUM_CLASSES = len(CLASS_NAMES)
-SUPERCLASS_OF = tuple(label // len(TEXTURES) for label in range(NUM_CLASSES))
-"""For each label the index of its shape in `SHAPES`."""
+from wrn_jax.config.datasets import DATASETS, TEXTURES
 
-# Mean and standard deviation of pixels in 0..1, measured over 100,000 images; the same for all channels, because
-# colours are drawn alike in each.
-MEAN = (0.498, 0.498, 0.498)
-STD = (0.245, 0.245, 0.245)
+_INFO = DATASETS["embedded"]
+SIZE = _INFO.image_shape[0]  # pixels along an edge
+NUM_CLASSES = _INFO.num_classes
 
 
 def draw(num_train: int, num_test: int, seed: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
@@ -37,7 +30,7 @@ def draw(num_train: int, num_test: int, seed: int) -> tuple[tuple[np.ndarray, np
 
     Returns:
       ((images, labels), (images, labels)), training set first; images: [N, 32, 32, 3] uint8, labels: [N] int32, an
-      index into `CLASS_NAMES`.
+      index into the class names of `DATASETS`.
 
     Raises:
       ValueError: a number below 1 or a negative seed.

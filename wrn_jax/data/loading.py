@@ -40,20 +40,10 @@ def load(data: Data) -> Dataset:
     Raises:
       UserError: the data is absent, damaged or not what it should be, or the hold-out cannot be made.
     """
-    if data.name == "embedded":
-        names, mean, std = drawn_shapes.CLASS_NAMES, drawn_shapes.MEAN, drawn_shapes.STD
-        try:
-            train, test = drawn_shapes.draw(data.embedded_train, data.embedded_test, data.embedded_seed)
-        except ValueError as error:
-            raise UserError(f"data.embedded_train, data.embedded_test, data.embedded_seed: {error}") from error
-        splits = {"train": Split(*train), "test": Split(*test)}
-    else:
-        facts = cifar.facts_of(data.name)
-        mean, std = facts.mean, facts.std
-        folder = _find_or_prepare(data)
-        splits, names = cifar.read_cached(data.name, folder, data.cache)
+    info = datasets.info(data)
+    splits, names = _draw(data) if info.drawn else cifar.read_cached(data.name, _find_or_prepare(data), data.cache)
     train, valid = hold_out(splits["train"], data.validation_size, data.validation_seed, len(names))
-    return Dataset(data.name, len(names), names, mean, std, train, valid, splits["test"])
+    return Dataset(data.name, len(names), names, info.mean, info.std, train, valid, splits["test"])
 
 
 def planned_sizes(data: Data) -> tuple[int, int]:
@@ -62,12 +52,9 @@ def planned_sizes(data: Data) -> tuple[int, int]:
     Raises:
       UserError: the hold-out cannot be made.
     """
-    if data.name == "embedded":
-        num_train, num_classes = data.embedded_train, len(drawn_shapes.CLASS_NAMES)
-    else:
-        num_train, num_classes = datasets.NUM_EXAMPLES[data.name]["train"], cifar.CIFAR[data.name].num_classes
-    _check_hold_out(data.validation_size, num_train // num_classes, num_classes)
-    return num_train - data.validation_size, num_classes
+    info = datasets.info(data)
+    _check_hold_out(data.validation_size, info.num_train // info.num_classes, info.num_classes)
+    return info.num_train - data.validation_size, info.num_classes
 
 
 def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Split, Split | None]:
@@ -120,7 +107,16 @@ def epoch_order(key: jax.Array, epoch: int | jax.Array, num_examples: int, batch
     return jnp.resize(order, (steps, batch_size))  # fills up by repeating the permutation
 
 
-def _find_or_prepare(data):
+def _draw(data: Data) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """The drawn set, as `cifar.read_cached` returns a read one."""
+    try:
+        train, test = drawn_shapes.draw(data.embedded_train, data.embedded_test, data.embedded_seed)
+    except ValueError as error:
+        raise UserError(f"data.embedded_train, data.embedded_test, data.embedded_seed: {error}") from error
+    return {"train": Split(*train), "test": Split(*test)}, datasets.info(data).class_names or ()
+
+
+def _find_or_prepare(data: Data) -> Path:
     """The prepared folder of the configuration's set, made first where it is absent and may be made."""
     directory = cifar.resolve_directory(data.directory)
     folder = cifar.find_version(directory, data.name)
@@ -137,7 +133,7 @@ def _find_or_prepare(data):
     raise UserError(
         f"{data.name} was not found at {directory / data.name}{trouble}; set TFDS_DATA_DIR or --config.data.directory "
         f"to a folder prepared by TFDS as array_record, or run `python -m wrn_jax.prepare --name {data.name} --archive "
-        f"FILE` with a copy of {Path(cifar.CIFAR[data.name].url).name}, or use --config.data.name=embedded"
+        f"FILE` with a copy of {Path(preparation.ARCHIVES[data.name].url).name}, or use --config.data.name=embedded"
     )
 
 

@@ -1,9 +1,11 @@
 """Preparing a CIFAR set from its original binary archive, without TensorFlow: download, unpack, build with TFDS."""
 
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import io
+import math
 import os
 import shutil
 import tarfile
@@ -16,13 +18,52 @@ from pathlib import Path
 
 import numpy as np
 
-from wrn_jax.config import datasets
+from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import cifar
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
 
 CONNECT_TIMEOUT = 15  # seconds without an answer before a download is given up
 MAX_NAMES_BYTES = 1 << 16  # a list of class names in an archive is never longer
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """An original archive.
+
+    Attributes:
+      url, size, sha256: as TFDS has them on record too.
+      folder: in which its files are.
+      files: names of the files of each split, whose records are labels, one byte each, and pixels, channel by channel.
+      label_files: each label's file of names and number of classes, in the order in which the labels stand in a record.
+    """
+
+    url: str
+    size: int
+    sha256: str
+    folder: str
+    files: dict[str, tuple[str, ...]]
+    label_files: dict[str, tuple[str, int]]
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        size=170_052_171,
+        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        folder="cifar-10-batches-bin",
+        files={"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
+        label_files={"label": ("batches.meta.txt", 10)},
+    ),
+    "cifar100": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        size=168_513_733,
+        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        folder="cifar-100-binary",
+        files={"train": ("train.bin",), "test": ("test.bin",)},
+        label_files={"coarse_label": ("coarse_label_names.txt", 20), "label": ("fine_label_names.txt", 100)},
+    ),
+}
 
 
 def prepare(
@@ -49,7 +90,7 @@ def prepare(
       UserError: no archive, or it cannot be fetched, is damaged or is not the expected one; the folder cannot be
         written; or what stands there already is not whole.
     """
-    facts, data_dir = cifar.facts_of(name), cifar.resolve_directory(data_dir)
+    original, data_dir = ARCHIVES[name], cifar.resolve_directory(data_dir)
     existing = cifar.find_version(data_dir, name)
     if existing:
         cifar.verify(name, existing)
@@ -58,7 +99,7 @@ def prepare(
     if archive is None and not download:
         raise UserError(
             f"{name} is not prepared at {data_dir / name} and neither an archive nor leave to download was "
-            f"given; expected --archive {Path(facts.url).name} or --download"
+            f"given; expected --archive {Path(original.url).name} or --download"
         )
     import tensorflow_datasets as tfds
 
@@ -71,8 +112,8 @@ def prepare(
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as scratch:
             scratch = Path(scratch)
             if archive is None:
-                archive = scratch / Path(facts.url).name
-                _download(facts, archive)
+                archive = scratch / Path(original.url).name
+                _download(original, archive)
             _extract(name, Path(archive).expanduser(), scratch)
             built = _build(name, scratch, scratch / "tfds")
             cifar.verify(name, built)  # TFDS accepts any number of records and does not look at the images
@@ -91,14 +132,14 @@ def prepare(
     return final
 
 
-def _download(facts, path):
+def _download(original, path):
     """Fetches the original archive to `path` and checks that it is that."""
     digest, received = hashlib.sha256(), 0
     try:
         with (
-            urllib.request.urlopen(facts.url, timeout=CONNECT_TIMEOUT) as response,
+            urllib.request.urlopen(original.url, timeout=CONNECT_TIMEOUT) as response,
             open(path, "wb") as file,
-            cifar.progress(facts.size, f"downloading {facts.url}", "B") as advance,
+            cifar.progress(original.size, f"downloading {original.url}", "B") as advance,
         ):
             while block := response.read(1 << 20):
                 file.write(block)
@@ -108,11 +149,11 @@ def _download(facts, path):
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # this one holds the connection open
-        raise UserError(f"{facts.url}: the download failed ({files.reason(error)}); expected an archive") from error
-    if (received, digest.hexdigest()) != (facts.size, facts.sha256):
+        raise UserError(f"{original.url}: the download failed ({files.reason(error)}); expected an archive") from error
+    if (received, digest.hexdigest()) != (original.size, original.sha256):
         raise UserError(
-            f"{facts.url}: received {received} bytes with SHA-256 {digest.hexdigest()}; expected {facts.size} bytes "
-            f"with {facts.sha256}"
+            f"{original.url}: received {received} bytes with SHA-256 {digest.hexdigest()}; expected {original.size} bytes "
+            f"with {original.sha256}"
         )
 
 
@@ -122,15 +163,15 @@ def _extract(name, archive, folder):
     Only regular files with an expected name and size are taken, and written under names of our own, so nothing else in
     an archive (links, other paths, modes) has any effect.
     """
-    facts = cifar.CIFAR[name]
+    original = ARCHIVES[name]
     sizes = {
-        file: datasets.NUM_EXAMPLES[name][split] // len(files) * _record_bytes(facts)
-        for split, files in facts.files.items()
+        file: DATASETS[name].size(split) // len(files) * _record_bytes(name)
+        for split, files in original.files.items()
         for file in files
     }
-    sizes |= {file: None for file, _ in facts.label_files.values()}
-    missing = {f"{facts.folder}/{file}": size for file, size in sizes.items()}
-    hint = f"expected a copy of {Path(facts.url).name}"
+    sizes |= {file: None for file, _ in original.label_files.values()}
+    missing = {f"{original.folder}/{file}": size for file, size in sizes.items()}
+    hint = f"expected a copy of {Path(original.url).name}"
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
@@ -141,7 +182,7 @@ def _extract(name, archive, folder):
                     kind = "a file" if member.isreg() else "no regular file"
                     raise UserError(
                         f"{archive}: {member.name} is {kind} of {member.size} bytes; expected a file of "
-                        f"{size or f'at most {MAX_NAMES_BYTES}'} bytes, as in {Path(facts.url).name}"
+                        f"{size or f'at most {MAX_NAMES_BYTES}'} bytes, as in {Path(original.url).name}"
                     )
                 with tar.extractfile(member) as source, open(folder / Path(member.name).name, "wb") as target:
                     shutil.copyfileobj(source, target)
@@ -151,9 +192,9 @@ def _extract(name, archive, folder):
         raise UserError(f"{archive}: {', '.join(missing)} not found in it; {hint}")
 
 
-def _record_bytes(facts):
+def _record_bytes(name):
     """Bytes of a record in the archive: its labels, one byte each, and its pixels."""
-    return len(facts.label_files) + int(np.prod(datasets.IMAGE_SHAPE))
+    return len(ARCHIVES[name].label_files) + math.prod(DATASETS[name].image_shape)
 
 
 def _build(name, extracted, data_dir):
@@ -164,17 +205,17 @@ def _build(name, extracted, data_dir):
     """
     import tensorflow_datasets as tfds
 
-    facts = cifar.CIFAR[name]
+    original = ARCHIVES[name]
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
 
     def split_generators(dl_manager):
         del dl_manager
-        for key, (file, count) in facts.label_files.items():
+        for key, (file, count) in original.label_files.items():
             names = [line for line in cifar.read_text(extracted / file).split("\n") if line]
             if len(names) != count:
                 raise UserError(f"{name} archive: {file} holds {len(names)} class names; expected {count}")
             builder.info.features[key].names = names
-        paths = {split: [extracted / file for file in files] for split, files in facts.files.items()}
+        paths = {split: [extracted / file for file in files] for split, files in original.files.items()}
         return {split: _examples(name, split, paths[split]) for split in paths}
 
     builder._split_generators = split_generators
@@ -192,13 +233,14 @@ def _examples(name, split, paths):
     """Yields (key, example) as TFDS's builder does, with images as PNG."""
     from PIL import Image
 
-    facts = cifar.CIFAR[name]
-    keys = list(facts.label_files)
-    records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, _record_bytes(facts)) for path in paths])
-    cifar.check_labels(f"{name} archive, {split}", records[:, keys.index("label")], facts.num_classes)
+    info = DATASETS[name]
+    height, width, channels = info.image_shape
+    keys = list(ARCHIVES[name].label_files)
+    records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, _record_bytes(name)) for path in paths])
+    cifar.check_labels(f"{name} archive, {split}", records[:, keys.index("label")], info.num_classes)
     with cifar.progress(len(records), f"preparing {name} {split}", " images") as advance:
         for index, record in enumerate(records):
-            pixels = record[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0)  # stored channel by channel
+            pixels = record[len(keys) :].reshape(channels, height, width).transpose(1, 2, 0)  # stored channel by channel
             png = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(pixels)).save(png, "PNG")
             png.seek(0)

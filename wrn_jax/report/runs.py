@@ -200,8 +200,7 @@ def _load_directory(path: Path, source: str) -> Run:
         raise UserError(f"{path / 'config.json'}: should be an object")
     config = from_dict(tree, str(path / "config.json"))
     rows = _check_rows(read_jsonl(path / "metrics.jsonl"), path / "metrics.jsonl")
-    images = config.data.embedded_train if config.data.name == "embedded" else datasets.NUM_EXAMPLES[config.data.name]["train"]
-    steps_per_epoch = -(-max(1, images - config.data.validation_size) // config.recipe.batch_size)
+    steps_per_epoch = -(-max(1, datasets.info(config.data).num_train - config.data.validation_size) // config.recipe.batch_size)
     timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
     if len(rows) > timeline.epochs or rows[-1].get("step") != len(rows) * steps_per_epoch:
         raise UserError(
@@ -402,9 +401,8 @@ def _about(images: tuple[Any, ...]) -> str:
 def test_images(run: Run) -> tuple[str, int, int | None]:
     """(data set, number of test images, seed they were drawn from) of a run that has a configuration."""
     data = run.config.data
-    if data.name == "embedded":
-        return data.name, data.embedded_test, data.embedded_seed
-    return data.name, datasets.NUM_EXAMPLES[data.name]["test"], None
+    info = datasets.info(data)
+    return data.name, info.num_test, data.embedded_seed if info.drawn else None
 
 
 def recipe_keys(run: Run) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from wrn_jax.config import Config
+from wrn_jax.config import Config, datasets
+from wrn_jax.config.datasets import DatasetInfo
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.data import cifar, drawn_shapes, loading
+from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
@@ -26,6 +27,7 @@ class Setup:
     Attributes:
       config: the configuration with compute type and number of classes settled.
       mesh: the devices.
+      dataset: facts of the data set.
       num_train: training images after the hold-out.
       timeline: the recipe on the clock of the run.
       normalisation: of the images.
@@ -38,6 +40,7 @@ class Setup:
 
     config: Config
     mesh: Mesh
+    dataset: DatasetInfo
     num_train: int
     timeline: Timeline
     normalisation: Normalisation
@@ -53,8 +56,7 @@ def make_setup(config: Config, mesh: Mesh) -> Setup:
     devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
     config = resolve(config, mesh)
     num_train, num_classes = loading.planned_sizes(config.data)
-    facts = None if config.data.name == "embedded" else cifar.facts_of(config.data.name)
-    mean, std = (drawn_shapes.MEAN, drawn_shapes.STD) if facts is None else (facts.mean, facts.std)
+    dataset = datasets.info(config.data)
     network = Network(config.model, num_classes, config.precision, batch_is_split=mesh.size > 1)
     optimizer = make_optimizer(config.optimizer)
     abstract_state = jax.eval_shape(functools.partial(create_state, network, optimizer), jax.random.key(0))
@@ -62,9 +64,10 @@ def make_setup(config: Config, mesh: Mesh) -> Setup:
     return Setup(
         config=config,
         mesh=mesh,
+        dataset=dataset,
         num_train=num_train,
         timeline=Timeline(config.recipe, config.augmentation_levels, steps_per_epoch),
-        normalisation=Normalisation(mean, std),
+        normalisation=Normalisation(dataset.mean, dataset.std),
         network=network,
         optimizer=optimizer,
         abstract_state=abstract_state,

@@ -79,7 +79,7 @@ def _parameters(group: Group) -> str:
 
 def _training_images(group: Group) -> str:
     data = group.config.data
-    number = data.embedded_train if data.name == "embedded" else datasets.NUM_EXAMPLES[data.name]["train"]
+    number = datasets.info(data).num_train
     held = f", {data.validation_size:,} more held out" if data.validation_size else ""
     return f"{number - data.validation_size:,}{held}"
 
@@ -111,7 +111,7 @@ def _other_keys(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         return []
     known = [recipe_keys(group.runs[0]) for group in groups]
     keys = sorted(set.intersection(*map(set, known)))
-    if groups[0].config.data.name != "embedded":
+    if not datasets.info(groups[0].config.data).drawn:
         keys = [key for key in keys if not key.startswith("data.embedded")]
     found = [(key, [str(keys_of[key]) for keys_of in known]) for key in keys if not key.startswith(_HAVE_ROWS)]
     return [(key, cells) for key, cells in found if len(set(cells)) > 1]

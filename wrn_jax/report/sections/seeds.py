@@ -76,8 +76,7 @@ def _sampling(groups: Sequence[Group]) -> Table:
 
 
 def _num_test(group: Group) -> int:
-    data = group.config.data
-    return data.embedded_test if data.name == "embedded" else datasets.NUM_EXAMPLES[data.name]["test"]
+    return datasets.info(group.config.data).num_test
 
 
 def over_images(groups: Sequence[Group]) -> list[Block]:
