@@ -1,5 +1,6 @@
 """Runs made up for tests, as `train` and `evaluate` leave them, and groups of them."""
 
+import dataclasses
 import functools
 import json
 
@@ -8,9 +9,24 @@ import numpy as np
 from wrn_jax.config import load_file
 from wrn_jax.report import published_runs, runs
 from wrn_jax.report.render.blocks import Table
+from wrn_jax.training.records import EpochRow, Header
 
 NUM_TEST = 400
 LABELS = np.arange(NUM_TEST) % 100
+HEADER = Header(
+    time="2026-01-31T12:00:00+0000",
+    command="train",
+    first_step=0,
+    rollbacks=0,
+    seed=0,
+    precision="float32",
+    best_chosen_on="test",
+    parameters=83700,
+    train_examples=400,
+    steps_per_epoch=4,
+    hardware={"platform": "cpu", "device": "a CPU", "devices": 1, "devices_used": 1, "cpu_cores": 2},
+    versions={"python": "3.12.1", "jax": "0.12.0"},
+)
 
 
 def config(**changes):
@@ -32,20 +48,19 @@ def config(**changes):
     )
 
 
-def row(epoch, accuracy, valid=None, **more):
-    """A row of `metrics.jsonl`; accuracy is that of the test images, 0..1."""
-    return {
-        "epoch": epoch,
-        "step": 4 * epoch,
-        "learning_rate": 0.1,
-        "train_loss": 4.0 - accuracy,
-        "train_accuracy": accuracy - 0.01,
-        "valid_loss": None if valid is None else 3.0,
-        "valid_accuracy": valid,
-        "test_loss": 4.0 - 2 * accuracy,
-        "test_accuracy": accuracy,
-        "skipped_steps": 0,
-    } | more
+def row(epoch, accuracy, valid=None, step=None):
+    """The row of an epoch; accuracy is that of the test images, 0..1."""
+    return EpochRow(
+        epoch=epoch,
+        step=step or 4 * epoch,
+        moving={"learning_rate": 0.1},
+        train_loss=4.0 - accuracy,
+        train_accuracy=accuracy - 0.01,
+        valid_loss=None if valid is None else 3.0,
+        valid_accuracy=valid,
+        test_loss=4.0 - 2 * accuracy,
+        test_accuracy=accuracy,
+    )
 
 
 def write(directory, accuracies, seed=0, valid=None, checkpoints=(), **changes):
@@ -57,14 +72,10 @@ def write(directory, accuracies, seed=0, valid=None, checkpoints=(), **changes):
     steps = -(-(images - made.data.validation_size) // made.recipe.batch_size)
     rows = [row(epoch, *both, step=steps * epoch) for epoch, both in enumerate(zip(accuracies, valid, strict=True), 1)]
     (directory / "config.json").write_text(json.dumps(made.to_dict()))
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    header = {
-        "command": f"/somewhere/wrn_jax/train.py --config configs/session04.py --config.seed={seed}",
-        "parameters": 83700,
-        "hardware": {"platform": "cpu", "device": "a CPU", "devices": 1, "devices_used": 1, "cpu_cores": 2},
-        "versions": {"python": "3.12.1", "jax": "0.12.0"},
-    }
-    (directory / "header.jsonl").write_text(json.dumps(header) + "\n")
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(one.to_dict()) + "\n" for one in rows))
+    command = f"/somewhere/wrn_jax/train.py --config configs/session04.py --config.seed={seed}"
+    header = dataclasses.replace(HEADER, command=command, seed=seed, steps_per_epoch=steps)
+    (directory / "header.jsonl").write_text(json.dumps(header.to_dict()) + "\n")
     for step in checkpoints:
         (directory / "checkpoints" / str(step)).mkdir(parents=True)
     return directory

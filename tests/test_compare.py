@@ -50,9 +50,9 @@ def test_the_figures_of_evaluations_are_all_there(tmp_path):
     assert found["recipes"]["a"]["measures"]["last"]["clean gap"]["mean"] == 0.1
     assert found["recipes"]["b"]["measures"]["last"]["clean gap"] is None
     assert found["recipes"]["a"]["runs"][0]["evaluations"][0]["epoch"] == 5
-    groups[0].runs[0].rows[0]["test_loss"] = float("nan")
+    groups[1].runs[0].evaluations[0].figures["splits"]["test"]["loss"] = float("nan")
     found = compare.collect(groups)
-    assert found["recipes"]["b"]["runs"][0]["rows"][0]["test_loss"] is None
+    assert found["recipes"]["a"]["runs"][0]["evaluations"][0]["splits"]["test"]["loss"] is None
     json.dumps(found, allow_nan=False)
 
 

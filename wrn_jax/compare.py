@@ -90,7 +90,7 @@ def _recipe(group: Group) -> dict[str, Any]:
         "runs": [
             {
                 "name": run.name, "source": run.source, "seed": run.seed, "finished": run.finished,
-                "counted": run.name in [one.name for one in group.counted], "rows": run.rows,
+                "counted": run.name in [one.name for one in group.counted], "rows": [row.to_dict() for row in run.rows],
                 "selection": measures.selection(run), "evaluations": [one.figures for one in run.evaluations],
             }
             for run in group.runs

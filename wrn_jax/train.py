@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -15,6 +14,7 @@ from wrn_jax import config as configs
 from wrn_jax.runtime import allocator, devices
 from wrn_jax.runtime.errors import Abandoned, UserError
 from wrn_jax.training import loop
+from wrn_jax.training.records import EpochRow
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         devices.start_processes(options.coordinator, options.processes, options.process)
     workdir = options.workdir or Path("runs") / f"{options.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        summary = loop.train(config, workdir, resume, {"deterministic": options.deterministic})
+        summary = loop.train(config, workdir, resume)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
@@ -73,8 +73,8 @@ def closing_lines(summary: loop.Summary) -> list[str]:
     chosen = "on the hold-out" if summary.judge == "valid" else "on the test set, which flatters it"
     return [
         "",
-        f"best   epoch {best['epoch']}: {_accuracies(best)} (chosen {chosen})",
-        f"final  epoch {last['epoch']}: {_accuracies(last)}",
+        f"best   epoch {best.epoch}: {_accuracies(best)} (chosen {chosen})",
+        f"final  epoch {last.epoch}: {_accuracies(last)}",
         f"everything is in {summary.workdir}: metrics.jsonl, curves.png, config.json, header.jsonl, checkpoints/, tensorboard/",
         f"evaluate it: {_python()} -m wrn_jax.evaluate --workdir {shlex.quote(str(summary.workdir))} --checkpoint best",
     ]
@@ -85,9 +85,9 @@ def _python() -> str:
     return "python" if os.environ.get("VIRTUAL_ENV") == sys.prefix else shlex.quote(os.path.relpath(sys.executable))
 
 
-def _accuracies(row: dict[str, Any]) -> str:
-    valid = "" if row["valid_accuracy"] is None else f"validation {row['valid_accuracy']:.2%}, "
-    return f"{valid}test {row['test_accuracy']:.2%}"
+def _accuracies(row: EpochRow) -> str:
+    valid = "" if row.valid_accuracy is None else f"validation {row.valid_accuracy:.2%}, "
+    return f"{valid}test {row.test_accuracy:.2%}"
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def test_caveats_follow_from_the_runs(tmp_path):
     sample_runs.write(tmp_path / "a-seed1", [0.2] * 5, seed=1)
     header = (tmp_path / "a-seed1" / "header.jsonl").read_text()
     (tmp_path / "a-seed1" / "header.jsonl").write_text(
-        header.replace("0.12.0", "0.10.2").replace('"parameters"', '"rollbacks": 2, "parameters"')
+        header.replace("0.12.0", "0.10.2").replace('"rollbacks": 0', '"rollbacks": 2')
     )
     shutil.copy("wrn_jax/report/published_logs/session02.csv", tmp_path / "log.csv")
     loaded = [runs.load(str(tmp_path / name)) for name in ("a-seed0", "a-seed1", "log.csv")]

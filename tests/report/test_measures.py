@@ -87,9 +87,7 @@ def test_unfinished_recipes_are_not_judged(tmp_path):
 def with_predictions(group, *correct, digest="same"):
     """The group with evaluations of the last epochs."""
     figures_of = {"splits": {"test": {"accuracy": 0.5}}}
-    evaluated = [
-        Evaluation(run.last["epoch"], figures_of, right, digest) for run, right in zip(group.runs, correct, strict=False)
-    ]
+    evaluated = [Evaluation(run.last.epoch, figures_of, right, digest) for run, right in zip(group.runs, correct, strict=False)]
     done = [Run(run.name, run.source, run.rows, evaluations=(one,)) for run, one in zip(group.runs, evaluated, strict=False)]
     return Group(group.name, (*done, *group.runs[len(done) :]))
 

@@ -230,8 +230,8 @@ def test_one_log_alone_is_spoken_of_alone():
 def test_the_thirds_of_the_saw_tooth_are_those_of_the_logged_rates():
     """The same by the logged rates, which are those after the epoch: 0.01 and the floor bound the range."""
     rows = published_runs.rows("session04")[-20:]
-    low = [row["test_accuracy"] for row in rows if row["learning_rate"] <= 0.01 / 3]
-    high = [row["test_accuracy"] for row in rows if row["learning_rate"] >= 0.02 / 3]
+    low = [row.test_accuracy for row in rows if row.moving["learning_rate"] <= 0.01 / 3]
+    high = [row.test_accuracy for row in rows if row.moving["learning_rate"] >= 0.02 / 3]
     cycle = measures.rate_cycle(sample_runs.published()[1])
     assert cycle.low_third == (8, pytest.approx(sum(low) / len(low), abs=0.005))
     assert cycle.high_third == (8, pytest.approx(sum(high) / len(high), abs=0.005))

@@ -13,18 +13,18 @@ from wrn_jax.report import published_runs
 )
 def test_best_and_last_epoch_are_those_published(name, best_epoch, best, last, train):
     rows = published_runs.rows(name)
-    assert [row["epoch"] for row in rows] == list(range(1, 101))
-    top = max(rows, key=lambda row: row["test_accuracy"])
-    assert (top["epoch"], round(top["test_accuracy"], 6)) == (best_epoch, best)
-    assert round(rows[-1]["test_accuracy"], 6) == last
-    assert round(rows[-1]["train_accuracy"], 6) == train
+    assert [row.epoch for row in rows] == list(range(1, 101))
+    top = max(rows, key=lambda row: row.test_accuracy)
+    assert (top.epoch, round(top.test_accuracy, 6)) == (best_epoch, best)
+    assert round(rows[-1].test_accuracy, 6) == last
+    assert round(rows[-1].train_accuracy, 6) == train
 
 
 def test_the_document_differs_from_the_logs_in_thirteen_cells():
     cells = [(name, epoch) for name, by_epoch in published_runs.DOCUMENTED.items() for epoch in by_epoch]
     assert len(cells) == 13
     for name, epoch in cells:
-        logged = 100 * published_runs.rows(name)[epoch - 1]["test_accuracy"]
+        logged = 100 * published_runs.rows(name)[epoch - 1].test_accuracy
         assert round(logged, 2) != published_runs.DOCUMENTED[name][epoch]
 
 

@@ -18,17 +18,17 @@ def test_a_directory_is_read(tmp_path):
     (path / "checkpoints" / "24.orbax-checkpoint-tmp").mkdir()
     run = runs.load(str(path))
     assert (run.name, run.seed, run.judge, run.finished, run.log) == ("a-seed1", 1, "test", True, None)
-    assert (run.best["epoch"], run.top["epoch"], run.last["epoch"]) == (4, 4, 5)
+    assert (run.best.epoch, run.top.epoch, run.last.epoch) == (4, 4, 5)
     assert (run.timeline.epochs, run.timeline.steps_per_epoch) == (5, 4)
     assert run.kept == (runs.Kept("4", 1), runs.Kept("10", None), runs.Kept("20", 5))
-    assert run.headers[0]["parameters"] == 83700
+    assert run.headers[0].parameters == 83700
     assert run.evaluations == ()
 
 
 def test_the_best_epoch_is_the_judges_and_the_earliest(tmp_path):
     path = sample_runs.write(tmp_path / "a", CURVE, valid=[0.1, 0.3, 0.3, 0.2, 0.2], data__validation_size=100)
     run = runs.load(str(path))
-    assert (run.judge, run.best["epoch"], run.top["epoch"]) == ("valid", 2, 4)
+    assert (run.judge, run.best.epoch, run.top.epoch) == ("valid", 2, 4)
 
 
 @pytest.mark.parametrize(("patience", "finished"), [(None, False), (2, False), (1, True)])
@@ -44,7 +44,7 @@ def test_a_published_log_is_a_run(name):
     assert run.rows == tuple(published_runs.rows(name))
     # What the log holds is the rate after the epoch, which the recipe as executed gives.
     planned = [row["learning_rate_next"] for row in run.timeline.table()]
-    assert [f"{rate:.6f}" for rate in planned] == [f"{row['learning_rate']:.6f}" for row in run.rows]
+    assert [f"{rate:.6f}" for rate in planned] == [f"{row.moving['learning_rate']:.6f}" for row in run.rows]
 
 
 def test_a_path_goes_before_a_published_log(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def swap(file, old, new, count=-1):
         (lambda path: (path / "metrics.jsonl").write_text("[]\n"), "row 1 should be of epoch 1"),
         (lambda path: (path / "metrics.jsonl").write_bytes(b"\xff\n"), "cannot be read: is not text"),
         (swap("metrics.jsonl", '"epoch": 1', '"epoch": 2'), "row 1 should be of epoch 1"),
-        (swap("metrics.jsonl", '"test_loss"', '"loss"'), "test_loss = None"),
+        (swap("metrics.jsonl", '"test_loss"', '"loss"'), "epoch 1, test_loss: is missing"),
         (swap("metrics.jsonl", '": 0.5', '": 1.5'), "test_accuracy = 1.5"),
         (swap("metrics.jsonl", '"step": 20', '"step": 21'), "are not of one run"),
         (swap("config.json", '"scale": 0.05', '"scale": 0.03'), "not of one run"),

@@ -16,7 +16,10 @@ from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed, best_of, checksum
 from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.records import CheckpointNotes
 from wrn_jax.training.state import create_state
+
+NOTES = CheckpointNotes(rollbacks=0)
 
 
 @functools.cache
@@ -36,11 +39,11 @@ def test_keeps_last_best_and_milestones_across_restarts(tmp_path):
         with Checkpoints(tmp_path / "c", keep=[30], metadata={"config": {"seed": 1}}) as checkpoints:
             for index in part:
                 step = 10 * (index + 1)
-                checkpoints.save(state, step, index + 1, accuracies[index], {"sums": 0.1})
+                checkpoints.save(state, step, index + 1, accuracies[index], CheckpointNotes(rollbacks=2))
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.all() == [Saved(20, 2, 0.5), Saved(30, 3, 0.3), Saved(50, 5, 0.2), Saved(60, 6, 0.4)]
         assert best_of(checkpoints.all()).step == 20
-        assert checkpoints.all()[0].notes == {"sums": 0.1}
+        assert checkpoints.all()[0].notes == CheckpointNotes(rollbacks=2)
         beside = checkpoints._orbax.checkpointables_metadata(20).custom_metadata
     assert beside["config"] == {"seed": 1}
 
@@ -55,7 +58,7 @@ def numbers(state):
 def test_restores_every_bit_onto_other_devices(tmp_path, devices, sharding):
     abstract, state, _ = make_state(num_devices=8)
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(state, 7, 1, 0.5, {})
+        checkpoints.save(state, 7, 1, 0.5, NOTES)
     _, _, shardings = make_state(num_devices=devices, sharding=sharding)
     with Checkpoints(tmp_path / "c") as checkpoints:
         saved, found, damaged = checkpoints.restore_last(abstract, shardings)
@@ -75,8 +78,8 @@ class TestDamage:
     def run(self, tmp_path):
         abstract, state, shardings = make_state()
         with Checkpoints(tmp_path / "c") as checkpoints:
-            checkpoints.save(state, 1, 0, None, {})
-            checkpoints.save(state, 2, 0, None, {})
+            checkpoints.save(state, 1, 0, None, NOTES)
+            checkpoints.save(state, 2, 0, None, NOTES)
         return tmp_path / "c", abstract, shardings
 
     def flip_one_bit(self, path):
@@ -112,7 +115,7 @@ class TestDamage:
             (line,) = damaged
             assert line.startswith("checkpoint 2 is damaged (")
             assert "\n" not in line
-            checkpoints.save(state, 2, 0, None, {})  # the place is free again
+            checkpoints.save(state, 2, 0, None, NOTES)  # the place is free again
         assert (folder.with_name("damaged") / "2").is_dir()
 
     def test_nothing_left(self, run):
@@ -129,7 +132,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     abstract, state, shardings = make_state()
     with monkeypatch.context() as patch, Checkpoints(tmp_path / "c") as checkpoints:
         patch.setattr("wrn_jax.training.checkpoints.FORMAT", 7)
-        checkpoints.save(state, 1, 1, 0.5, {})
+        checkpoints.save(state, 1, 1, 0.5, NOTES)
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match="is of format 7, newer than 1"):
         checkpoints.restore_last(abstract, shardings)
 
@@ -146,20 +149,20 @@ def test_checksum_sees_every_change_and_no_sharding():
 def test_a_failed_save_is_told_and_the_next_succeeds(tmp_path):
     abstract, state, shardings = make_state(width=2)
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(state, 1, 1, 0.5, {})
+        checkpoints.save(state, 1, 1, 0.5, NOTES)
         checkpoints.wait()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # files cannot grow: a full disk in small
         try:
             with pytest.raises(SaveFailed, match=r"Failed writing|File too large"):  # noqa: PT012
-                checkpoints.save(state, 2, 2, 0.6, {})
+                checkpoints.save(state, 2, 2, 0.6, NOTES)
                 checkpoints.wait()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, before)
         assert [one.step for one in checkpoints.all()] == [1]
-        checkpoints.save(state, 3, 3, 0.7, {})
+        checkpoints.save(state, 3, 3, 0.7, NOTES)
         checkpoints.wait()
         assert [one.step for one in checkpoints.all()] == [1, 3]
         _, found, _ = checkpoints.restore_last(abstract, shardings)
@@ -172,7 +175,7 @@ def test_saving_is_safe_while_the_state_is_overwritten(tmp_path):
     spoil = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
     with Checkpoints(tmp_path / "c") as checkpoints:
         state = jax.tree.map(jnp.copy, state)
-        checkpoints.save(state, 1, 1, 0.5, {})
+        checkpoints.save(state, 1, 1, 0.5, NOTES)
         spoil(state.params)
     with Checkpoints(tmp_path / "c") as checkpoints:
         sharding = devices.replicated(devices.make_mesh(1))
@@ -183,7 +186,7 @@ def test_saving_is_safe_while_the_state_is_overwritten(tmp_path):
 def test_another_network_is_refused_with_the_difference(tmp_path):
     _, state, _ = make_state(width=1)
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(state, 1, 1, 0.5, {})
+        checkpoints.save(state, 1, 1, 0.5, NOTES)
     abstract, _, shardings = make_state(width=2)
     message = r"checkpoint 1: .* is \(.*\), but this network has \(.*\)"
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match=message):
@@ -193,7 +196,7 @@ def test_another_network_is_refused_with_the_difference(tmp_path):
 def test_an_unfinished_checkpoint_is_not_listed(tmp_path):
     _, state, _ = make_state()
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(state, 1, 1, 0.5, {})
+        checkpoints.save(state, 1, 1, 0.5, NOTES)
     (tmp_path / "c" / "2.orbax-checkpoint-tmp").mkdir()
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert [one.step for one in checkpoints.all()] == [1]

@@ -8,24 +8,20 @@ import jax
 import numpy as np
 import pytest
 
+from tests.sample_runs import HEADER
 from tests.small import CHANGES, metrics
 from wrn_jax.config import load_file
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Checkpoints, SaveFailed
+from wrn_jax.training.records import EpochSums, read_rows
 
 KEYS = [
-    "epoch", "step", "learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "train_loss",
+    "format", "epoch", "step", "learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "train_loss",
     "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "skipped_steps", "seconds",
     "images_per_second",
 ]  # fmt: skip
-
-
-HEADER = {
-    "hardware": {"devices_used": 1, "device": "CPU", "platform": "cpu", "cpu_cores": 2},
-    "parameters": 1, "precision": "float32", "versions": {"jax": "0"}, "best_chosen_on": "test", "train_examples": 1,
-}  # fmt: skip
 
 
 def small_config(**changes):
@@ -120,10 +116,8 @@ def test_keeps_the_recipes_checkpoints_the_best_and_the_last(finished):
     # Session 04's every ten epochs are every half epoch here: all five ends of an epoch.
     assert kept == [1, 2, 3, 4, 5]
     assert finished.summary.judge == "valid"
-    assert finished.summary.best == max(
-        [json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()],
-        key=lambda row: (row["valid_accuracy"], -row["epoch"]),
-    )
+    rows = read_rows(finished.workdir / "metrics.jsonl")
+    assert finished.summary.best == max(rows, key=lambda row: (row.valid_accuracy, -row.epoch))
 
 
 def test_writes_config_header_curves_and_events(finished):
@@ -176,9 +170,9 @@ def test_early_stopping_counts_epochs_since_the_best_and_holds_on_resume(tmp_pat
     # At rate 0 the network, and with it the accuracy, changes only by its running averages; the first best stays soon.
     config = small_config(early_stopping_patience=1, recipe__learning_rate=0, recipe__checkpoint_epochs=[])
     summary = loop.train(config, tmp_path / "early")
-    assert summary.last["epoch"] == summary.best["epoch"] + 1 < 5
+    assert summary.last.epoch == summary.best.epoch + 1 < 5
     with Checkpoints(tmp_path / "early" / "checkpoints") as checkpoints:
-        assert {one.epoch for one in checkpoints.all()} == {summary.best["epoch"], summary.last["epoch"]}
+        assert {one.epoch for one in checkpoints.all()} == {summary.best.epoch, summary.last.epoch}
     assert loop.train(config, tmp_path / "early", resume=True) == summary
 
 
@@ -213,7 +207,7 @@ def test_many_devices_train_like_one(finished, tmp_path, devices, sharding):
     # Rounding differs with the order of the sums, and grows with the steps.
     assert many[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-4)
     assert many[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-2)
-    assert summary.last["epoch"] == 5
+    assert summary.last.epoch == 5
 
 
 def test_a_run_of_eight_devices_continues_on_two_and_on_one(finished, tmp_path):
@@ -250,7 +244,7 @@ def test_a_full_disk_does_not_end_a_run(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Checkpoints, "save", save)
     monkeypatch.setattr(loop.console, "say", lambda text, active=True: lines.append(text))
     workdir = tmp_path / "run"
-    assert loop.train(finished.config, workdir).last["epoch"] == 5
+    assert loop.train(finished.config, workdir).last.epoch == 5
     assert sum("could not be saved (No space left on device); going on" in line for line in lines) == 3
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert [one.epoch for one in checkpoints.all()] == [2, 3, 4, 5]  # the first epoch's failed twice
@@ -269,18 +263,18 @@ class TestReadStep:
     metrics = {"loss": 2.0, "finite": True, "correct": 3.0, "examples": 4, "loss_scale": 1024.0, "gradient_norm": 1.0}  # noqa: RUF012
 
     def read(self, dtype, sums, **changed):
-        saver = types.SimpleNamespace(last_step=40, notes={"rollbacks": 2})
+        saver = types.SimpleNamespace(last_step=40, rollbacks=2)
         wrapped = {name: np.asarray(value) for name, value in (self.metrics | changed).items()}
         with loop.console.Progress("epoch", 3, active=False) as progress:
             loop.read_step(dtype, sums, progress, saver, 1, wrapped, 2)
 
     def test_names_all_steps_that_were_skipped_in_a_row(self):
-        sums = loop.EpochSums(skipped_in_a_row=2)
+        sums = EpochSums(skipped_in_a_row=2)
         with pytest.raises(Diverged, match="at steps 0 to 2, in epoch 1"):
             self.read("float16", sums, finite=False, loss_scale=0.5)
 
     def test_float16_counts_skipped_steps(self):
-        sums = loop.EpochSums()
+        sums = EpochSums()
         self.read("float16", sums)
         self.read("float16", sums, finite=False, loss=np.inf)
         assert (sums.skipped, sums.loss, sums.examples) == (1, 8.0, 4)
@@ -288,7 +282,7 @@ class TestReadStep:
     @pytest.mark.parametrize(("dtype", "scale"), [("float16", 0.5), ("bfloat16", 1.0), ("float32", 1.0)])
     def test_what_scaling_cannot_help_ends_the_run(self, dtype, scale):
         with pytest.raises(Diverged, match=r"at step 2, in epoch 1: loss nan.*; the last checkpoint is of step 40") as error:
-            self.read(dtype, loop.EpochSums(), finite=False, loss=np.nan, loss_scale=scale)
+            self.read(dtype, EpochSums(), finite=False, loss=np.nan, loss_scale=scale)
         assert error.value.rollbacks == 2
 
 
@@ -311,7 +305,7 @@ class TestRollback:
     def test_goes_back_and_takes_the_data_in_another_order(self, finished, tmp_path, lines):
         self.failures = 2
         workdir = tmp_path / "run"
-        assert loop.train(small_config(on_nonfinite="rollback"), workdir).last["epoch"] == 5
+        assert loop.train(small_config(on_nonfinite="rollback"), workdir).last.epoch == 5
         assert [line.partition("(rollback ")[2] for line in lines if "going back to it" in line] == ["1 of 3)", "2 of 3)"]
         before, after = metrics(finished.workdir), metrics(workdir)
         assert after[:2] == before[:2]

@@ -1,5 +1,6 @@
 """The files of a run: what a crash leaves, what a resumed run keeps, and the pictures."""
 
+import dataclasses
 import json
 import struct
 from types import SimpleNamespace
@@ -8,24 +9,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.sample_runs import HEADER
 from wrn_jax.planning import plot
 from wrn_jax.runtime import console, environment, files
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training import curves, run_log
+from wrn_jax.training import curves
+from wrn_jax.training.records import EpochRow, read_headers, read_rows
+from wrn_jax.training.run_log import RunLog
 
-ROW = {
-    "epoch": 1, "step": 10, "learning_rate": 0.1, "dropout": 0.3, "mixup_alpha": 0.2, "label_smoothing": 0.1,
-    "augmentation": "full", "train_loss": 4.0, "train_accuracy": 0.1, "valid_loss": None, "valid_accuracy": None,
-    "test_loss": 3.9, "test_accuracy": 0.12,
-}  # fmt: skip
+ROW = EpochRow(
+    epoch=1,
+    step=10,
+    moving={"learning_rate": 0.1, "dropout": 0.3, "mixup_alpha": 0.2, "label_smoothing": 0.1, "augmentation": "full"},
+    train_loss=4.0,
+    train_accuracy=0.1,
+    test_loss=3.9,
+    test_accuracy=0.12,
+)
 
 
 def rows(count):
-    return [ROW | {"epoch": epoch, "step": 10 * epoch, "test_accuracy": 0.1 * epoch} for epoch in range(1, count + 1)]
+    return [dataclasses.replace(ROW, epoch=n, step=10 * n, test_accuracy=0.1 * n) for n in range(1, count + 1)]
 
 
 def make_log(workdir, epochs_done=0, active=True):
-    return run_log.Records(workdir, {"time": "now"}, {"seed": 0}, epochs_done, active)
+    return RunLog(workdir, HEADER, {"seed": 0}, epochs_done, active)
 
 
 def test_a_resumed_log_keeps_what_the_checkpoint_knows(tmp_path):
@@ -37,8 +45,8 @@ def test_a_resumed_log_keeps_what_the_checkpoint_knows(tmp_path):
     with make_log(tmp_path, epochs_done=2) as again:
         assert again.rows == rows(2)
         again.epoch(rows(3)[2])
-    assert files.read_jsonl(tmp_path / "metrics.jsonl") == rows(3)
-    assert len(files.read_jsonl(tmp_path / "header.jsonl")) == 2
+    assert read_rows(tmp_path / "metrics.jsonl") == rows(3)
+    assert read_headers(tmp_path / "header.jsonl") == [HEADER, HEADER]
 
 
 def test_lost_records_are_refused(tmp_path):
@@ -104,7 +112,7 @@ def test_progress_without_a_terminal_speaks_now_and_then(capsys):
 def test_curves_are_drawn(tmp_path, held_out):
     drawn = rows(5)
     if held_out:
-        drawn = [row | {"valid_loss": 3.8, "valid_accuracy": 0.1} for row in drawn]
+        drawn = [dataclasses.replace(row, valid_loss=3.8, valid_accuracy=0.1) for row in drawn]
     values = {name: np.linspace(0.3, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout", "mixup_alpha")}
     curves.draw_curves(tmp_path / "curves.png", drawn, [(2.0, "dropout: 0.2"), (2.0, "mixup: 0")], values, 10, "title")
     with Image.open(tmp_path / "curves.png") as picture:

@@ -93,7 +93,7 @@ def _sentence(reached: Verdict) -> Text:
 
 def _mixed_gaps(group: Group) -> list[float]:
     """As the published comparison has it: training accuracy of the last epoch, test accuracy of the best."""
-    return [run.last["train_accuracy"] - run.best["test_accuracy"] for run in group.counted]
+    return [run.last.train_accuracy - run.best.test_accuracy for run in group.counted]
 
 
 def unfinished(groups: Sequence[Group]) -> list[str]:
@@ -102,8 +102,8 @@ def unfinished(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         runs = [run for run in group.runs if not run.finished]
         if runs:
-            told = ", ".join(f"{run.name} (epoch {run.last['epoch']} of {run.timeline.epochs})" for run in runs)
-            after = f"none is, so all are taken as they were after epoch {group.counted[0].last['epoch']}"
+            told = ", ".join(f"{run.name} (epoch {run.last.epoch} of {run.timeline.epochs})" for run in runs)
+            after = f"none is, so all are taken as they were after epoch {group.counted[0].last.epoch}"
             counted = "they count in the curves and epoch tables only" if group.finished else after
             found.append(f"{group.name}: not finished: {told}; {counted}.")
     return found
@@ -113,7 +113,7 @@ def missing_evaluations(groups: Sequence[Group]) -> list[str]:
     """The commands that evaluate the last and the best checkpoints that have not been."""
     found = []
     for run in (run for group in groups for run in group.counted if run.config is not None and not run.log and run.finished):
-        which = {run.best["epoch"]: "best", run.last["epoch"]: "last"}
+        which = {run.best.epoch: "best", run.last.epoch: "last"}
         for epoch, name in which.items():
             if run.evaluation(epoch) is None:
                 found.append(f"python -m wrn_jax.evaluate --workdir {shlex.quote(run.source)} --checkpoint {name}")
@@ -186,9 +186,9 @@ def command_of(run: Run) -> str:
     """The command that started a run, the program called as a module; for a published one, that which trains its recipe."""
     if run.log:
         return f"python -m wrn_jax.train --config configs/{run.log}_as_executed.py"
-    command = next((header.get("command") for header in run.headers), None)
-    if not isinstance(command, str):
+    if not run.headers:
         return NOT_RECORDED
+    command = run.headers[0].command
     try:
         program, *arguments = shlex.split(command)
     except ValueError:
@@ -199,9 +199,9 @@ def command_of(run: Run) -> str:
 def _machine(run: Run) -> str:
     if run.log:
         return "Google Colab with a GPU"
-    found = next((header.get("hardware") for header in run.headers), None)
-    if not isinstance(found, dict):
+    if not run.headers:
         return NOT_RECORDED
+    found = run.headers[0].hardware
     cores = found.get("cpu_cores")
     number = found.get("devices_used", found.get("devices", "?"))
     told = f"{number} x {found.get('device', '?')} ({found.get('platform', '?')})"
@@ -211,10 +211,9 @@ def _machine(run: Run) -> str:
 def _versions(run: Run) -> str:
     if run.log:
         return "PyTorch"
-    found = next((header.get("versions") for header in run.headers), None)
-    if not isinstance(found, dict):
+    if not run.headers:
         return NOT_RECORDED
-    known = {name: found.get(name) for name in ("python", "jax", "flax", "optax", "wrn_jax")}
+    known = {name: run.headers[0].versions.get(name) for name in ("python", "jax", "flax", "optax", "wrn_jax")}
     return ", ".join(f"{name} {version}" for name, version in known.items() if version and version != "not installed")
 
 
@@ -246,15 +245,15 @@ def _run_caveats(group: Group) -> list[str]:
     if len({(_versions(run), _machine(run)) for run in group.runs}) > 1:
         texts.append(f"{group.name}: its runs were made by unlike versions or machines: see “How to reproduce it”.")
     for run in group.runs:
-        if run.timeline is not None and run.finished and run.last["epoch"] < run.timeline.epochs:
-            told = f"after epoch {run.last['epoch']} of {run.timeline.epochs}, by what {JUDGES[run.judge]} said"
+        if run.timeline is not None and run.finished and run.last.epoch < run.timeline.epochs:
+            told = f"after epoch {run.last.epoch} of {run.timeline.epochs}, by what {JUDGES[run.judge]} said"
             texts.append(f"{run.name}: stopped early, {told}; so its last epoch was chosen.")
-        rollbacks = max((header.get("rollbacks", 0) for header in run.headers), default=0)
-        skipped = sum(row.get("skipped_steps", 0) for row in run.rows)
+        rollbacks = max((header.rollbacks for header in run.headers), default=0)
+        skipped = sum(row.skipped_steps for row in run.rows)
         if rollbacks or skipped:
             texts.append(f"{run.name}: rollbacks to a checkpoint: {rollbacks}; skipped updates: {skipped}.")
         for one in run.evaluations:
-            recorded = run.rows[one.epoch - 1]["test_accuracy"] if one.epoch <= len(run.rows) else None
+            recorded = run.rows[one.epoch - 1].test_accuracy if one.epoch <= len(run.rows) else None
             found = one.figures["splits"]["test"]["accuracy"]
             if recorded is not None and abs(recorded - found) > 0.002:
                 told = f"{formats.percent(found)} % as evaluated, {formats.percent(recorded)} % as recorded in training"

@@ -116,7 +116,7 @@ def position(step: int, timeline: Timeline) -> str:
 
 def epochs_of(group: Group, which: str) -> str:
     """The last or best epochs of the runs that count; one number if they agree."""
-    found = [str(measures.row(run, which)["epoch"]) for run in group.counted]
+    found = [str(measures.row(run, which).epoch) for run in group.counted]
     return found[0] if len(set(found)) == 1 else ", ".join(found)
 
 
@@ -129,7 +129,7 @@ def conditions(group: Group) -> str:
     """What the training images of the last epoch are like, and the dropout."""
     if group.timeline is None:
         return f"images whose augmentation is {NOT_RECORDED}"
-    row = group.timeline.table()[min(group.timeline.epochs, group.counted[0].last["epoch"]) - 1]
+    row = group.timeline.table()[min(group.timeline.epochs, group.counted[0].last.epoch) - 1]
     mixup = f"mixup alpha {row['mixup_alpha']:g}" if row["mixup_alpha"] else "no mixup"
     return f"images with augmentation “{row['augmentation']}”, {mixup} and dropout {row['dropout']:g}"
 

@@ -6,7 +6,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from wrn_jax.config.timeline import Event, Timeline
 from wrn_jax.report import statistics
 from wrn_jax.report.runs import Evaluation, Group, Run
 from wrn_jax.report.statistics import Difference, Discordance, Summary
+from wrn_jax.training.records import EpochRow
 
 WHICH = ("last", "best")
 
@@ -150,20 +151,20 @@ def logs(groups: Sequence[Group]) -> dict[str, Group]:
     return {group.log: group for group in groups if group.log is not None}
 
 
-def row(run: Run, which: str) -> Mapping[str, Any]:
+def row(run: Run, which: str) -> EpochRow:
     """The row of the last or of the best epoch."""
     return run.last if which == "last" else run.best
 
 
 def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float] | None:
     """A quantity of each of the runs that count; None if any does not have it."""
-    found = [row(run, which).get(quantity) for run in group.counted]
+    found = [getattr(row(run, which), quantity) for run in group.counted]
     return None if any(value is None for value in found) else found
 
 
 def augmented_gaps(group: Group, which: str) -> list[float]:
     """Training accuracy, counted on augmented, mixed images with dropout on, minus test accuracy, of each run."""
-    return [row(run, which)["train_accuracy"] - row(run, which)["test_accuracy"] for run in group.counted]
+    return [row(run, which).train_accuracy - row(run, which).test_accuracy for run in group.counted]
 
 
 def summary(found: Sequence[float] | None) -> Summary | None:
@@ -186,7 +187,7 @@ def _pair(first: Group, second: Group, which: str) -> Pair:
     a, b = values(first, which), values(second, which)
     runs = [{run.seed: run for run in group.counted if run.seed is not None} for group in (first, second)]
     seeds = tuple(sorted(runs[0].keys() & runs[1].keys()))
-    together = [[row(side[seed], which)["test_accuracy"] for seed in seeds] for side in runs]
+    together = [[row(side[seed], which).test_accuracy for seed in seeds] for side in runs]
     paired = statistics.paired(*together) if len(seeds) > 1 else None
     welch = statistics.welch(a, b) if min(len(a), len(b)) > 1 else None
     return Pair(first.name, second.name, (len(a), len(b)), float(np.mean(a) - np.mean(b)), welch, None, paired, seeds)
@@ -194,7 +195,7 @@ def _pair(first: Group, second: Group, which: str) -> Pair:
 
 def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:
     """The runs that count whose last or best epoch has been evaluated."""
-    found = [(run, run.evaluation(row(run, which)["epoch"])) for run in group.counted]
+    found = [(run, run.evaluation(row(run, which).epoch)) for run in group.counted]
     return [(run, evaluation) for run, evaluation in found if evaluation is not None]
 
 
@@ -232,11 +233,11 @@ def _image_pair(first: Run, one: Evaluation, second: Run, other: Evaluation) -> 
 def selection(run: Run) -> Selection:
     """Best, highest and last epoch of a run."""
     length = min(len(run.rows), max(3, math.ceil(len(run.rows) / 10)))
-    tail = statistics.summarise([one["test_accuracy"] for one in run.rows[-length:]])
+    tail = statistics.summarise([one.test_accuracy for one in run.rows[-length:]])
     last, best, top = run.last, run.best, run.top
     return Selection(
-        run.name, run.judge, last["test_accuracy"], last["epoch"], best["test_accuracy"], best["epoch"],
-        top["test_accuracy"], top["epoch"], length, tail.mean, tail.sd,
+        run.name, run.judge, last.test_accuracy, last.epoch, best.test_accuracy, best.epoch,
+        top.test_accuracy, top.epoch, length, tail.mean, tail.sd,
     )  # fmt: skip
 
 
@@ -245,7 +246,7 @@ def mean_curve(group: Group, quantity: str) -> tuple[list[int], np.ndarray, np.n
     length = max(len(run.rows) for run in group.runs)
     table = np.full((len(group.runs), length), np.nan)
     for index, run in enumerate(group.runs):
-        table[index, : len(run.rows)] = [math.nan if one.get(quantity) is None else one[quantity] for one in run.rows]
+        table[index, : len(run.rows)] = [getattr(one, quantity) for one in run.rows]
     empty = np.isnan(table).all(axis=0)
     filled = np.where(empty, 0.0, table)
     mean, low, high = (function(filled, axis=0) for function in (np.nanmean, np.nanmin, np.nanmax))
@@ -254,13 +255,13 @@ def mean_curve(group: Group, quantity: str) -> tuple[list[int], np.ndarray, np.n
 
 def accuracy_at(group: Group, epoch: int) -> float | None:
     """Mean test accuracy after `epoch` over the runs that have it."""
-    found = [run.rows[epoch - 1]["test_accuracy"] for run in group.runs if len(run.rows) >= epoch]
+    found = [run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch]
     return float(np.mean(found)) if found else None
 
 
 def falls(run: Run) -> tuple[int, float, int]:
     """(number of epochs whose test accuracy is below that of the epoch before, largest such fall, its epoch or 0)."""
-    steps = np.diff([one["test_accuracy"] for one in run.rows])
+    steps = np.diff([one.test_accuracy for one in run.rows])
     if not (steps < 0).any():
         return 0, 0.0, 0
     worst = int(np.argmin(steps))
@@ -269,7 +270,7 @@ def falls(run: Run) -> tuple[int, float, int]:
 
 def first_epoch_at(run: Run, accuracy: float) -> int | None:
     """The first epoch whose test accuracy reaches `accuracy`."""
-    return next((one["epoch"] for one in run.rows if one["test_accuracy"] >= accuracy), None)
+    return next((one.epoch for one in run.rows if one.test_accuracy >= accuracy), None)
 
 
 def warm_up(timeline: Timeline) -> tuple[Linear, int] | None:

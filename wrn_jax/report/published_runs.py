@@ -6,7 +6,10 @@ configs/session04_as_executed.py. Accuracies are fractions, in 0..1, unless % is
 
 import csv
 import importlib.resources
+from pathlib import Path
 from typing import Any
+
+from wrn_jax.training.records import EpochRow, rows_from
 
 LOGS = ("session02", "session04")
 COLUMNS = ("epoch", "train_accuracy", "learning_rate_at_epoch_end", "test_loss", "test_accuracy")
@@ -124,13 +127,14 @@ EXECUTED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    """The log of a run, one row per epoch, with the names of `metrics.jsonl`."""
-    return parse((importlib.resources.files("wrn_jax.report") / "published_logs" / f"{name}.csv").read_text())
+def rows(name: str) -> list[EpochRow]:
+    """The log of a run, one row per epoch."""
+    file = f"{name}.csv"
+    return rows_from(parse((importlib.resources.files("wrn_jax.report") / "published_logs" / file).read_text()), Path(file))
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """The rows of a log in CSV, with the names of `metrics.jsonl`.
+    """The lines of a log in CSV, as `EpochRow.to_dict` names their columns.
 
     `learning_rate` is the rate after the epoch's last step. Training accuracy is counted on augmented, mixed images with
     dropout on. A log holds no validation figures and no training loss.

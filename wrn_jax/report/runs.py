@@ -18,13 +18,11 @@ from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten, from_dict
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import published_runs
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.runtime.files import read_jsonl
+from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_rows, rows_from
 
 EVALUATION_FORMAT = 1
 """Version of the files of `evaluate` that are understood."""
 
-_REQUIRED = ("train_accuracy", "test_loss", "test_accuracy")
-_OPTIONAL = ("train_loss", "valid_loss", "valid_accuracy", "learning_rate", "skipped_steps")
 _SEED = re.compile(r"[-_. ]*seed[-_. ]?\d+$")
 
 
@@ -60,7 +58,7 @@ class Run:
     Attributes:
       name: how it is called.
       source: what it was read from, as given.
-      rows: one per epoch, from epoch 1, with the names of `metrics.jsonl`; a log's `learning_rate` is the one after the epoch.
+      rows: one per epoch, from epoch 1; a log's learning rate is the one after the epoch.
       config, timeline: what it did; None for a CSV, which does not say.
       headers: of its starts, the first one first; none for a log.
       kept: checkpoints.
@@ -70,10 +68,10 @@ class Run:
 
     name: str
     source: str
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[EpochRow, ...]
     config: Config | None = None
     timeline: Timeline | None = None
-    headers: tuple[Mapping[str, Any], ...] = ()
+    headers: tuple[Header, ...] = ()
     kept: tuple[Kept, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     log: str | None = None
@@ -81,7 +79,7 @@ class Run:
     @property
     def judge(self) -> str:
         """The split that chose the best epoch, "valid" or "test"."""
-        return "test" if self.rows[0].get("valid_accuracy") is None else "valid"
+        return "test" if self.rows[0].valid_accuracy is None else "valid"
 
     @property
     def seed(self) -> int | None:
@@ -89,27 +87,27 @@ class Run:
         return None if self.config is None or self.log else self.config.seed
 
     @property
-    def last(self) -> Mapping[str, Any]:
+    def last(self) -> EpochRow:
         """The row of the last epoch."""
         return self.rows[-1]
 
     @property
-    def best(self) -> Mapping[str, Any]:
+    def best(self) -> EpochRow:
         """The row of the best epoch, as `judge` chose it; the earliest among equals."""
-        return max(self.rows, key=lambda row: (row[f"{self.judge}_accuracy"], -row["epoch"]))
+        return best_row(self.rows, self.judge)
 
     @property
-    def top(self) -> Mapping[str, Any]:
+    def top(self) -> EpochRow:
         """The row of the highest test accuracy, whatever chose the best; the earliest among equals."""
-        return max(self.rows, key=lambda row: (row["test_accuracy"], -row["epoch"]))
+        return best_row(self.rows, "test")
 
     @property
     def finished(self) -> bool:
         """Whether it has run all its epochs, or ended early by its own rule; a CSV counts as finished."""
-        if self.timeline is None or self.last["epoch"] >= self.timeline.epochs:
+        if self.timeline is None or self.last.epoch >= self.timeline.epochs:
             return True
         patience = self.config.early_stopping_patience
-        return patience is not None and self.last["epoch"] - self.best["epoch"] >= patience
+        return patience is not None and self.last.epoch - self.best.epoch >= patience
 
     def evaluation(self, epoch: int) -> Evaluation | None:
         """The evaluation of the checkpoint after `epoch`."""
@@ -199,22 +197,21 @@ def _load_directory(path: Path, source: str) -> Run:
     if not isinstance(tree, dict):
         raise UserError(f"{path / 'config.json'}: should be an object")
     config = from_dict(tree, str(path / "config.json"))
-    rows = _check_rows(read_jsonl(path / "metrics.jsonl"), path / "metrics.jsonl")
+    rows = _some(read_rows(path / "metrics.jsonl"), path / "metrics.jsonl")
     steps_per_epoch = -(-max(1, datasets.info(config.data).num_train - config.data.validation_size) // config.recipe.batch_size)
     timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
-    if len(rows) > timeline.epochs or rows[-1].get("step") != len(rows) * steps_per_epoch:
+    if len(rows) > timeline.epochs or rows[-1].step != len(rows) * steps_per_epoch:
         raise UserError(
-            f"{path}: metrics.jsonl and config.json are not of one run: {len(rows)} epochs, {rows[-1].get('step')} updates "
+            f"{path}: metrics.jsonl and config.json are not of one run: {len(rows)} epochs, {rows[-1].step} updates "
             f"there, {timeline.epochs} epochs of {steps_per_epoch} updates here"
         )
-    headers = tuple(header for header in read_jsonl(path / "header.jsonl") if isinstance(header, dict))
     return Run(
         name=path.resolve().name,
         source=source,
         rows=rows,
         config=config,
         timeline=timeline,
-        headers=headers,
+        headers=tuple(read_headers(path / "header.jsonl")),
         kept=_kept(path / "checkpoints", steps_per_epoch),
         evaluations=_evaluations(path / "evaluations", steps_per_epoch),
     )
@@ -236,10 +233,10 @@ def _load_log(name: str) -> Run:
 
 def _load_csv(path: Path, source: str) -> Run:
     try:
-        rows = published_runs.parse(path.read_text(encoding="utf-8"))
+        columns = published_runs.parse(path.read_text(encoding="utf-8"))
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path}: is no log; the columns should be {', '.join(published_runs.COLUMNS)}") from None
-    return Run(name=path.stem, source=source, rows=_check_rows(rows, path))
+    return Run(name=path.stem, source=source, rows=_some(rows_from(columns, path), path))
 
 
 def described(run: Run) -> Timeline:
@@ -248,21 +245,9 @@ def described(run: Run) -> Timeline:
     return Timeline(recipe, run.config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
 
 
-def _check_rows(rows: Sequence[Any], path: Path) -> tuple[Mapping[str, Any], ...]:
+def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:
     if not rows:
         raise UserError(f"{path}: no epoch is finished yet")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or row.get("epoch") != number:
-            raise UserError(f"{path}: row {number} should be of epoch {number}")
-        known = [name for name in _OPTIONAL if row.get(name) is not None]
-        for name in (*_REQUIRED, *known):
-            value = row.get(name)
-            if not _is_number(value):
-                raise UserError(f"{path}: epoch {number}, {name} = {value!r}: should be a number")
-            if name.endswith("accuracy") and not 0 <= value <= 1:
-                raise UserError(f"{path}: epoch {number}, {name} = {value:g}: should be a share of the images")
-        if ("valid_accuracy" in known) != (rows[0].get("valid_accuracy") is not None):
-            raise UserError(f"{path}: epoch {number}, valid_accuracy: should be there for all epochs or for none")
     return tuple(rows)
 
 

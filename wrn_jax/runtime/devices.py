@@ -136,10 +136,17 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
 def be_deterministic() -> None:
     """Makes GPUs repeat themselves bit for bit, at some cost of speed; to be called before anything that asks for devices.
 
     Atomic additions and the measurements that choose kernels are what differs from run to run.
     """
-    flags = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC} --xla_gpu_autotune_level=0".strip()
+
+
+def is_deterministic() -> bool:
+    """Whether `be_deterministic` was called, or the user asked for the same."""
+    return _DETERMINISTIC in os.environ.get("XLA_FLAGS", "")

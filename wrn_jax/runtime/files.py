@@ -6,6 +6,8 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
+from wrn_jax.runtime.errors import UserError
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file so that a reader, or a crash, never meets half of it."""
@@ -14,15 +16,26 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; an unfinished last line, left by a crash, is ignored."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+def read_jsonl(path: Path) -> list[Any]:
+    """What the lines of a JSON-lines file hold; none if there is no file. A last line that a crash left unfinished is ignored.
+
+    Raises:
+      UserError: it cannot be read, or another line is not JSON.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'is not text'}") from None
+    values = []
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+            values.append(json.loads(line))
+        except (ValueError, RecursionError):
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is not JSON") from None
+    return values
 
 
 def cache_folder(cache: str | None = None) -> Path:

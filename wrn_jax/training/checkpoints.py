@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from wrn_jax.runtime.devices import wait_for_all
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.records import CheckpointNotes
 
 FORMAT = 1
 """Version of what is saved; a checkpoint with a higher one is refused."""
@@ -41,13 +42,13 @@ class Saved:
       step: finished updates.
       epoch: finished epochs.
       accuracy: 0..1, of the split that chooses the best; None within an epoch.
-      notes: what was given to `save`.
+      notes: what was given to `save`; None where they cannot be read.
     """
 
     step: int
     epoch: int
     accuracy: float | None
-    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    notes: CheckpointNotes | None = dataclasses.field(default=None, compare=False)
 
 
 def best_of(saved: Iterable[Saved]) -> Saved | None:
@@ -145,7 +146,7 @@ class Checkpoints:
             if error is None:
                 raise SaveFailed(_one_line(failure)) from None
 
-    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: Mapping[str, Any]) -> None:
+    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: CheckpointNotes) -> None:
         """Starts to save a `TrainState`, once the save before is done.
 
         Args:
@@ -153,12 +154,12 @@ class Checkpoints:
           step: finished updates.
           epoch: finished epochs.
           accuracy: 0..1, ranks the checkpoint; None within an epoch.
-          notes: plain JSON data that comes back in `Saved.notes`.
+          notes: what comes back in `Saved.notes`.
 
         Raises:
           SaveFailed: this save could not start, or the one before did not succeed; it may be tried again.
         """
-        details = {"format": FORMAT, "epoch": epoch, "checksum": int(checksum(_parts(state))), "notes": dict(notes)}
+        details = {"format": FORMAT, "epoch": epoch, "checksum": int(checksum(_parts(state))), "notes": notes.to_dict()}
         try:
             self._orbax.wait()
             self._orbax.save_checkpointables_async(
@@ -185,7 +186,7 @@ class Checkpoints:
                 read = self._orbax.checkpointables_metadata(step)
                 details = read.custom_metadata
                 accuracy = read.metrics["accuracy"] if read.metrics else None
-                version, epoch, notes = details["format"], int(details["epoch"]), details["notes"]
+                version, epoch = details["format"], int(details["epoch"])
             except Exception:  # damaged beyond its description; `restore_last` sets it aside
                 found.append(Saved(step, -1, None))
                 continue
@@ -193,6 +194,10 @@ class Checkpoints:
                 raise UserError(
                     f"{self.directory / str(step)}: is of format {version}, newer than {FORMAT}, which this version reads"
                 )
+            try:
+                notes = CheckpointNotes.from_dict(details["notes"], f"checkpoint {step}")
+            except (UserError, KeyError):  # `restore_last` sets it aside
+                notes = None
             found.append(Saved(step, epoch, accuracy, notes))
         return found
 
@@ -212,6 +217,8 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for saved in reversed(self.all()):
             try:
+                if saved.notes is None:
+                    raise _Damaged("its description cannot be read")
                 state = self.restore(saved.step, like, shardings)
             except _Damaged as error:
                 damaged[saved.step] = str(error)

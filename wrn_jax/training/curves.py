@@ -3,22 +3,21 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from wrn_jax.training.run_log import SPLITS
+from wrn_jax.training.records import SPLITS, EpochRow
 
 
 def draw_curves(
-    path: Path, rows: Sequence[Mapping[str, Any]], transitions: Sequence[tuple[float, str]], values: Mapping[str, np.ndarray],
+    path: Path, rows: Sequence[EpochRow], transitions: Sequence[tuple[float, str]], values: Mapping[str, np.ndarray],
     steps_per_epoch: int, title: str,
 ) -> None:  # fmt: skip
     """Draws accuracy, loss, rate, dropout, mixup and the gap over the epochs, transitions marked.
 
     Args:
       path: the PNG file.
-      rows: the objects of `metrics.jsonl`.
+      rows: one an epoch.
       transitions: (epochs since the start, short text) of each transition.
       values: every moving value at every step of the run, float32 [steps] by name.
       steps_per_epoch: updates in an epoch.
@@ -27,7 +26,7 @@ def draw_curves(
     from matplotlib.figure import Figure  # here, since it takes a quarter of a second that a plan or test need not wait
     from matplotlib.ticker import MaxNLocator
 
-    column = lambda name: np.array([np.nan if row[name] is None else row[name] for row in rows], float)  # noqa: E731
+    column = lambda name: np.array([getattr(row, name) for row in rows], float)  # noqa: E731
     held_out = np.isfinite(column("valid_accuracy")).any()
     epochs = column("epoch")
     clock = np.arange(len(values["learning_rate"]) + 1) / steps_per_epoch

@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from wrn_jax.models.network import Network
 from wrn_jax.runtime import console, devices, environment, files
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
-from wrn_jax.training import curves, run_log
+from wrn_jax.training import curves
 from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed
+from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, best_row
+from wrn_jax.training.run_log import RunLog
 from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
@@ -43,13 +45,13 @@ class Summary:
     Attributes:
       workdir: where everything lies.
       judge: the split that chose the best epoch, "valid" or "test".
-      best, last: rows of `metrics.jsonl`.
+      best, last: rows of these epochs.
     """
 
     workdir: Path
     judge: str
-    best: dict[str, Any]
-    last: dict[str, Any]
+    best: EpochRow
+    last: EpochRow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +83,13 @@ def set_up(config: Config, mesh: Mesh) -> EvaluationSetup:
     return EvaluationSetup(mesh, dataset, network, normalisation, evaluator)
 
 
-def train(config: Config, workdir: Path, resume: bool = False, remarks: Mapping[str, Any] | None = None) -> Summary:
+def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
     """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
     Args:
       config: the configuration.
       workdir: where records and checkpoints go; created when missing.
       resume: whether to continue the run in `workdir`.
-      remarks: plain JSON data for the header of the records.
 
     Raises:
       UserError: something in configuration, data or work directory that the user can mend.
@@ -98,7 +99,7 @@ def train(config: Config, workdir: Path, resume: bool = False, remarks: Mapping[
     rollbacks = 0
     while True:
         try:
-            return run(config, workdir, resume, remarks or {}, rollbacks)
+            return run(config, workdir, resume, rollbacks)
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
@@ -109,7 +110,7 @@ def train(config: Config, workdir: Path, resume: bool = False, remarks: Mapping[
             console.say(text, active=jax.process_index() == 0)
 
 
-def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any], rollbacks: int) -> Summary:
+def run(config: Config, workdir: Path, resume: bool, rollbacks: int) -> Summary:
     """One attempt of `train`, from the last checkpoint to the end; `rollbacks` counts the attempts that diverged."""
     lead = jax.process_index() == 0
     say = functools.partial(console.say, active=lead)
@@ -140,33 +141,33 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
     ):
         saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
         if saved is None:
-            saved = Saved(step=0, epoch=0, accuracy=None, notes={"rollbacks": 0})
+            saved = Saved(step=0, epoch=0, accuracy=None, notes=CheckpointNotes(rollbacks=0))
             create = functools.partial(create_state, setup.network, setup.optimizer)
             state = jax.jit(create, out_shardings=setup.shardings)(key)
-        rollbacks = max(rollbacks, saved.notes["rollbacks"])
-        header = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": shlex.join(sys.argv),
-            "first_step": saved.step,
-            "rollbacks": rollbacks,
-            "seed": config.seed,
-            "precision": setup.network.dtype,
-            "best_chosen_on": judge,
-            "parameters": setup.network.num_parameters,
-            "train_examples": num_train,
-            "steps_per_epoch": timeline.steps_per_epoch,
-            "hardware": environment.hardware() | {"devices_used": mesh.size},
-            "versions": versions,
-            **remarks,
-        }
-        with run_log.Records(workdir, header, config.to_dict(), saved.epoch, lead) as log:
+        rollbacks = max(rollbacks, saved.notes.rollbacks)
+        header = Header(
+            time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            command=shlex.join(sys.argv),
+            first_step=saved.step,
+            rollbacks=rollbacks,
+            seed=config.seed,
+            precision=setup.network.dtype,
+            best_chosen_on=judge,
+            parameters=setup.network.num_parameters,
+            train_examples=num_train,
+            steps_per_epoch=timeline.steps_per_epoch,
+            hardware=environment.hardware() | {"devices_used": mesh.size},
+            versions=versions,
+            deterministic=devices.is_deterministic(),
+        )
+        with RunLog(workdir, header, config.to_dict(), saved.epoch, lead) as log:
             for line in [*opening_lines(header, config, timeline), *damaged]:
                 say(line)
             if resume:
                 say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
             best = best_row(log.rows, judge)
             patience = config.early_stopping_patience or timeline.epochs
-            if saved.epoch == timeline.epochs or (best and saved.epoch - best["epoch"] >= patience):
+            if saved.epoch == timeline.epochs or (best and saved.epoch - best.epoch >= patience):
                 say("this run is finished already")
                 if lead:
                     draw(workdir, log.rows, timeline, judge)  # it may have ended just before
@@ -184,8 +185,7 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
             say(f"compiled in {console.format_duration(time.perf_counter() - begin)}")
 
             # Epochs.
-            notes = {"rollbacks": rollbacks}
-            saver = Saver(checkpoints, saved.step, config.checkpoint_steps, config.checkpoint_minutes, notes, say)
+            saver = Saver(checkpoints, saved.step, config.checkpoint_steps, config.checkpoint_minutes, rollbacks, say)
 
             def close() -> None:
                 saver.finish()
@@ -198,7 +198,7 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                 order = order_of(key, np.int32(epoch))
                 sums = EpochSums()
                 if saved.step > first_step:  # a checkpoint within this epoch
-                    first_step, sums = saved.step, EpochSums(**saved.notes["sums"])
+                    first_step, sums = saved.step, dataclasses.replace(saved.notes.sums)
                 epoch_begin = time.perf_counter() - sums.seconds
                 pending = None
                 with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
@@ -222,7 +222,7 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                             read_steps(read, pending)
                             pending = None
                             sums.seconds = time.perf_counter() - epoch_begin
-                            saver.save(state, step, epoch - 1, None, {"sums": sums.to_dict()})
+                            saver.save(state, step, epoch - 1, None, CheckpointNotes(rollbacks=rollbacks, sums=sums))
                         if name:
                             break
                     read_steps(read, pending)
@@ -242,16 +242,16 @@ def run(config: Config, workdir: Path, resume: bool, remarks: Mapping[str, Any],
                 if not math.isfinite(sum(result["loss"] for result in results.values())):
                     raise Diverged(f"the loss of the evaluation after epoch {epoch} is no longer finite", rollbacks)
                 log.epoch(row)
-                saver.save(state, end_step, epoch, row[f"{judge}_accuracy"], {"metrics": row})
+                saver.save(state, end_step, epoch, row.accuracy(judge), CheckpointNotes(rollbacks=rollbacks, metrics=row))
                 best = best_row(log.rows, judge)
                 per_step = (time.perf_counter() - started) / (end_step - saved.step)
                 left = per_step * (timeline.steps - end_step)
-                say(epoch_line(row, timeline.epochs, judge if best["epoch"] == epoch else None, left))
+                say(epoch_line(row, timeline.epochs, judge if best.epoch == epoch else None, left))
                 if lead and time.perf_counter() - drawn > CURVES_INTERVAL:
                     draw(workdir, log.rows, timeline, judge)
                     drawn = time.perf_counter()
-                if epoch - best["epoch"] >= patience:
-                    say(f"stopping early: no better {run_log.SPLITS[judge]} accuracy in {patience} epochs")
+                if epoch - best.epoch >= patience:
+                    say(f"stopping early: no better {SPLITS[judge]} accuracy in {patience} epochs")
                     break
                 if (name := stop.received(end_step)) and epoch < timeline.epochs:
                     close()
@@ -268,11 +268,11 @@ class Saver:
       last_step: finished updates of the checkpoint that the run goes on from; 0 for none.
       every_steps: updates between checkpoints within an epoch, or None.
       every_minutes: minutes between checkpoints within an epoch, or None.
-      notes: plain JSON data that every checkpoint carries.
+      rollbacks: how often the run has gone back to a checkpoint.
       say: prints a line.
 
     Attributes:
-      notes: as given.
+      rollbacks: as given.
       last_step: finished updates of the last save that was started, at first as given.
     """
 
@@ -282,10 +282,10 @@ class Saver:
         last_step: int,
         every_steps: int | None,
         every_minutes: float | None,
-        notes: Mapping[str, Any],
+        rollbacks: int,
         say: Say,
     ):
-        self._checkpoints, self._say, self.notes = checkpoints, say, notes
+        self._checkpoints, self._say, self.rollbacks = checkpoints, say, rollbacks
         self.last_step = last_step
         self._every_steps = every_steps
         # Clocks differ between processes, and all must save together: in a run of several, only steps count.
@@ -301,12 +301,12 @@ class Saver:
         by_steps = self._every_steps is not None and step % self._every_steps == 0
         return by_steps or time.monotonic() - self._saved_at >= self._every_seconds
 
-    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: dict[str, Any]) -> None:
+    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: CheckpointNotes) -> None:
         """As `Checkpoints.save`; if the save before failed, says so and saves anew."""
         self._saved_at = time.monotonic()
         for _ in range(2):  # the first failure may be the save before's
             try:
-                self._checkpoints.save(state, step, epoch, accuracy, notes | self.notes)
+                self._checkpoints.save(state, step, epoch, accuracy, notes)
                 self.last_step = step
                 return
             except SaveFailed as error:
@@ -363,33 +363,6 @@ def make_directory(workdir: Path) -> None:
         raise UserError(f"{workdir}: cannot be written to: {error.strerror}") from None
 
 
-@dataclasses.dataclass
-class EpochSums:
-    """Running sums over the steps of an epoch, on the host."""
-
-    loss: float = 0.0
-    correct: float = 0.0
-    examples: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    seconds: float = 0.0
-    last: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, float | int]:
-        """The sums as plain numbers, to go on from."""
-        return {name: value for name, value in vars(self).items() if name != "last"}
-
-    def add(self, found: dict[str, Any]) -> None:
-        """Adds the metrics of an update, as plain numbers."""
-        self.skipped += not found["finite"]
-        self.skipped_in_a_row = 0 if found["finite"] else self.skipped_in_a_row + 1
-        if math.isfinite(found["loss"]):
-            self.loss += found["loss"] * found["examples"]
-            self.correct += found["correct"]
-            self.examples += found["examples"]
-        self.last = found
-
-
 def read_step(
     dtype: str, sums: EpochSums, progress: console.Progress, saver: "Saver", epoch: int, metrics: Metrics, step: int
 ) -> None:
@@ -403,7 +376,7 @@ def read_step(
         raise Diverged(
             f"no longer finite {steps}, in epoch {epoch}: loss {found['loss']:g}, gradient norm "
             f"{found['gradient_norm']:g} (a lower learning rate or a longer warm-up may help); {last}",
-            saver.notes["rollbacks"],
+            saver.rollbacks,
         )
     sums.add(found)
     progress.advance(found["loss"])
@@ -426,50 +399,45 @@ def make_row(
     results: dict[str, dict[str, float]],
     speed: float,
     seconds: float,
-) -> dict[str, Any]:
-    """The object of `metrics.jsonl` for an epoch; the hyperparameters are those that its last step used."""
+) -> EpochRow:
+    """The row of an epoch; the moving values are those that its last step used."""
+    level = timeline.level_names[int(sums.last["augmentation"])]
     counted = max(sums.examples, 1)
     valid = results.get("valid", {})
-    return {
-        "epoch": epoch,
-        "step": epoch * timeline.steps_per_epoch,
-        **{name: shortest(sums.last[name]) for name in SCHEDULED},
-        "augmentation": timeline.level_names[int(sums.last["augmentation"])],
-        "train_loss": sums.loss / counted,
-        "train_accuracy": sums.correct / counted,
-        "valid_loss": valid.get("loss"),
-        "valid_accuracy": valid.get("accuracy"),
-        "test_loss": results["test"]["loss"],
-        "test_accuracy": results["test"]["accuracy"],
-        "skipped_steps": sums.skipped,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(speed, 2),
-    }
+    return EpochRow(
+        epoch=epoch,
+        step=epoch * timeline.steps_per_epoch,
+        moving={name: shortest(sums.last[name]) for name in SCHEDULED} | {"augmentation": level},
+        train_loss=sums.loss / counted,
+        train_accuracy=sums.correct / counted,
+        valid_loss=valid.get("loss"),
+        valid_accuracy=valid.get("accuracy"),
+        test_loss=results["test"]["loss"],
+        test_accuracy=results["test"]["accuracy"],
+        skipped_steps=sums.skipped,
+        seconds=round(seconds, 3),
+        images_per_second=round(speed, 2),
+    )
 
 
-def best_row(rows: list[dict[str, Any]], judge: str) -> dict[str, Any] | None:
-    """The row of highest accuracy on `judge` ("valid" or "test"), the earliest among equals; None without rows."""
-    return max(rows, key=lambda row: (row[f"{judge}_accuracy"], -row["epoch"]), default=None)
-
-
-def epoch_line(row: dict[str, Any], epochs: int, best_on: str | None, seconds_left: float) -> str:
+def epoch_line(row: EpochRow, epochs: int, best_on: str | None, seconds_left: float) -> str:
     """An epoch in one line; `best_on` names the split on which it is the best so far."""
-    valid = "" if row["valid_accuracy"] is None else f"  valid {row['valid_accuracy']:.2%}"
-    skipped = f"  {row['skipped_steps']} skipped" if row["skipped_steps"] else ""
+    valid = "" if row.valid_accuracy is None else f"  valid {row.valid_accuracy:.2%}"
+    skipped = f"  {row.skipped_steps} skipped" if row.skipped_steps else ""
     left = console.format_duration(seconds_left)
-    best = f"  best on {run_log.SPLITS[best_on]}" if best_on else ""
+    best = f"  best on {SPLITS[best_on]}" if best_on else ""
     return (
-        f"epoch {row['epoch']:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4f}  train {row['train_accuracy']:.2%}"
-        f"{valid}  test {row['test_accuracy']:.2%}  rate {row['learning_rate']:.6f}  {row['images_per_second']:.0f} images/s"
+        f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  loss {row.train_loss:.4f}  train {row.train_accuracy:.2%}"
+        f"{valid}  test {row.test_accuracy:.2%}  rate {row.moving['learning_rate']:.6f}  {row.images_per_second:.0f} images/s"
         f"{skipped}  {left} left{best}"
     )
 
 
-def draw(workdir: Path, rows: list[dict[str, Any]], timeline: Timeline, judge: str) -> None:
+def draw(workdir: Path, rows: list[EpochRow], timeline: Timeline, judge: str) -> None:
     """Draws `curves.png` anew."""
     transitions = [(event.step / timeline.steps_per_epoch, f"{event.name}: {event.after}") for event in timeline.events()]
     best = best_row(rows, judge)
-    title = f"{workdir.name}: best {run_log.SPLITS[judge]} accuracy {best[f'{judge}_accuracy']:.2%} at epoch {best['epoch']}"
+    title = f"{workdir.name}: best {SPLITS[judge]} accuracy {best.accuracy(judge):.2%} at epoch {best.epoch}"
     path = workdir / "curves.png"
     try:
         curves.draw_curves(path, rows, transitions, timeline.values, timeline.steps_per_epoch, title)
@@ -477,15 +445,15 @@ def draw(workdir: Path, rows: list[dict[str, Any]], timeline: Timeline, judge: s
         console.say(f"{path}: could not be drawn ({error.strerror}); going on")
 
 
-def opening_lines(header: dict[str, Any], config: Config, timeline: Timeline) -> list[str]:
+def opening_lines(header: Header, config: Config, timeline: Timeline) -> list[str]:
     """What is about to run, in a few lines."""
-    hardware, model = header["hardware"], config.model
-    chosen = "a hold-out" if header["best_chosen_on"] == "valid" else "the test set (the published way)"
+    hardware, model = header.hardware, config.model
+    chosen = "a hold-out" if header.best_chosen_on == "valid" else "the test set (the published way)"
     return [
-        f"WideResNet-{model.depth}-{model.widen_factor}, {header['parameters']:,} parameters, {header['precision']}, on "
+        f"WideResNet-{model.depth}-{model.widen_factor}, {header.parameters:,} parameters, {header.precision}, on "
         f"{hardware['devices_used']} x {hardware['device']} ({hardware['platform']}, {hardware['cpu_cores']} CPU cores), "
-        f"JAX {header['versions']['jax']}",
-        f"{config.data.name}: {header['train_examples']:,} training images; best epoch chosen on {chosen}",
+        f"JAX {header.versions['jax']}",
+        f"{config.data.name}: {header.train_examples:,} training images; best epoch chosen on {chosen}",
         f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps, batch {config.recipe.batch_size}, seed {config.seed}",
         *checks.report(checks.examine(config, timeline), config.silence),
     ]

@@ -17,13 +17,11 @@ import tensorboardX
 
 from wrn_jax.runtime.console import say
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.runtime.files import read_jsonl, write_atomically
-
-SPLITS = {"train": "training", "valid": "validation", "test": "test"}
-"""The splits as the records call them, and as people do."""
+from wrn_jax.runtime.files import write_atomically
+from wrn_jax.training.records import EpochRow, Header, read_rows
 
 
-class Records:
+class RunLog:
     """Writes the records of a run.
 
     Args:
@@ -37,40 +35,40 @@ class Records:
       UserError: the records of finished epochs are not all there.
     """
 
-    def __init__(self, workdir: Path, header: Mapping[str, Any], config: Mapping[str, Any], epochs_done: int, active: bool):
+    def __init__(self, workdir: Path, header: Header, config: Mapping[str, Any], epochs_done: int, active: bool):
         self._metrics = workdir / "metrics.jsonl"
         self._active = active
-        self.rows = [row for row in read_jsonl(self._metrics) if row["epoch"] <= epochs_done]
-        if [row["epoch"] for row in self.rows] != list(range(1, epochs_done + 1)):
+        self.rows = read_rows(self._metrics)[:epochs_done]
+        if len(self.rows) < epochs_done:
             raise UserError(f"{self._metrics}: should hold epochs 1 to {epochs_done}, which the last checkpoint has finished")
         if not active:
             return
         write_atomically(workdir / "config.json", json.dumps(config, indent=2) + "\n")
         with open(workdir / "header.jsonl", "a") as file:
-            file.write(json.dumps(dict(header)) + "\n")
+            file.write(json.dumps(header.to_dict()) + "\n")
         # Epochs after the checkpoint that the run continues from happen again; their records go.
         self._write_rows()
-        purge = self.rows[-1]["step"] + 1 if self.rows else None
+        purge = self.rows[-1].step + 1 if self.rows else None
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=purge)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: EpochRow) -> None:
         """Records one epoch. A full disk does not end the run: the next epoch writes what is missing."""
-        self.rows.append(dict(row))
+        self.rows.append(row)
         if not self._active:
             return
         try:
             self._write_rows()
-            for name, value in row.items():
-                if isinstance(value, int | float) and name not in ("epoch", "step"):
+            for name, value in row.to_dict().items():
+                if isinstance(value, int | float) and name not in ("format", "epoch", "step"):
                     group, _, rest = name.partition("_")
                     tag = f"{group}/{rest}" if group in ("train", "valid", "test") else f"run/{name}"
-                    self._board.add_scalar(tag, value, row["step"])
+                    self._board.add_scalar(tag, value, row.step)
             self._board.flush()
         except OSError as error:
             say(f"{self._metrics}: could not be written ({error.strerror}); going on, and trying again after the next epoch")
 
     def _write_rows(self) -> None:
-        write_atomically(self._metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows))
+        write_atomically(self._metrics, "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in self.rows))
 
     def transition(self, name: str, text: str, step: int) -> None:
         """Records a transition as a TensorBoard text."""

@@ -73,8 +73,8 @@ def phases(timeline: Timeline, name: str) -> str:
 
 
 def _parameters(group: Group) -> str:
-    number = published_runs.NUM_PARAMETERS if group.log else next((h.get("parameters") for h in group.runs[0].headers), None)
-    return f"{number:,}" if isinstance(number, int) else NOT_RECORDED
+    number = published_runs.NUM_PARAMETERS if group.log else next((header.parameters for header in group.runs[0].headers), None)
+    return f"{number:,}" if number is not None else NOT_RECORDED
 
 
 def _training_images(group: Group) -> str:

@@ -104,7 +104,7 @@ def _gap(groups: Sequence[Group], band: str) -> Plot | None:
         length = max(len(run.rows) for run in group.runs)
         table = np.full((len(group.runs), length), np.nan)
         for index, run in enumerate(group.runs):
-            table[index, : len(run.rows)] = [100 * (row["train_accuracy"] - row["test_accuracy"]) for row in run.rows]
+            table[index, : len(run.rows)] = [100 * (row.train_accuracy - row.test_accuracy) for row in run.rows]
         lines = np.nanmean(table, axis=0), np.nanmin(table, axis=0), np.nanmax(table, axis=0)
         series.append(_series(group, list(range(1, length + 1)), *lines))
     description = (
@@ -118,7 +118,7 @@ def _rate(groups: Sequence[Group]) -> Plot | None:
     series = []
     for group in groups:
         if group.timeline is None:
-            rates = [row.get("learning_rate", math.nan) for row in group.runs[0].rows]
+            rates = [row.moving.get("learning_rate", math.nan) for row in group.runs[0].rows]
             series.append(Series(group.name, list(range(1, len(rates) + 1)), rates))
             continue
         table = group.timeline.values["learning_rate"].astype(float).reshape(-1, group.timeline.steps_per_epoch)

@@ -33,7 +33,7 @@ def epochs(groups: Sequence[Group]) -> Table:
 
 
 def _at(group: Group, epoch: int) -> str:
-    return formats.values([run.rows[epoch - 1]["test_accuracy"] for run in group.runs if len(run.rows) >= epoch])
+    return formats.values([run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch])
 
 
 def _minus(first: float | None, second: float | None) -> float | None:
@@ -60,7 +60,7 @@ def table_epochs(groups: Sequence[Group]) -> list[int]:
         if group.timeline is not None:
             found |= set(group.timeline.checkpoint_epochs)
             found |= {epoch for event in measures.transitions(group.timeline) for epoch in (event.epoch - 1, event.epoch)}
-        found |= {row["epoch"] for run in group.counted for row in (run.best, run.last)}
+        found |= {row.epoch for run in group.counted for row in (run.best, run.last)}
     if {group.log for group in groups} == set(published_runs.LOGS):
         found |= set(published_runs.DOCUMENTED_EPOCHS)
     return sorted(epoch for epoch in found if 1 <= epoch <= longest)
@@ -81,7 +81,7 @@ def events_by_epoch(group: Group) -> dict[int, list[str]]:
             found.setdefault(event.epoch, []).append(
                 formats.transition(event) + (f" after {formats.count(within, 'update')}" if within else "")
             )
-    best = [run.best["epoch"] for run in group.counted]
+    best = [run.best.epoch for run in group.counted]
     for epoch in sorted(set(best)):
         found.setdefault(epoch, []).append("best" if len(best) == 1 else f"best of {best.count(epoch)} of {len(best)} runs")
     return found
@@ -149,7 +149,7 @@ def milestone_epochs(group: Group) -> dict[int, list[str]]:
             mark(epoch - 1, f"before a change of {formats.listed(list(dict.fromkeys(names)))}")
         if by_epoch:
             mark(max(by_epoch), "first epoch after the last change")
-    best = [run.best["epoch"] for run in group.counted]
+    best = [run.best.epoch for run in group.counted]
     for epoch in sorted(set(best)):
         whose = "" if len(best) == 1 else f" of {best.count(epoch)} of {len(best)} runs"
         mark(epoch, f"best{whose}, chosen on {formats.JUDGES[group.judge]}")
@@ -200,8 +200,8 @@ def artifacts(group: Group) -> Block:
     rows = []
     for run in group.runs:
         for kept in run.kept:
-            accuracy = run.rows[kept.epoch - 1]["test_accuracy"] if kept.epoch and kept.epoch <= len(run.rows) else None
-            remarks = [name for name, row in (("best", run.best), ("last", run.last)) if row["epoch"] == kept.epoch]
+            accuracy = run.rows[kept.epoch - 1].test_accuracy if kept.epoch and kept.epoch <= len(run.rows) else None
+            remarks = [name for name, row in (("best", run.best), ("last", run.last)) if row.epoch == kept.epoch]
             where = [kept.name] if run.log else [run.name, f"checkpoints/{kept.name}"]
             rows.append([*where, str(kept.epoch or "within one"), formats.percent(accuracy), ", ".join(remarks) or NONE])
     if not rows:

@@ -16,9 +16,9 @@ def differences(groups: Sequence[Group]) -> Table:
         run = group.runs[0]
         for epoch, stated in published_runs.DOCUMENTED[log].items():
             rows.append((f"test accuracy (%), {log}", epoch, f"{stated:.2f}", f"{_test(run, epoch):.2f}"))
-        train = 100 * run.last["train_accuracy"]
-        gap = train - 100 * run.best["test_accuracy"]
-        epoch = run.last["epoch"]
+        train = 100 * run.last.train_accuracy
+        gap = train - 100 * run.best.test_accuracy
+        epoch = run.last.epoch
         rows.append(
             (f"final training accuracy (%), {log}", epoch, f"{published_runs.DOCUMENTED_TRAIN[log]:.2f}", f"{train:.2f}")
         )
@@ -35,7 +35,7 @@ def differences(groups: Sequence[Group]) -> Table:
 
 
 def _test(run: Run, epoch: int) -> float:
-    return 100 * run.rows[epoch - 1]["test_accuracy"]
+    return 100 * run.rows[epoch - 1].test_accuracy
 
 
 def _between(first: Run, second: Run) -> list[tuple[str, int, str, str]]:
@@ -46,9 +46,9 @@ def _between(first: Run, second: Run) -> list[tuple[str, int, str, str]]:
         logged = _test(first, epoch) - _test(second, epoch)
         stated = one.get(epoch, _test(first, epoch)) - other.get(epoch, _test(second, epoch))
         rows.append(("test accuracy, session02 - session04 (points)", epoch, f"{stated:+.2f}", f"{logged:+.2f}"))
-    best, last = (100 * row["test_accuracy"] for row in (second.best, second.last))
+    best, last = (100 * row.test_accuracy for row in (second.best, second.last))
     rows.append(("fall after the best epoch (points), session04", 100, f"{best - other[100]:.2f}", f"{best - last:.2f}"))
-    logged = [100 * (run.last["train_accuracy"] - run.best["test_accuracy"]) for run in (first, second)]
+    logged = [100 * (run.last.train_accuracy - run.best.test_accuracy) for run in (first, second)]
     stated = [published_runs.DOCUMENTED_GAP[run.log] for run in (first, second)]
     what = "these gaps, session04 - session02 (points)"
     rows.append((what, 100, f"{stated[1] - stated[0]:+.2f}", f"{logged[1] - logged[0]:+.2f}"))
@@ -77,7 +77,7 @@ def could_not_know(groups: Sequence[Group]) -> list[str]:
 
 def _order(first: Group, second: Group) -> str:
     best, last = (
-        measures.row(second.runs[0], which)["test_accuracy"] - measures.row(first.runs[0], which)["test_accuracy"]
+        measures.row(second.runs[0], which).test_accuracy - measures.row(first.runs[0], which).test_accuracy
         for which in ("best", "last")
     )
     return (
@@ -145,7 +145,7 @@ def _gap(group: Group) -> str:
     event = next(event for event in group.timeline.events() if event.name == "mixup_alpha" and event.after == "0")
     before, after = group.runs[0].rows[event.epoch - 2], group.runs[0].rows[event.epoch - 1]
     train, test = (
-        [formats.percent(row[f"{split}_accuracy"]) for row in (before, after)] for split in ("train", "test")
+        [formats.percent(row.accuracy(split)) for row in (before, after)] for split in ("train", "test")
     )  # fmt: skip
     return (
         "**The gap is not clean.** Training accuracy was counted on augmented and mixed images with dropout on. When mixup "

@@ -202,7 +202,7 @@ def rate_cycles(groups: Sequence[Group]) -> list[Block]:
         return []
     rows = []
     for group, cycle in known:
-        best, last = cycle.evaluations[group.counted[0].best["epoch"] - 1], cycle.evaluations[-1]
+        best, last = cycle.evaluations[group.counted[0].best.epoch - 1], cycle.evaluations[-1]
         rows.append([
             group.name, f"{formats.rate(last.before)} ({last.epoch})", formats.rate(last.after),
             f"{formats.rate(best.before)} ({best.epoch})", formats.rate(best.after),

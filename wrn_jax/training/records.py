@@ -1,0 +1,245 @@
+"""What a run writes down: the header of a start, the row of an epoch, the notes of a checkpoint.
+
+Each class writes itself as plain JSON data (`to_dict`) and reads that back (`from_dict`), strictly: a key that is missing or
+unknown, a number that is none, a share beyond 0..1 is refused in one line. `FORMAT` counts the changes that an older version
+would misread; what was written before it was counted is of format 1.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from wrn_jax.config.timeline import SCHEDULED
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import read_jsonl
+
+FORMAT = 1
+MOVING = (*SCHEDULED, "augmentation")
+"""The columns of an epoch's row that hold moving values."""
+SPLITS = {"train": "training", "valid": "validation", "test": "test"}
+"""The splits as the records call them, and as people do."""
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Text = Annotated[str, Field(strict=True)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """A line of `metrics.jsonl`: one epoch.
+
+    Attributes:
+      epoch: from 1.
+      step: finished updates; None in a log that does not say.
+      moving: the moving values by name, as the epoch's last step used them; columns of their own in the file.
+      train_loss, train_accuracy: mean over the images as trained on: augmented, mixed, with dropout.
+      valid_loss, valid_accuracy: of the hold-out after the epoch; None without one.
+      test_loss, test_accuracy: of the test images after the epoch.
+      skipped_steps: updates that loss scaling skipped.
+      seconds: of the whole epoch, evaluation included.
+      images_per_second: of the training alone.
+    """
+
+    epoch: Annotated[int, Field(strict=True, ge=1)]
+    step: Count | None = None
+    moving: dict[str, float | str] = dataclasses.field(default_factory=dict)
+    train_loss: Number | None = None
+    train_accuracy: Share
+    valid_loss: Number | None = None
+    valid_accuracy: Share | None = None
+    test_loss: Number
+    test_accuracy: Share
+    skipped_steps: Count = 0
+    seconds: Number | None = None
+    images_per_second: Number | None = None
+
+    def accuracy(self, split: str) -> float:
+        """The accuracy on "train", "valid" or "test", 0..1."""
+        return getattr(self, f"{split}_accuracy")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON data, moving values as columns."""
+        columns: dict[str, Any] = {"format": FORMAT}
+        for name, value in vars(self).items():
+            columns |= value if name == "moving" else {name: value}
+        return columns
+
+    @classmethod
+    def from_dict(cls, tree: Any, source: str) -> Self:
+        """The row that `to_dict` wrote; `source` names it in errors. Raises UserError."""
+        tree = _without_format(tree, source)
+        kinds = {name: _TEXT if name == "augmentation" else _NUMBER for name in MOVING if name in tree}
+        moving = {name: _checked(kind, tree.pop(name), f"{source}, {name}") for name, kind in kinds.items()}
+        return _checked(_EPOCH_ROW, tree | {"moving": moving}, source)
+
+
+def rows_from(trees: Sequence[Any], source: Path) -> list[EpochRow]:
+    """The rows of epochs 1, 2, ..., from plain JSON data. Raises UserError, which names `source` and the row."""
+    rows: list[EpochRow] = []
+    for number, tree in enumerate(trees, 1):
+        if not isinstance(tree, dict) or tree.get("epoch") != number:
+            raise UserError(f"{source}: row {number} should be of epoch {number}")
+        rows.append(EpochRow.from_dict(tree, f"{source}: epoch {number}"))
+        if (rows[-1].valid_accuracy is None) != (rows[0].valid_accuracy is None):
+            raise UserError(f"{source}: epoch {number}, valid_accuracy: should be there for all epochs or for none")
+    return rows
+
+
+def read_rows(path: Path) -> list[EpochRow]:
+    """The rows of a `metrics.jsonl`; none if there is no such file. Raises UserError."""
+    return rows_from(read_jsonl(path), path)
+
+
+def best_row(rows: Iterable[EpochRow], judge: str) -> EpochRow | None:
+    """The row of highest accuracy on `judge` ("valid" or "test"), the earliest among equals; None without rows."""
+    return max(rows, key=lambda row: (row.accuracy(judge), -row.epoch), default=None)
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Header:
+    """A line of `header.jsonl`: one start of a run.
+
+    Attributes:
+      time: of the start, as in 2026-01-31T12:00:00+0000.
+      command: as typed, in shell syntax.
+      first_step: finished updates of the checkpoint that it went on from; 0 for none.
+      rollbacks: how often the run had gone back to a checkpoint.
+      seed: of the run.
+      precision: compute type.
+      best_chosen_on: the split that chooses the best epoch, "valid" or "test".
+      parameters: of the network.
+      train_examples: training images after the hold-out.
+      steps_per_epoch: updates in an epoch.
+      hardware, versions: as `runtime.environment` gives them, and `devices_used`.
+      deterministic: whether a GPU was made to repeat itself bit for bit.
+    """
+
+    time: Text
+    command: Text
+    first_step: Count
+    rollbacks: Count
+    seed: Count
+    precision: Text
+    best_chosen_on: Text
+    parameters: Count
+    train_examples: Count
+    steps_per_epoch: Count
+    hardware: dict[str, Any]
+    versions: dict[str, Text]
+    deterministic: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The header as plain JSON data."""
+        return {"format": FORMAT} | vars(self)
+
+    @classmethod
+    def from_dict(cls, tree: Any, source: str) -> Self:
+        """The header that `to_dict` wrote; `source` names it in errors. Raises UserError."""
+        return _checked(_HEADER, _without_format(tree, source), source)
+
+
+def read_headers(path: Path) -> list[Header]:
+    """The headers of a `header.jsonl`, the first start first; none if there is no such file. Raises UserError."""
+    return [Header.from_dict(tree, f"{path}: line {number}") for number, tree in enumerate(read_jsonl(path), 1)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass
+class EpochSums:
+    """Running sums over the steps of an epoch, on the host.
+
+    Attributes:
+      loss, correct, examples: over the updates whose loss was finite; the loss weighted with the examples.
+      skipped: updates that loss scaling skipped.
+      skipped_in_a_row: those since the last that was not.
+      seconds: spent on the epoch, before the interruption that the run goes on after.
+      last: metrics of the last update, as plain numbers; not part of a checkpoint.
+    """
+
+    loss: Number = 0.0
+    correct: Number = 0.0
+    examples: Count = 0
+    skipped: Count = 0
+    skipped_in_a_row: Count = 0
+    seconds: Number = 0.0
+    last: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Adds the metrics of an update, as plain numbers."""
+        self.skipped += not metrics["finite"]
+        self.skipped_in_a_row = 0 if metrics["finite"] else self.skipped_in_a_row + 1
+        if math.isfinite(metrics["loss"]):
+            self.loss += metrics["loss"] * metrics["examples"]
+            self.correct += metrics["correct"]
+            self.examples += metrics["examples"]
+        self.last = metrics
+
+    def to_dict(self) -> dict[str, float | int]:
+        """The sums as plain numbers, to go on from."""
+        return {name: value for name, value in vars(self).items() if name != "last"}
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointNotes:
+    """What a checkpoint says beside its arrays.
+
+    Attributes:
+      rollbacks: how often the run had gone back to a checkpoint; the order of the data depends on it.
+      sums: of the unfinished epoch; None at the end of one.
+      metrics: the row of the epoch that it finishes; None within one.
+    """
+
+    rollbacks: Count
+    sums: EpochSums | None = None
+    metrics: EpochRow | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The notes as plain JSON data; what is None is left out."""
+        parts = {"sums": self.sums, "metrics": self.metrics}
+        trees = {name: part.to_dict() for name, part in parts.items() if part is not None}
+        return {"format": FORMAT, "rollbacks": self.rollbacks} | trees
+
+    @classmethod
+    def from_dict(cls, tree: Any, source: str) -> Self:
+        """The notes that `to_dict` wrote; `source` names them in errors. Raises UserError."""
+        tree = _without_format(tree, source)
+        if "metrics" in tree:
+            tree["metrics"] = EpochRow.from_dict(tree["metrics"], source)
+        return _checked(_NOTES, tree, source)
+
+
+_NUMBER, _TEXT = TypeAdapter[Any](Number), TypeAdapter[Any](Text)
+_EPOCH_ROW = TypeAdapter(EpochRow)
+_HEADER = TypeAdapter(Header)
+_NOTES = TypeAdapter(CheckpointNotes)
+
+
+def _without_format(tree: Any, source: str) -> dict[str, Any]:
+    """A copy of the object without its format number. Raises UserError for no object, or one of a newer format."""
+    if not isinstance(tree, Mapping):
+        raise UserError(f"{source}: should be an object")
+    if (version := tree.get("format", FORMAT)) != FORMAT:
+        raise UserError(f"{source}: is of format {version}; this version reads {FORMAT}")
+    return {name: value for name, value in tree.items() if name != "format"}
+
+
+def _checked(adapter: TypeAdapter[Any], tree: Any, source: str) -> Any:
+    """What the adapter makes of plain data. Raises UserError for the first thing that is wrong with it."""
+    try:
+        return adapter.validate_python(tree)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ", ".join([source, *filter(None, [".".join(map(str, wrong["loc"]))])])
+        if wrong["type"] == "missing":
+            raise UserError(f"{place}: is missing") from None
+        if wrong["type"] == "unexpected_keyword_argument":
+            raise UserError(f"{place}: is not known to this version") from None
+        raise UserError(f"{place} = {wrong['input']!r:.60}: {wrong['msg'].removeprefix('Input ')}") from None
