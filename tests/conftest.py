@@ -1,7 +1,8 @@
 """Strict settings for all tests: eight simulated CPU devices, no implicit broadcasting, caches in temporary folders.
 
-Compiling is most of the time the tests take. So programs are optimised less (half the time, and they run as fast), and the
-tests of a worker share them, subprocesses included. Workers do not: JAX writes such a file in place, and a reader may meet half.
+Compiling is most of the time the tests take. So programs are optimised less (half the time, and they run as fast), and
+the tests of a worker share them, subprocesses included. Workers do not: JAX writes such a file in place, and a reader may
+meet half of it.
 """
 
 import atexit

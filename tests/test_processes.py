@@ -8,6 +8,8 @@ import pytest
 from tests.small import ARGUMENTS as FIVE_EPOCHS
 from tests.small import finish, metrics, start
 
+pytestmark = pytest.mark.slow
+
 # Two epochs of ten steps are enough here, where two cores serve up to four processes.
 ARGUMENTS = [*FIVE_EPOCHS, "--config.recipe.scale=0.02"]
 

@@ -19,6 +19,8 @@ from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.records import CheckpointNotes
 from wrn_jax.training.state import create_state
 
+pytestmark = pytest.mark.slow
+
 NOTES = CheckpointNotes(rollbacks=0)
 
 

@@ -17,6 +17,8 @@ from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Checkpoints, SaveFailed
 from wrn_jax.training.records import EpochSums, read_rows
 
+pytestmark = pytest.mark.slow
+
 KEYS = [
     "format", "epoch", "step", "learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "train_loss",
     "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "skipped_steps", "seconds",
