@@ -262,10 +262,14 @@ class Checkpoints:
 
     def _load(self, step: int, like: Any, shardings: Any) -> Any:
         try:
-            saved = self._orbax.checkpointables_metadata(step).metadata["model"]
-            want, have = (_shapes(tree) for tree in (like["model"], saved))
+            saved = self._orbax.checkpointables_metadata(step).metadata
+            want, have = (_shapes(tree["model"]) for tree in (like, saved))
+            fields = like.get("train", saved["train"]).keys() ^ saved["train"].keys()
         except Exception:
             raise _Damaged("its description cannot be read") from None
+        for name in sorted(fields):
+            kind = "holds" if name in saved["train"] else "does not hold"
+            raise UserError(f"checkpoint {step}: {kind} {name}; it is of another version's training state")
         # Orbax reports another shape as a missing handler; say what is really different.
         different = sorted(want.items() ^ have.items())
         if different:
@@ -299,17 +303,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _parts(state: Any) -> dict[str, Any]:
-    """The state as named parts, the model apart so that evaluation reads nothing else. A new dictionary at every call,
-    since Orbax adds to the one it is given."""
-    return {
-        "model": {"params": state.params, "batch_stats": state.batch_stats},
-        "train": {
-            "step": state.step,
-            "opt_state": state.opt_state,
-            "loss_scale": state.loss_scale,
-            "key": state.key,
-        },
-    }
+    """All fields of the state as two named parts, the model apart so that evaluation reads nothing else. A new dictionary at
+    every call, since Orbax adds to the one it is given."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {"model": {name: fields.pop(name) for name in ("params", "batch_stats")}, "train": fields}
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
