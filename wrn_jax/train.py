@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     resume = options.resume == "yes" or (options.resume == "auto" and holds_run(options.workdir))
     if options.config is not None:
         config = configs.load_file(options.config)
+        workdir = options.workdir or default_workdir(options.config.stem)
     elif resume:
-        config = saved_config(options.workdir)
+        config, workdir = saved_config(options.workdir), options.workdir
     else:
         raise UserError("--config FILE is missing, for example --config configs/session04.py; --help shows all keys")
     config = configs.apply_arguments(config, overrides)
@@ -54,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         devices.be_deterministic()
     if options.distributed:
         devices.start_processes(options.coordinator, options.processes, options.process)
-    workdir = options.workdir or default_workdir(options.config.stem)
     try:
         summary = loop.train(config, workdir, resume)
     except jax.errors.JaxRuntimeError as error:

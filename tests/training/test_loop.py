@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import jax
@@ -157,6 +158,13 @@ def test_resuming_a_finished_run_changes_nothing(finished):
 def test_resuming_with_another_configuration_names_the_keys(finished):
     with pytest.raises(UserError, match=r"another configuration: model\.depth was 10, is 16"):
         loop.train(finished.config.override({"model.depth": 16}), finished.workdir, resume=True)
+
+
+def test_resuming_from_a_renamed_checkpoint_is_refused(finished, tmp_path):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "50").rename(tmp_path / "run" / "checkpoints" / "60")
+    with pytest.raises(UserError, match="checkpoints/60: holds the state after 50 updates"):
+        loop.train(finished.config, tmp_path / "run", resume=True)
 
 
 def test_resuming_nothing_is_refused(tmp_path):

@@ -22,7 +22,7 @@ from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import console, devices, environment, files
-from wrn_jax.runtime.errors import Diverged, Interrupted
+from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves
 from wrn_jax.training.checkpoints import Checkpoints, Saved
@@ -202,6 +202,8 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
         saved = Saved(step=0, epoch=0, accuracy=None, notes=CheckpointNotes(rollbacks=0))
         create = functools.partial(create_state, setup.network, setup.optimizer)
         state = jax.jit(create, out_shardings=setup.shardings)(jax.random.key(config.seed))
+    elif saved.step != int(state.step):
+        raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
     rollbacks = max(rollbacks, saved.notes.rollbacks)
     header = make_header(setup, data.judge, saved.step, rollbacks)
     log = to_close.enter_context(RunLog(workdir, header, config.to_dict(), saved.epoch, is_lead))
@@ -247,7 +249,7 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
     step, end = (epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch
     sums = EpochSums()
     if attempt.saved.step > step:
-        step, sums = attempt.saved.step, dataclasses.replace(attempt.saved.notes.sums)
+        step, sums = attempt.saved.step, dataclasses.replace(attempt.saved.notes.sums or sums)
     order = programs.order_of(epoch)
     begin = time.perf_counter() - sums.seconds
     with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, attempt.is_lead) as progress:
@@ -387,9 +389,9 @@ def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[
 def draw(attempt: Attempt) -> None:
     """Draws `curves.png` anew, on the lead, once an epoch is finished."""
     timeline, rows, judge = attempt.setup.timeline, attempt.log.rows, attempt.data.judge
-    best = best_row(rows, judge)
-    if not attempt.is_lead or best is None:
+    if not attempt.is_lead or not rows:
         return
+    best = best_row(rows, judge)
     transitions = [(event.step / timeline.steps_per_epoch, f"{event.name}: {event.after}") for event in timeline.events()]
     title = f"{attempt.workdir.name}: best {SPLITS[judge]} accuracy {best.accuracy(judge):.2%} at epoch {best.epoch}"
     path = attempt.workdir / "curves.png"

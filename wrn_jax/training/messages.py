@@ -54,10 +54,11 @@ def not_learning(rows: Sequence[EpochRow], timeline: Timeline, num_classes: int)
     """
     guess = math.log(num_classes)
     since = min(checks.warm_up_end(timeline.values["learning_rate"]) + PATIENCE_WITH_LEARNING, timeline.steps)
-    guessing = [row for row in rows if row.step >= since and row.train_loss > (1 - GUESSING_MARGIN) * guess]
-    if guessing[:1] != list(rows[-1:]):
+    losses = [row.train_loss or 0.0 for row in rows if row.epoch * timeline.steps_per_epoch >= since]
+    guessing = [loss > (1 - GUESSING_MARGIN) * guess for loss in losses]
+    if sum(guessing) != 1 or not guessing[-1]:
         return None
     return (
-        f"this run does not learn: after epoch {rows[-1].epoch} its training loss, {rows[-1].train_loss:.3f}, is no better "
+        f"this run does not learn: after epoch {rows[-1].epoch} its training loss, {losses[-1]:.3f}, is no better "
         f"than guessing (ln {num_classes} = {guess:.3f}); a lower learning rate or less dropout and regularisation may help"
     )
