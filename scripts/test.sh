@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests, or those that the arguments name (as for pytest). Makes the environment it needs first; see
-# scripts/environment.sh. Reports are tested in Chromium or Chrome: where neither is found, root installs Debian's, and for
-# others these tests are skipped.
+# Runs the tests, or those that the arguments name (as for pytest); with --quick as first argument those of one or two
+# minutes. Makes the environment it needs first; see scripts/environment.sh. Reports are tested in Chromium or Chrome: where
+# neither is found, root installs Debian's, and for others these tests are skipped.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh"
@@ -23,4 +23,9 @@ fi
 make_environment
 cd "$project"
 ruff check .
-exec python -m pytest "$@"
+if [ "${1:-}" = --quick ]; then
+  shift
+  set -- -m "not slow" "$@"
+fi
+# Two workers, each of which takes whole files; tests/conftest.py brings the files with slow tests to the front.
+exec python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -1,22 +1,42 @@
-"""Strict settings for all tests: eight simulated CPU devices, no implicit broadcasting, caches in temporary folders."""
+"""Strict settings for all tests: eight simulated CPU devices, no implicit broadcasting, caches in temporary folders.
+
+Compiling is most of the time the tests take. So programs are optimised less (half the time, and they run as fast), and
+the tests of a worker share them, subprocesses included. Workers do not: JAX writes such a file in place, and a reader may
+meet half of it.
+"""
 
 import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-# Compiling is most of the time the tests take, and many compile the same programs: share them, subprocesses included.
-_programs = tempfile.mkdtemp(prefix="wrn_jax-tests-")
-atexit.register(shutil.rmtree, _programs, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
-os.environ["MPLCONFIGDIR"] = _programs
+from tests.small import xla_flags
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER is None:
+    CACHES = Path(tempfile.mkdtemp(prefix="wrn_jax-tests-"))
+    atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+else:  # within the folder of the process that started this one, which removes it
+    CACHES = Path(os.environ["MPLCONFIGDIR"]) / WORKER
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": xla_flags(devices=8),
+    "JAX_COMPILATION_CACHE_DIR": str(CACHES / "programs"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",  # as the commands do where nothing is set
+    "MPLCONFIGDIR": str(CACHES),
+}
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first: the workers, which take whole files, then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)

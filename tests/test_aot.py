@@ -17,6 +17,8 @@ from wrn_jax.planning import hlo, targets
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"model.depth": 10, "model.widen_factor": 1, "recipe.batch_size": 16}
 KEYS = [f"--config.{key}={value}" for key, value in SMALL.items()]
 NORMS = 7  # of a WRN-10: two in each block and one at the end

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path("scripts/bench.py")
 specification = importlib.util.spec_from_file_location("bench", SCRIPT)
 bench = importlib.util.module_from_spec(specification)

@@ -8,6 +8,8 @@ from tests import sample_runs, small
 from wrn_jax import compare
 from wrn_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_writes_report_page_figures_and_pictures(tmp_path, capsys):
     for seed in range(2):

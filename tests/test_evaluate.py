@@ -32,6 +32,8 @@ from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
 from wrn_jax.training.optimizer import LossScale, make_optimizer
 from wrn_jax.training.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 CONFIG = configs.load_file("configs/session04.py").override(CHANGES)
 SAVED = [Saved(10, 1, 0.2), Saved(20, 2, 0.5), Saved(40, 4, 0.5), Saved(50, 5, 0.4), Saved(57, 5, None)]
 

@@ -30,6 +30,8 @@ from wrn_jax.training.optimizer import LossScale, make_optimizer
 from wrn_jax.training.setup import resolve
 from wrn_jax.training.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 DRAWN = DATASETS["embedded"]
 # As (epoch, finished updates, accuracy): the best, one after it, and one within an epoch.
 SAVED = [(1, 10, 0.3), (2, 20, 0.2), (2, 25, None)]

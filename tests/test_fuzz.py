@@ -1,10 +1,8 @@
 """Arbitrary input, however wrong, ends in a configuration that works or in one line that says what is wrong."""
 
-import atexit
 import json
+import os
 import re
-import shutil
-import tempfile
 
 import jax
 import numpy as np
@@ -19,9 +17,9 @@ from wrn_jax.config.schedules import Clock, Linear, WarmRestarts, epochs, steps
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime.errors import UserError
 
-_notes = tempfile.mkdtemp(prefix="wrn_jax-tests-")
-atexit.register(shutil.rmtree, _notes, ignore_errors=True)
-set_hypothesis_home_dir(_notes)  # the working copy stays as it is
+pytestmark = pytest.mark.slow
+
+set_hypothesis_home_dir(os.environ["MPLCONFIGDIR"])  # the working copy stays as it is
 
 KEYS = [key for key, _ in keys()]
 PHASED = [key for key, (kind, _, _) in keys() if kind == "phases"]

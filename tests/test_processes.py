@@ -8,11 +8,13 @@ import pytest
 from tests.small import ARGUMENTS as FIVE_EPOCHS
 from tests.small import finish, metrics, start
 
+pytestmark = pytest.mark.slow
+
 # Two epochs of ten steps are enough here, where two cores serve up to four processes.
 ARGUMENTS = [*FIVE_EPOCHS, "--config.recipe.scale=0.02"]
 
 
-def start_all(count, workdir, *arguments, devices=1, module="train"):
+def start_all(count, workdir, *arguments, devices=2, module="train"):
     """The processes of one run, each with its own simulated devices."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -26,14 +28,6 @@ def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
     code, _, errors = finish("train", *ARGUMENTS, "--workdir", workdir)
     assert code == 0, errors
-    return metrics(workdir)
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """The records of two processes that nothing interrupted."""
-    workdir = tmp_path_factory.mktemp("pair") / "run"
-    run_all(start_all(2, workdir))
     return metrics(workdir)
 
 
@@ -52,14 +46,26 @@ def assert_same_training(rows, alone):
         assert found["learning_rate"] == expected["learning_rate"]
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(2, 2), (4, 1)])
-def test_processes_train_like_one_and_one_of_them_writes(alone, tmp_path, processes, devices):
-    workdir = tmp_path / "run"
-    ended = run_all(start_all(processes, workdir, devices=devices))
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """(work directory, output and errors of each) of two processes of two devices that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("pair") / "run"
+    return workdir, run_all(start_all(2, workdir))
+
+
+def test_two_processes_of_two_devices_train_like_one(alone, pair):
+    assert_one_of_them_writes(*pair, alone)
+
+
+def test_four_processes_of_one_device_train_like_one(alone, tmp_path):
+    assert_one_of_them_writes(tmp_path / "run", run_all(start_all(4, tmp_path / "run", devices=1)), alone)
+
+
+def assert_one_of_them_writes(workdir, ended, alone):
     assert_same_training(metrics(workdir), alone)
     assert len((workdir / "header.jsonl").read_text().splitlines()) == 1
     lines = [[line for line in output.splitlines() if "images/s" in line] for output, _ in ended]
-    assert [len(found) for found in lines] == [2] + [0] * (processes - 1)
+    assert [len(found) for found in lines] == [2] + [0] * (len(ended) - 1)
 
 
 def test_when_one_is_killed_the_others_stop_and_all_go_on_later(pair, tmp_path):
@@ -77,7 +83,7 @@ def test_when_one_is_killed_the_others_stop_and_all_go_on_later(pair, tmp_path):
     assert first.returncode != 4 or last.startswith("train: another process of this run is gone (")
     second.communicate()
     run_all(start_all(2, workdir, "--resume=auto"))
-    assert metrics(workdir) == pair
+    assert metrics(workdir) == metrics(pair[0])
 
 
 def test_a_preemption_notice_to_one_stops_all_after_the_same_step(pair, tmp_path):
@@ -93,7 +99,7 @@ def test_a_preemption_notice_to_one_stops_all_after_the_same_step(pair, tmp_path
     assert said[0] == said[1]
     assert said[0].startswith("train: SIGTERM: saved after ")
     run_all(start_all(2, workdir, "--resume=auto"))
-    assert metrics(workdir) == pair
+    assert metrics(workdir) == metrics(pair[0])
 
 
 def test_distributed_without_a_shared_directory_or_coordinator_is_one_line(tmp_path):

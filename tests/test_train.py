@@ -17,6 +17,8 @@ from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.state import create_state
 from wrn_jax.training.workdir import saved_config
 
+pytestmark = pytest.mark.slow
+
 
 def last_state(workdir):
     """(epoch, arrays) of the last checkpoint of a run."""

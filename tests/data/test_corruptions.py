@@ -12,6 +12,8 @@ from scipy import special, stats
 from wrn_jax.data import corruptions
 from wrn_jax.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
+pytestmark = pytest.mark.slow
+
 VECTORS = np.load(pathlib.Path(__file__).parents[1] / "vectors" / "corruptions.npz")
 IMAGES = VECTORS["images"]  # smooth, extremes
 SMOOTH = IMAGES[:1]

@@ -11,6 +11,8 @@ from tests.weights import relative_error
 from wrn_jax.models import convolution
 from wrn_jax.models.convolution import convolve, convolve_plain
 
+pytestmark = pytest.mark.slow
+
 # Batch, side, channels in and out, kernel size, stride: all ways through the CPU's choice.
 SHAPES = [
     (4, 32, 3, 16, 3, 1),

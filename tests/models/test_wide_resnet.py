@@ -15,6 +15,8 @@ from wrn_jax.models.weight_layouts import to_torch
 from wrn_jax.models.wide_resnet import BatchNorm, WideResNet, dropout, relu_dropout
 from wrn_jax.training.loss import mixed_cross_entropy
 
+pytestmark = pytest.mark.slow
+
 
 def formula_network(vectors):
     """(network, parameters, statistics) of a vector file, its formula checked to give the bits it gave then."""

@@ -20,6 +20,8 @@ from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.records import CheckpointNotes
 from wrn_jax.training.state import TrainState, create_state
 
+pytestmark = pytest.mark.slow
+
 NOTES = CheckpointNotes(rollbacks=0)
 
 

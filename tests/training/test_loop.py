@@ -19,6 +19,8 @@ from wrn_jax.training.checkpoints import Checkpoints, SaveFailed
 from wrn_jax.training.records import EpochSums, read_rows
 from wrn_jax.training.workdir import saved_config
 
+pytestmark = pytest.mark.slow
+
 KEYS = [
     "format", "epoch", "step", "learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "train_loss",
     "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "skipped_steps", "seconds",

@@ -27,6 +27,8 @@ from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
 from wrn_jax.training.step import Batch, Streams, make_train_step, order_key, repeat, update
 
+pytestmark = pytest.mark.slow
+
 
 def hyperparameters(learning_rate, label_smoothing):
     """Those of a step without dropout, whose augmentation and mixup are in its batch."""
