@@ -38,6 +38,12 @@ def test_operations_are_those_of_the_layers(depth, width, classes):
     assert cost.forward_operations(network, (32, 32, 3)) == by_hand(depth, width, classes)
 
 
+def test_a_28_10_has_the_published_multiplications():
+    # 5.2 billion an image (Zagoruyko & Komodakis, 2016).
+    network = Network(Model(depth=28, widen_factor=10), 100, "float32")
+    assert cost.forward_operations(network, (32, 32, 3)) == pytest.approx(2 * 5.247e9, rel=1e-3)
+
+
 def test_memory_of_the_state_is_parameters_momentum_and_statistics():
     setup = make_setup(Config(), devices.make_mesh(1))
     line = description.cost_lines(setup)[-1]

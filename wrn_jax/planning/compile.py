@@ -49,7 +49,7 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"--target {target.text}: the compiler refused: {reason}") from None
     seconds = time.perf_counter() - begin
-    program = compiled.as_text()
+    program = compiled.as_text() or ""
     if hlo_file is not None:
         try:
             hlo_file.write_text(program)
@@ -74,7 +74,7 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
     }
 
 
-def find_devices(target: Target) -> list[jax.Device]:
+def find_devices(target: Target) -> list[Any]:
     """The devices of a target, none of which is there. Raises UserError if its compiler is not installed or refuses it."""
     try:
         if target.platform == "tpu":

@@ -34,7 +34,7 @@ def forward_operations(network: Network, image_shape: tuple[int, ...]) -> int:
     Counted from the traced program, so it is right for every depth, width and number of classes.
     """
 
-    def forward(params, stats, images):
+    def forward(params: Any, stats: Any, images: jax.Array) -> jax.Array:
         return nnx.merge(network.graphdef, params, stats)(images)
 
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)

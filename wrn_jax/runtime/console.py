@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Self
 
 from tqdm import tqdm
@@ -74,7 +74,7 @@ def say(text: str, active: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def waiting(text: str, interval: float = 30.0) -> Iterator[None]:
+def waiting(text: str, interval: float = 30.0) -> Generator[None]:
     """Says on standard error what is going on, every `interval` seconds for how long already, and how long it took."""
     done = threading.Event()
     begin = time.perf_counter()
