@@ -77,14 +77,14 @@
     const places = [...new Set(figures[div.id].data.filter((trace) => trace.hovertext).flatMap((trace) => trace.x))].sort((a, b) => a - b);
     const spoken = div.closest("figure").querySelector("[aria-live]");
     let at = places.length - 1;
+    const speak = () => {
+      spoken.textContent = [...div.querySelectorAll(".hoverlayer text")].map((text) => text.textContent).join("; ");
+    };
     const move = (by) => {
       at = Math.min(places.length - 1, Math.max(0, at + by));
       Plotly.Fx.hover(div, { xval: places[at] }, "xy");
+      setTimeout(speak, 100);  // plotly draws at most every 50 milliseconds
     };
-    div.on("plotly_hover", () => {
-      if (document.activeElement !== div) return;
-      spoken.textContent = [...div.querySelectorAll(".hoverlayer text")].map((text) => text.textContent).join("; ");
-    });
     const zoom = (factor) => {
       const [low, high] = div.layout.xaxis.range;
       const [middle, half] = [(low + high) / 2, ((high - low) / 2) * factor];
