@@ -17,14 +17,10 @@ NOT_EVALUATED = "not evaluated"
 JUDGES = {"test": "the test set", "valid": "the hold-out"}
 """What chose the best epoch."""
 
-NAMES = {
-    "learning_rate": "learning rate",
-    "dropout": "dropout",
-    "mixup_alpha": "mixup alpha",
-    "label_smoothing": "label smoothing",
-    "augmentation": "augmentation",
-}
-"""The moving hyperparameters, as people call them."""
+
+def label(name: str) -> str:
+    """A moving hyperparameter, as people call it."""
+    return name.replace("_", " ")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -100,7 +96,7 @@ def count(number: int, noun: str) -> str:
 
 def transition(event: Event) -> str:
     """What changes, as in dropout 0.3 -> 0.2."""
-    return f"{NAMES[event.name]} {setting(event.name, event.before)} -> {setting(event.name, event.after)}"
+    return f"{label(event.name)} {setting(event.name, event.before)} -> {setting(event.name, event.after)}"
 
 
 def setting(name: str, text: str) -> str:

@@ -6,7 +6,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -156,10 +156,14 @@ def row(run: Run, which: str) -> EpochRow:
     return run.last if which == "last" else run.best
 
 
-def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float] | None:
-    """A quantity of each of the runs that count; None if any does not have it."""
-    found = [getattr(row(run, which), quantity) for run in group.counted]
-    return None if any(value is None for value in found) else found
+def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float]:
+    """A quantity of each of the runs that count, one that every row has."""
+    return [getattr(row(run, which), quantity) for run in group.counted]
+
+
+def mean(group: Group, which: str) -> float:
+    """The mean test accuracy of the runs that count."""
+    return float(np.mean(values(group, which)))
 
 
 def augmented_gaps(group: Group, which: str) -> list[float]:
@@ -241,16 +245,16 @@ def selection(run: Run) -> Selection:
     )  # fmt: skip
 
 
-def mean_curve(group: Group, quantity: str) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-    """(epochs, mean, lowest, highest) of a quantity over the runs that have the epoch; NaN where none has it."""
+def mean_curve(group: Group, value: Callable[[EpochRow], float | None]) -> tuple[list[int], list[np.ndarray]]:
+    """The epochs, and (mean, lowest, highest) of a value over the runs that have the epoch; NaN where none has it."""
     length = max(len(run.rows) for run in group.runs)
     table = np.full((len(group.runs), length), np.nan)
     for index, run in enumerate(group.runs):
-        table[index, : len(run.rows)] = [getattr(one, quantity) for one in run.rows]
+        table[index, : len(run.rows)] = [value(row) for row in run.rows]
     empty = np.isnan(table).all(axis=0)
     filled = np.where(empty, 0.0, table)
     mean, low, high = (function(filled, axis=0) for function in (np.nanmean, np.nanmin, np.nanmax))
-    return list(range(1, length + 1)), *(np.where(empty, np.nan, line) for line in (mean, low, high))
+    return list(range(1, length + 1)), [np.where(empty, np.nan, line) for line in (mean, low, high)]
 
 
 def accuracy_at(group: Group, epoch: int) -> float | None:

@@ -234,8 +234,10 @@ def _load_csv(path: Path, source: str) -> Run:
 
 def described(run: Run) -> Timeline:
     """The recipe of a published log with the rates that its document describes, which never ran."""
-    recipe = run.config.override({"recipe.learning_rate": published_runs.DESCRIBED_RATE[run.log]}).recipe
-    return Timeline(recipe, run.config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
+    assert run.config is not None
+    assert run.log is not None
+    config = run.config.override({"recipe.learning_rate": published_runs.DESCRIBED_RATE[run.log]})
+    return Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
 
 
 def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:

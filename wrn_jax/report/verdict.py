@@ -140,7 +140,7 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
 
 
 def _mean(group: Group, which: str) -> str:
-    return formats.percent(float(np.mean(measures.values(group, which))))
+    return formats.percent(measures.mean(group, which))
 
 
 def _ahead(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
@@ -168,7 +168,7 @@ def _at_best(best: Pair, last: Pair, groups: Mapping[str, Group]) -> str:
 
 
 def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
-    order = sorted(groups, key=lambda group: -float(np.mean(measures.values(group, "last"))))
+    order = sorted(groups, key=lambda group: -measures.mean(group, "last"))
     standing = "; ".join(
         f"{group.name} {formats.values(measures.values(group, 'last'))} % (n = {len(group.counted)})" for group in order
     )
@@ -214,7 +214,7 @@ def aspects(groups: Sequence[Group]) -> list[Aspect]:
 
 def _target(groups: Sequence[Group]) -> float:
     """An accuracy, in whole per cent, that the mean of every recipe has at the end."""
-    return int(100 * min(float(np.mean(measures.values(group, "last"))) for group in groups) + 1e-9) / 100
+    return int(100 * min(measures.mean(group, "last") for group in groups) + 1e-9) / 100
 
 
 def _largest_falls(group: Group) -> list[float]:
@@ -281,7 +281,7 @@ def _uses(groups: Sequence[Group], pairs: Sequence[Pair], findings: Sequence[Fin
 
 
 def _for_accuracy(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
-    best, *others = sorted(groups, key=lambda group: -float(np.mean(measures.values(group, "last"))))
+    best, *others = sorted(groups, key=lambda group: -measures.mean(group, "last"))
     beaten = [
         pair.second if pair.first == best.name else pair.first
         for pair in pairs
