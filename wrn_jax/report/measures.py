@@ -180,11 +180,13 @@ def compare(groups: Sequence[Group], which: str) -> list[Pair]:
     """All pairs of recipes by test accuracy over their seeds, first minus second."""
     pairs = [_pair(first, second, which) for first, second in itertools.combinations(groups, 2)]
     finished = {group.name for group in groups if group.finished}
-    tested = [
-        pair for pair in pairs if pair.welch is not None and pair.welch.p is not None and {pair.first, pair.second} <= finished
-    ]
-    adjusted = dict(zip(map(id, tested), statistics.holm([pair.welch.p for pair in tested]), strict=True))
-    return [dataclasses.replace(pair, adjusted=adjusted.get(id(pair))) for pair in pairs]
+    p_values = {
+        index: pair.welch.p
+        for index, pair in enumerate(pairs)
+        if pair.welch is not None and pair.welch.p is not None and {pair.first, pair.second} <= finished
+    }
+    adjusted = dict(zip(p_values, statistics.holm(list(p_values.values())), strict=True))
+    return [dataclasses.replace(pair, adjusted=adjusted.get(index)) for index, pair in enumerate(pairs)]
 
 
 def _pair(first: Group, second: Group, which: str) -> Pair:
@@ -206,31 +208,33 @@ def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:
 def compare_images(first: Group, second: Group, which: str) -> Images:
     """Two recipes on the same test images, from saved predictions."""
     start = Images(first.name, second.name, which)
-    sides = []
+    sides: list[list[tuple[Run, np.ndarray]]] = []
+    digests: set[str | None] = set()
     for group in (first, second):
-        usable = [(run, one) for run, one in evaluations(group, which) if one.correct is not None]
-        if not usable:
+        predicted = [(run, saved) for run, saved in evaluations(group, which) if saved.correct is not None]
+        if not predicted:
             return dataclasses.replace(start, reason=f"no predictions of {group.name} after the {which} epoch")
-        sides.append(usable)
-    if len({one.digest for side in sides for _, one in side}) > 1:
+        digests |= {saved.digest for _, saved in predicted}
+        sides.append([(run, saved.correct) for run, saved in predicted if saved.correct is not None])
+    if len(digests) > 1:
         return dataclasses.replace(start, reason="the predictions are of different images")
-    seeds = [{run.seed: (run, one) for run, one in side if run.seed is not None} for side in sides]
+    seeds = [{run.seed: (run, correct) for run, correct in side if run.seed is not None} for side in sides]
     shared = sorted(seeds[0].keys() & seeds[1].keys())
     couples = [(seeds[0][seed], seeds[1][seed]) for seed in shared] or list(zip(*sides, strict=False))
-    correct = [np.stack([one.correct for _, one in side]) for side in sides]
+    stacks = [np.stack([correct for _, correct in side]) for side in sides]
     return dataclasses.replace(
         start,
-        count=correct[0].shape[1],
-        pairs=tuple(_image_pair(*one, *other) for one, other in couples),
+        count=stacks[0].shape[1],
+        pairs=tuple(_image_pair(*left, *right) for left, right in couples),
         by_seed=bool(shared),
-        together=statistics.over_images(*correct),
-        networks=(len(correct[0]), len(correct[1])),
+        together=statistics.over_images(*stacks),
+        networks=(len(stacks[0]), len(stacks[1])),
     )
 
 
-def _image_pair(first: Run, one: Evaluation, second: Run, other: Evaluation) -> ImagePair:
-    only_first, only_second = int((one.correct & ~other.correct).sum()), int((other.correct & ~one.correct).sum())
-    found = statistics.over_images(one.correct[None], other.correct[None])
+def _image_pair(first: Run, first_correct: np.ndarray, second: Run, second_correct: np.ndarray) -> ImagePair:
+    only_first, only_second = int((first_correct & ~second_correct).sum()), int((second_correct & ~first_correct).sum())
+    found = statistics.over_images(first_correct[None], second_correct[None])
     return ImagePair(first.name, second.name, found, statistics.mcnemar(only_first, only_second))
 
 
@@ -259,8 +263,11 @@ def mean_curve(group: Group, value: Callable[[EpochRow], float | None]) -> tuple
 
 def accuracy_at(group: Group, epoch: int) -> float | None:
     """Mean test accuracy after `epoch` over the runs that have it."""
-    found = [run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch]
-    return float(np.mean(found)) if found else None
+    return _mean_accuracy(group, epoch) if any(len(run.rows) >= epoch for run in group.runs) else None
+
+
+def _mean_accuracy(group: Group, epoch: int) -> float:
+    return float(np.mean([run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch]))
 
 
 def falls(run: Run) -> tuple[int, float, int]:
@@ -318,14 +325,14 @@ def rate_cycle(group: Group) -> RateCycle | None:
     if timeline is None:
         return None
     rates = timeline.values["learning_rate"].astype(float)
-    after = [entry["learning_rate_next"] for entry in timeline.table()]
+    after = [float(entry["learning_rate_next"]) for entry in timeline.table()]
     warm = warm_up(timeline)
-    found = []
+    found: list[RateAt] = []
     for epoch in range(1, min(timeline.epochs, max(len(run.rows) for run in group.counted)) + 1):
         within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
         before, low, high = (float(value) for value in (within[-1], within.min(), within.max()))
         rises = bool((np.diff(within) > 0).any())
-        found.append(RateAt(epoch, accuracy_at(group, epoch), before, after[epoch - 1], low, high, rises))
+        found.append(RateAt(epoch, _mean_accuracy(group, epoch), before, after[epoch - 1], low, high, rises))
     restarts = sum(end < timeline.steps for _, end in cycles(timeline))
     peak_after = rates[warm[1] if warm and warm[1] < len(rates) else 0 :].max()
     cycle = RateCycle(tuple(found), float(rates.max()), float(peak_after), restarts, saw_tooth=False)
@@ -387,11 +394,13 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
 
 def corruptions(group: Group, which: str) -> dict[str, list[float]]:
     """Mean accuracy over the severities of each kind of corruption, one value for each run; those that all runs have."""
-    found = [one.figures.get("corruptions") for _, one in evaluations(group, which)]
-    if len(found) < len(group.counted) or not all(isinstance(kinds, dict) for kinds in found):
+    runs: list[dict[str, list[float]]] = [
+        evaluation.figures.get("corruptions") or {} for _, evaluation in evaluations(group, which)
+    ]
+    if len(runs) < len(group.counted):
         return {}
-    names = [name for name in found[0] if all(kinds.get(name) for kinds in found)]
-    return {name: [float(np.mean(kinds[name])) for kinds in found] for name in names}
+    names = [name for name in runs[0] if all(kinds.get(name) for kinds in runs)]
+    return {name: [float(np.mean(kinds[name])) for kinds in runs] for name in names}
 
 
 def corruption_sources(groups: Sequence[Group], which: str) -> list[str]:

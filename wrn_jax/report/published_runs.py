@@ -5,6 +5,7 @@ configs/session04_as_executed.py. Accuracies are fractions, in 0..1, unless % is
 """
 
 import csv
+import dataclasses
 import importlib.resources
 from pathlib import Path
 from typing import Any
@@ -48,25 +49,32 @@ PEERS = (
     ("WRN-28-10 with cutout", 81.6),
     ("WRN-28-10 with RandAugment", 83.3),
 )
-# Where the published files lie, the notebook that made them, and the files by name with the epoch each is of.
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """The notebook that made a run, where its files lie, and the files by name with the epoch each is of."""
+
+    notebook: str
+    place: str
+    files: dict[str, int]
+
+
 PUBLISHED = {
-    "session02": {
-        "notebook": "08_ERA_V4_Session-02.ipynb",
-        "place": "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session8",
-        "files": {
+    "session02": Published(
+        "08_ERA_V4_Session-02.ipynb",
+        "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session8",
+        {
             "best_model.pth": 100,
             **{f"checkpoint_epoch{epoch}.pth": epoch for epoch in (10, 20, 25, 30, 40, 50, 60, 75, 90)},
             "final_model.pth": 100,
         },
-    },
-    "session04": {
-        "notebook": "08_ERA_V4_Session-04.ipynb",
-        "place": "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session04",
-        "files": {
-            "best_model.pth": 99,
-            **{f"checkpoint_epoch{epoch}.pth": epoch for epoch in range(10, 101, 10)},
-        },
-    },
+    ),
+    "session04": Published(
+        "08_ERA_V4_Session-04.ipynb",
+        "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session04",
+        {"best_model.pth": 99, **{f"checkpoint_epoch{epoch}.pth": epoch for epoch in range(10, 101, 10)}},
+    ),
 }
 
 

@@ -124,7 +124,7 @@ def _seeds(group: Group) -> str:
 
 def _other_keys(groups: Sequence[Group], different: set[str]) -> list[tuple[str, list[str]]]:
     """The keys that differ where no row does; of augmentation levels those that all recipes use."""
-    by_group = [None if group.config is None else recipe_keys(group.runs[0]) for group in groups]
+    by_group = [None if group.config is None else recipe_keys(group.config) for group in groups]
     known = [keys for keys in by_group if keys is not None]
     rows = []
     for key in sorted(set().union(*known)):

@@ -79,7 +79,9 @@ def marks(groups: Sequence[Group]) -> tuple[tuple[float, str], ...]:
     """The transitions of all recipes as (finished epochs, text); one that several recipes share is told once."""
     found: dict[tuple[float, str], list[str]] = {}
     for group in groups:
-        for event in measures.transitions(group.timeline) if group.timeline is not None else ():
+        if group.timeline is None:
+            continue
+        for event in measures.transitions(group.timeline):
             where = event.step / group.timeline.steps_per_epoch
             text = f"{formats.transition(event)}, from {formats.position(event.step, group.timeline)} on"
             found.setdefault((where, text), []).append(group.name)
@@ -124,7 +126,7 @@ def _rate(groups: Sequence[Group]) -> Plot | None:
     series = []
     for group in groups:
         if group.timeline is None:
-            rates = [row.moving.get("learning_rate", math.nan) for row in group.runs[0].rows]
+            rates = [float(row.moving.get("learning_rate", math.nan)) for row in group.runs[0].rows]
             series.append(Series(group.name, list(range(1, len(rates) + 1)), rates))
             continue
         table = group.timeline.values["learning_rate"].astype(float).reshape(-1, group.timeline.steps_per_epoch)
@@ -169,7 +171,7 @@ def _stepped(
     places = sorted(set().union(*(_edges(group.timeline, name) for group in groups if group.timeline is not None)))
     series = []
     for group, line in zip(groups, lines, strict=True):
-        if line is None:
+        if line is None or group.timeline is None:
             series.append(Series(group.name, [1], [math.nan]))
             continue
         steps_per_epoch = group.timeline.steps_per_epoch

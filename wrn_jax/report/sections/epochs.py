@@ -97,7 +97,9 @@ def transitions(groups: Sequence[Group]) -> Block:
     """All transitions of all recipes."""
     rows = []
     for group in groups:
-        for event in measures.transitions(group.timeline) if group.timeline is not None else ():
+        if group.timeline is None:
+            continue
+        for event in measures.transitions(group.timeline):
             before, after = (formats.setting(event.name, text) for text in (event.before, event.after))
             rows.append([group.name, formats.position(event.step, group.timeline), formats.label(event.name), before, after])
     unknown = [group.name for group in groups if group.timeline is None]
@@ -182,7 +184,7 @@ def _portrait(group: Group) -> list[str]:
         + (f", by {formats.percent(fall)} points at most (epoch {epoch})." if epoch else "."),
     ]
     cycle = measures.rate_cycle(group)
-    if cycle is not None:
+    if cycle is not None and group.timeline is not None:
         rate, peak = cycle.evaluations[-1].before, cycle.peak_after
         texts.append(
             f"The rate before the last evaluation was {formats.rate(rate)}, {formats.share(rate / peak)} % of the highest "
@@ -209,7 +211,7 @@ def artifacts(group: Group) -> Block:
     note = ""
     if group.log:
         facts = published_runs.PUBLISHED[group.log]
-        note = f"At {facts['place']}, made by the notebook {facts['notebook']}. Accuracies are the log's."
+        note = f"At {facts.place}, made by the notebook {facts.notebook}. Accuracies are the log's."
     heads = [*(["file"] if group.log else ["run", "checkpoint"]), "epoch", "test accuracy (%)", "remark"]
     return Table(f"Checkpoints of {group.name}", heads, rows, note=note)
 

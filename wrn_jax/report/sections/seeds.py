@@ -56,27 +56,22 @@ def _differences(groups: Sequence[Group]) -> Table:
 def _sampling(groups: Sequence[Group]) -> Table:
     """How sure the accuracies of single networks are, as far as the test images go."""
     rows = []
+    (count,) = {datasets.info(group.config.data).num_test for group in groups if group.config is not None}
     for which in measures.WHICH:
         accuracies = [measures.values(group, which)[0] for group in groups]
-        counts = [_num_test(group) for group in groups]
-        for group, accuracy, count in zip(groups, accuracies, counts, strict=True):
-            rows.append(
-                [which, group.name, formats.percent(accuracy), formats.interval(*statistics.wilson(accuracy * count, count))]
-            )
+        for group, accuracy in zip(groups, accuracies, strict=True):
+            interval = formats.interval(*statistics.wilson(accuracy * count, count))
+            rows.append([which, group.name, formats.percent(accuracy), interval])
         for (first, a), (second, b) in itertools.combinations(list(zip(groups, accuracies, strict=True)), 2):
-            found = statistics.proportions((a, counts[0]), (b, counts[0]))
+            found = statistics.proportions((a, count), (b, count))
             interval = formats.interval(found.low, found.high, "+")
             rows.append([which, f"{first.name} - {second.name} (points)", formats.points(found.difference), interval])
     note = (
-        f"{counts[0]:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
+        f"{count:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
         "tested on different images: what the choice of the images leaves open about these very networks, not what another "
         "seed would change. For a best epoch that was chosen on these images it is too narrow."
     )
     return Table("The single networks", ("epoch", "recipe", "test accuracy (%)", "95 % interval"), rows, note=note)
-
-
-def _num_test(group: Group) -> int:
-    return datasets.info(group.config.data).num_test
 
 
 def over_images(groups: Sequence[Group]) -> list[Block]:
@@ -118,11 +113,14 @@ def _image_rows(found: measures.Images) -> list[list[str]]:
         ])  # fmt: skip
     how = "by seed" if found.by_seed else "in the order given"
     first, second = found.networks
+    together = found.together
+    if together is None:
+        return rows
     rows.append([
         f"{found.first} - {found.second}, all together: {first} and {second} networks, {found.count:,} images (above: pairs "
         f"{how})",
-        formats.points(found.together.difference), formats.interval(found.together.low, found.together.high, "+"),
-        NONE, NONE, NONE, f"z test over images: {formats.p_value(found.together.p)}",
+        formats.points(together.difference), formats.interval(together.low, together.high, "+"),
+        NONE, NONE, NONE, f"z test over images: {formats.p_value(together.p)}",
     ])  # fmt: skip
     return rows
 
@@ -197,7 +195,7 @@ def _evaluation_note(groups: Sequence[Group], which: str) -> str:
 
 def rate_cycles(groups: Sequence[Group]) -> list[Block]:
     """Whether the accuracies of different epochs, and of different recipes, were taken at like rates."""
-    known = [(group, measures.rate_cycle(group)) for group in groups if group.timeline is not None]
+    known = [(group, cycle) for group in groups if (cycle := measures.rate_cycle(group)) is not None]
     if not known:
         return []
     rows = []
