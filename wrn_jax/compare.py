@@ -18,12 +18,12 @@ from wrn_jax.runtime.files import write_atomically
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads runs, compares them and writes the report. Raises UserError."""
-    made = command.parser("compare", "Compares recipes by their runs; runs that differ in their seeds alone are one recipe.")
-    made.add_argument("runs", nargs="+", metavar="RUN", help="a run's directory, a log as CSV, session02 or session04")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
-    made.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
-    made.add_argument("--title", help="the heading of the report")
-    options, overrides = command.parse(made, argv)
+    parser = command.parser("compare", "Compares recipes by their runs; runs that differ in their seeds alone are one recipe.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's directory, a log as CSV, session02 or session04")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
+    parser.add_argument("--title", help="the heading of the report")
+    options, overrides = command.parse(parser, argv)
     if overrides:
         raise UserError(f"{overrides[0]}: nothing is configured here; see --help")
     groups = runs.group([runs.load(source) for source in options.runs], options.names)
@@ -85,25 +85,27 @@ def collect(groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def _recipe(group: Group) -> dict[str, Any]:
-    which = measures.WHICH
+    epochs = measures.WHICH
     return {
         "runs": [
             {
                 "name": run.name, "source": run.source, "seed": run.seed, "finished": run.finished,
-                "counted": run.name in [one.name for one in group.counted], "rows": [row.to_dict() for row in run.rows],
-                "selection": measures.selection(run), "evaluations": [one.figures for one in run.evaluations],
+                "counted": run.name in [counted.name for counted in group.counted], "rows": [row.to_dict() for row in run.rows],
+                "selection": measures.selection(run), "evaluations": [evaluation.figures for evaluation in run.evaluations],
             }
             for run in group.runs
         ],
         "config": None if group.config is None else group.config.to_dict(),
         "best_chosen_on": group.judge,
-        "test_accuracy": {one: measures.summary(measures.values(group, one)) for one in which},
-        "gap_under_augmentation": {one: measures.summary(measures.augmented_gaps(group, one)) for one in which},
+        "test_accuracy": {which: measures.summary(measures.values(group, which)) for which in epochs},
+        "gap_under_augmentation": {which: measures.summary(measures.augmented_gaps(group, which)) for which in epochs},
         "measures": {
-            one: {m.name: measures.summary(measures.measured(group, one, m.path)) for m in measures.MEASURES} for one in which
+            which: {m.name: measures.summary(measures.measured(group, which, m.path)) for m in measures.MEASURES}
+            for which in epochs
         },
         "corruptions": {
-            one: {name: measures.summary(found) for name, found in measures.corruptions(group, one).items()} for one in which
+            which: {name: measures.summary(accuracies) for name, accuracies in measures.corruptions(group, which).items()}
+            for which in epochs
         },
         "rate": measures.rate_cycle(group),
         "transitions": [] if group.timeline is None else group.timeline.events(),

@@ -241,7 +241,7 @@ def _image_pair(first: Run, first_correct: np.ndarray, second: Run, second_corre
 def selection(run: Run) -> Selection:
     """Best, highest and last epoch of a run."""
     length = min(len(run.rows), max(3, math.ceil(len(run.rows) / 10)))
-    tail = statistics.summarise([one.test_accuracy for one in run.rows[-length:]])
+    tail = statistics.summarise([row.test_accuracy for row in run.rows[-length:]])
     last, best, top = run.last, run.best, run.top
     return Selection(
         run.name, run.judge, last.test_accuracy, last.epoch, best.test_accuracy, best.epoch,
@@ -272,7 +272,7 @@ def _mean_accuracy(group: Group, epoch: int) -> float:
 
 def falls(run: Run) -> tuple[int, float, int]:
     """(number of epochs whose test accuracy is below that of the epoch before, largest such fall, its epoch or 0)."""
-    steps = np.diff([one.test_accuracy for one in run.rows])
+    steps = np.diff([row.test_accuracy for row in run.rows])
     if not (steps < 0).any():
         return 0, 0.0, 0
     worst = int(np.argmin(steps))
@@ -281,7 +281,7 @@ def falls(run: Run) -> tuple[int, float, int]:
 
 def first_epoch_at(run: Run, accuracy: float) -> int | None:
     """The first epoch whose test accuracy reaches `accuracy`."""
-    return next((one.epoch for one in run.rows if one.test_accuracy >= accuracy), None)
+    return next((row.epoch for row in run.rows if row.test_accuracy >= accuracy), None)
 
 
 def warm_up(timeline: Timeline) -> tuple[Linear, int] | None:
@@ -327,27 +327,29 @@ def rate_cycle(group: Group) -> RateCycle | None:
     rates = timeline.values["learning_rate"].astype(float)
     after = [float(entry["learning_rate_next"]) for entry in timeline.table()]
     warm = warm_up(timeline)
-    found: list[RateAt] = []
+    evaluations: list[RateAt] = []
     for epoch in range(1, min(timeline.epochs, max(len(run.rows) for run in group.counted)) + 1):
         within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
         before, low, high = (float(value) for value in (within[-1], within.min(), within.max()))
         rises = bool((np.diff(within) > 0).any())
-        found.append(RateAt(epoch, _mean_accuracy(group, epoch), before, after[epoch - 1], low, high, rises))
+        evaluations.append(RateAt(epoch, _mean_accuracy(group, epoch), before, after[epoch - 1], low, high, rises))
     restarts = sum(end < timeline.steps for _, end in cycles(timeline))
     peak_after = rates[warm[1] if warm and warm[1] < len(rates) else 0 :].max()
-    cycle = RateCycle(tuple(found), float(rates.max()), float(peak_after), restarts, saw_tooth=False)
-    tail = found[-math.ceil(len(found) / 5) :]
-    if 2 * sum(one.rises and one.high >= 3 * one.low for one in tail) <= len(tail):
+    cycle = RateCycle(tuple(evaluations), float(rates.max()), float(peak_after), restarts, saw_tooth=False)
+    tail = evaluations[-math.ceil(len(evaluations) / 5) :]
+    if 2 * sum(evaluation.rises and evaluation.high >= 3 * evaluation.low for evaluation in tail) <= len(tail):
         return cycle
     if len(tail) < 10:
         return dataclasses.replace(cycle, saw_tooth=True)
-    lower = [one.accuracy for one in tail if one.position <= 1 / 3]
-    upper = [one.accuracy for one in tail if one.position >= 2 / 3]
+    lower = [evaluation.accuracy for evaluation in tail if evaluation.position <= 1 / 3]
+    upper = [evaluation.accuracy for evaluation in tail if evaluation.position >= 2 / 3]
     return dataclasses.replace(
         cycle,
         saw_tooth=True,
         tail=len(tail),
-        correlation=statistics.rank_correlation([one.before for one in tail], [one.accuracy for one in tail]),
+        correlation=statistics.rank_correlation(
+            [evaluation.before for evaluation in tail], [evaluation.accuracy for evaluation in tail]
+        ),
         low_third=(len(lower), float(np.mean(lower)) if lower else None),
         high_third=(len(upper), float(np.mean(upper)) if upper else None),
     )

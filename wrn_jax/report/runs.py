@@ -116,7 +116,7 @@ class Run:
 
     def evaluation(self, epoch: int) -> Evaluation | None:
         """The evaluation of the checkpoint after `epoch`."""
-        return next((one for one in self.evaluations if one.epoch == epoch), None)
+        return next((evaluation for evaluation in self.evaluations if evaluation.epoch == epoch), None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,7 +215,7 @@ def _load_directory(path: Path, source: str) -> Run:
 
 
 def _load_log(name: str) -> Run:
-    config = Config().override(published_runs.EXECUTED[name])
+    config = published_runs.executed(name)
     published = published_runs.PUBLISHED[name]
     return Run(
         name=name,
@@ -236,11 +236,9 @@ def _load_csv(path: Path, source: str) -> Run:
     return Run(name=path.stem, source=source, rows=_some(rows_from(columns, path), path))
 
 
-def described(run: Run) -> Timeline:
-    """The recipe of a published log with the rates that its document describes, which never ran."""
-    assert run.config is not None
-    assert run.log is not None
-    config = run.config.override({"recipe.learning_rate": published_runs.DESCRIBED_RATE[run.log]})
+def described(log: str) -> Timeline:
+    """The recipe of a published log as its document describes it."""
+    config = published_runs.described(log)
     return Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
 
 
@@ -263,9 +261,9 @@ def _kept(folder: Path, steps_per_epoch: int) -> tuple[Kept, ...]:
 
 def _evaluations(folder: Path, steps_per_epoch: int) -> tuple[Evaluation, ...]:
     """The evaluations of checkpoints at the end of an epoch."""
-    found = [_evaluation(path) for path in folder.glob("step-*.json")] if folder.is_dir() else []
-    ends = [one for one in found if one.figures["step"] == one.epoch * steps_per_epoch]
-    return tuple(sorted(ends, key=lambda one: one.epoch))
+    evaluations = [_evaluation(path) for path in folder.glob("step-*.json")] if folder.is_dir() else []
+    ends = [evaluation for evaluation in evaluations if evaluation.figures["step"] == evaluation.epoch * steps_per_epoch]
+    return tuple(sorted(ends, key=lambda evaluation: evaluation.epoch))
 
 
 def _evaluation(path: Path) -> Evaluation:
@@ -321,8 +319,8 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
     if names is None:
         names = _distinct_names([_common_name([run.name for run in together]) for together in members.values()])
     if len(names) != len(members):
-        told = _listing(members.values())
-        raise UserError(f"--names: {len(names)} given, but the runs are of {len(members)} recipes: {told}")
+        listing = _listing(members.values())
+        raise UserError(f"--names: {len(names)} given, but the runs are of {len(members)} recipes: {listing}")
     if len(set(names)) < len(names):
         raise UserError("--names: every recipe should have its own name")
     return tuple(Group(name, tuple(together)) for name, together in zip(names, members.values(), strict=True))

@@ -43,7 +43,7 @@ def to_html(document: Document) -> str:
         "kind": lambda block: type(block).__name__, "markup": to_markup, "plain": plain, "id": plot_id,
         "classes": column_classes, "data_table": data_table, "marks": numbered_marks,
     }  # fmt: skip
-    environment.filters |= filters
+    environment.filters.update(filters)
     return environment.get_template("page.html").render(
         document=document,
         themes={theme: THEMES[theme] | {"lines": COLOURS[theme]} for theme in THEMES},

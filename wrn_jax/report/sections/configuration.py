@@ -64,7 +64,7 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         ("new cycles of the rate", [str(cycle.restarts) if cycle else NOT_RECORDED for cycle in cycles]),
     ]
     if measures.logs(groups):
-        never = [phases(described(group.runs[0]), "learning_rate") if group.log else NONE for group in groups]
+        never = [phases(described(group.log), "learning_rate") if group.log else NONE for group in groups]
         table.append(("learning rate as published, which never ran", never))
     table += [
         row("weight decay (L2)", lambda config, _: f"{config.optimizer.weight_decay:g}"),

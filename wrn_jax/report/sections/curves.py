@@ -117,7 +117,7 @@ def _series(group: Group, epochs: Sequence[float], mean: np.ndarray, low: np.nda
 
 
 def _plot(name: str, title: str, label: str, series: list[Series], groups: Sequence[Group], description: str) -> Plot | None:
-    if all(math.isnan(value) for one in series for value in one.y):
+    if all(math.isnan(value) for line in series for value in line.y):
         return None
     return Plot(name, title, X_LABEL, label, series, marks(groups), description)
 
@@ -148,7 +148,13 @@ def _rate_at_evaluations(groups: Sequence[Group]) -> Plot | None:
         if cycle is None:
             series.append(Series(group.name, [1], [math.nan]))
             continue
-        series.append(Series(group.name, [one.epoch for one in cycle.evaluations], [one.before for one in cycle.evaluations]))
+        series.append(
+            Series(
+                group.name,
+                [evaluation.epoch for evaluation in cycle.evaluations],
+                [evaluation.before for evaluation in cycle.evaluations],
+            )
+        )
     description = (
         "The rate of the last update before each evaluation. Where it jumps from epoch to epoch, the evaluations fell at "
         "unlike places of the rate's cycle."
@@ -161,7 +167,7 @@ def _logarithmic(plot: Plot | None) -> Plot | None:
     """The plot on a logarithmic axis, where all its values allow it: a saw-tooth is lost beside a warm-up ten times as high."""
     if plot is None:
         return None
-    values = [value for one in plot.series for line in (one.y, one.low or (), one.high or ()) for value in line]
+    values = [value for series in plot.series for line in (series.y, series.low or (), series.high or ()) for value in line]
     return dataclasses.replace(plot, log_y=all(value > 0 for value in values if not math.isnan(value)))
 
 

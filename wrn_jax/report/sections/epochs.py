@@ -74,7 +74,7 @@ def events_by_epoch(group: Group) -> dict[int, list[str]]:
             found.setdefault(epoch, []).append("checkpoint")
         for epoch, text in _long_cycles(group.timeline):
             found.setdefault(epoch, []).append(text)
-        for epoch, text in _long_cycles(described(group.runs[0])) if group.log else ():
+        for epoch, text in _long_cycles(described(group.log)) if group.log else ():
             found.setdefault(epoch, []).append(f"{text} as published (not executed)")
         for event in measures.transitions(group.timeline):
             within = event.step % group.timeline.steps_per_epoch

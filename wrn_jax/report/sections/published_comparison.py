@@ -1,8 +1,9 @@
 """What the published comparison of sessions 02 and 04 got wrong, and what it could not know, from the logs of its runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from wrn_jax.config.schedules import Linear, WarmRestarts
 from wrn_jax.report import formats, measures, published_runs
 from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.runs import Group, Run
@@ -108,7 +109,7 @@ def _cycle(group: Group) -> measures.RateCycle:
 
 
 def _executed(log: str, group: Group) -> str:
-    described = ", then ".join(_describe(phase) for phase in published_runs.DESCRIBED_RATE[log].values())
+    described = ", then ".join(_describe(phase) for phase in published_runs.described(log).recipe.learning_rate.values())
     cycle = _cycle(group)
     return (
         f"**{group.log}: the schedule was not executed as described.** Described is {described}. After the warm-up the rate "
@@ -117,14 +118,14 @@ def _executed(log: str, group: Group) -> str:
     )
 
 
-def _describe(phase: Mapping[str, Any]) -> str:
-    match phase["kind"]:
-        case "linear":
-            return f"a warm-up from {phase['start']:g} to {phase['end']:g} over {phase['over']}"
-        case "warm_restarts":
-            return f"warm restarts from {phase['peak']:g} to {phase['floor']:g} every {phase['period']}"
+def _describe(phase: Any) -> str:
+    match phase:
+        case Linear(start=start, end=end, over=over):
+            return f"a warm-up from {start:g} to {end:g} over {over}"
+        case WarmRestarts(peak=peak, floor=floor, period=period):
+            return f"warm restarts from {peak:g} to {floor:g} every {period}"
         case _:
-            return f"a cosine from {phase['start']:g} to {phase['end']:g} over {phase['over']}"
+            return f"a cosine from {phase.start:g} to {phase.end:g} over {phase.over}"
 
 
 def _evaluated(group: Group) -> str:

@@ -79,9 +79,9 @@ def over_images(groups: Sequence[Group]) -> list[Block]:
     blocks: list[Block] = []
     reasons = []
     for which in measures.WHICH:
-        found = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
-        reasons += [f"{one.first} and {one.second}, {which} epoch: {one.reason}" for one in found if one.reason]
-        rows = [row for one in found if not one.reason for row in _image_rows(one)]
+        pairs = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
+        reasons += [f"{pair.first} and {pair.second}, {which} epoch: {pair.reason}" for pair in pairs if pair.reason]
+        rows = [row for pair in pairs if not pair.reason for row in _image_rows(pair)]
         if rows:
             blocks.append(_image_table(which, rows))
     if reasons and not blocks:
@@ -171,19 +171,23 @@ def evaluations(groups: Sequence[Group]) -> list[Block]:
 
 
 def _measure_row(groups: Sequence[Group], which: str, measure: measures.Measure) -> list[str]:
-    found = [measures.measured(group, which, measure.path) for group in groups]
-    if not any(found):
+    by_group = [measures.measured(group, which, measure.path) for group in groups]
+    if not any(by_group):
         return []
     unit = "points" if measure.name.endswith("gap") else measure.unit
     factor, digits = (100, 2) if measure.unit == "%" else (1, 4)
-    return [f"{measure.name} ({unit})" if unit else measure.name, *[formats.values(one, factor, digits) for one in found]]
+    return [
+        f"{measure.name} ({unit})" if unit else measure.name,
+        *[formats.values(values, factor, digits) for values in by_group],
+    ]
 
 
 def _corruption_rows(groups: Sequence[Group], which: str) -> list[list[str]]:
-    found = [measures.corruptions(group, which) for group in groups]
-    names = list(dict.fromkeys(name for one in found for name in one))
+    by_group = [measures.corruptions(group, which) for group in groups]
+    names = list(dict.fromkeys(name for values in by_group for name in values))
     return [
-        [f"accuracy under {name.replace('_', ' ')} (%)", *[formats.values(one.get(name)) for one in found]] for name in names
+        [f"accuracy under {name.replace('_', ' ')} (%)", *[formats.values(values.get(name)) for values in by_group]]
+        for name in names
     ]
 
 
@@ -236,13 +240,13 @@ def _saw_tooth(cycle: measures.RateCycle) -> str:
 def _last_rates(group: Group, cycle: measures.RateCycle) -> Table:
     rows = [
         [
-            str(one.epoch),
-            formats.percent(one.accuracy),
-            formats.rate(one.before),
-            formats.rate(one.after),
-            f"{100 * one.position:.0f}",
+            str(evaluation.epoch),
+            formats.percent(evaluation.accuracy),
+            formats.rate(evaluation.before),
+            formats.rate(evaluation.after),
+            f"{100 * evaluation.position:.0f}",
         ]
-        for one in cycle.evaluations[-10:]
+        for evaluation in cycle.evaluations[-10:]
     ]
     heads = ("epoch", "test accuracy (%)", "rate before", "rate after", "place in the epoch's range (%)")
     note = "0 % is the lowest rate of the epoch, 100 % the highest."
