@@ -33,7 +33,8 @@ def test_values_are_those_of_the_last_or_best_epoch():
     group = made("a", [0.1, 0.3, 0.2], [0.2, 0.4, 0.5])
     assert measures.values(group, "last") == [0.2, 0.5]
     assert measures.values(group, "best") == [0.3, 0.5]
-    assert measures.values(group, "last", "valid_loss") is None
+    assert measures.values(group, "last", "train_accuracy") == [run.last.train_accuracy for run in group.counted]
+    assert measures.mean(group, "best") == pytest.approx(0.4)
     assert measures.augmented_gaps(group, "best") == pytest.approx([-0.01, -0.01])
 
 
