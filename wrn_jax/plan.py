@@ -22,11 +22,11 @@ from flax import nnx
 
 from wrn_jax import command
 from wrn_jax import config as configs
-from wrn_jax.config import Config, checks
+from wrn_jax.config import Config, checks, datasets
 from wrn_jax.config.checks import WIDTH, Finding
+from wrn_jax.config.moving import MOVING, NUMERIC
 from wrn_jax.config.schedules import beginnings
-from wrn_jax.config.timeline import SCHEDULED, Timeline, shortest
-from wrn_jax.data import loading
+from wrn_jax.config.timeline import Timeline, shortest
 from wrn_jax.models.network import Network
 from wrn_jax.planning.plot import draw_recipe
 from wrn_jax.runtime.errors import UserError
@@ -34,7 +34,6 @@ from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.state import create_state
 
 BARS = " ▁▂▃▄▅▆▇█"
-MOVING = (*SCHEDULED, "augmentation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +99,8 @@ def make_plan(path: Path, overrides: Sequence[str]) -> Plan:
     """Reads a configuration and plans its run. Raises UserError."""
     written = configs.load_file(path)
     config = configs.apply_arguments(written, overrides)
-    num_train, num_classes = loading.planned_sizes(config.data)
-    steps_per_epoch = loading.steps_per_epoch(num_train, config.recipe.batch_size)
-    timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
+    num_train, num_classes = datasets.planned_sizes(config.data)
+    timeline = Timeline.of(config)
     network = Network(config.model, num_classes, "float32")  # no device is asked: a plan may run beside a training
     return Plan(path, config, num_train, timeline, network, checks.examine(config, timeline, written))
 
@@ -158,7 +156,7 @@ def transition_table(timeline: Timeline) -> list[str]:
 
 def sparklines(timeline: Timeline, width: int = 80) -> list[str]:
     """Every moving value over the run as one line of bars, each from 0 to its maximum."""
-    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in SCHEDULED]
+    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in NUMERIC]
 
 
 def bars(values: np.ndarray, width: int = 80, top: float | None = None) -> str:
@@ -325,7 +323,7 @@ def phases_of_two(a: Timeline, b: Timeline, name: str, names: Sequence[str]) -> 
             moment = round(when if same_length else (when - 1) / timeline.epochs, 6)
             rows.setdefault(moment, ["", "", "", ""])[2 * column : 2 * column + 2] = f"{when:>5.4g}", text
     lines = table([("epoch", names[0], "epoch", names[1]), *(tuple(rows[moment]) for moment in sorted(rows))])
-    if name in SCHEDULED:
+    if name in NUMERIC:
         top = max(float(timeline.values[name].max()) for timeline in (a, b))
         lines += [f"{letter}  {bars(timeline.values[name], top=top)}" for letter, timeline in (("A", a), ("B", b))]
     return [name, *lines]

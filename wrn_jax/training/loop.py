@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from wrn_jax.config import FREE_ON_RESUME, Config, checks, flatten, from_dict
-from wrn_jax.config.timeline import SCHEDULED, Timeline, shortest
+from wrn_jax.config.moving import NUMERIC
+from wrn_jax.config.timeline import Timeline, shortest
 from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Evaluator
@@ -407,7 +408,7 @@ def make_row(
     return EpochRow(
         epoch=epoch,
         step=epoch * timeline.steps_per_epoch,
-        moving={name: shortest(sums.last[name]) for name in SCHEDULED} | {"augmentation": level},
+        moving={name: shortest(sums.last[name]) for name in NUMERIC} | {"augmentation": level},
         train_loss=sums.loss / counted,
         train_accuracy=sums.correct / counted,
         valid_loss=valid.get("loss"),

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Sequence
 
 from wrn_jax.config import datasets
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.schedules import beginnings, extremes
-from wrn_jax.config.timeline import SCHEDULED, Timeline
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures, published_runs
-from wrn_jax.report.formats import NAMES, NONE, NOT_RECORDED
+from wrn_jax.report.formats import NONE, NOT_RECORDED
 from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.runs import Group, described, recipe_keys
 
-_HAVE_ROWS = (
-    "model.depth", "model.widen_factor", "model.num_classes", "data.name", "data.validation_size", "recipe.", "optimizer.",
-    "precision", "early_stopping_patience",
-)  # fmt: skip
+_HAVE_ROWS = {
+    "model.depth", "model.widen_factor", "data.name", "data.validation_size", "recipe.epochs", "recipe.scale",
+    "recipe.batch_size", "recipe.checkpoint_epochs", *(f"recipe.{name}" for name in MOVING), "optimizer.momentum",
+    "optimizer.weight_decay", "optimizer.clip_norm", "precision", "early_stopping_patience",
+}  # fmt: skip
+"""The keys that the rows by name show; any other gets a row where it differs."""
 
 
 def table(groups: Sequence[Group]) -> Table:
@@ -30,6 +33,7 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     def row(label: str, find: Callable[[Group], str]) -> tuple[str, list[str]]:
         return label, [NOT_RECORDED if group.config is None else find(group) for group in groups]
 
+    moving = sorted(MOVING, key=lambda name: name == "learning_rate")  # whose row stands above those of its shape
     found = [
         row("network", lambda group: f"WideResNet-{group.config.model.depth}-{group.config.model.widen_factor}"),
         row("parameters", _parameters),
@@ -38,9 +42,7 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         row("batch size", lambda group: str(group.config.recipe.batch_size)),
         row("epochs", lambda group: str(group.timeline.epochs)),
         row("updates", lambda group: f"{group.timeline.steps:,}"),
-        *[row(NAMES[name], lambda group, name=name: phases(group.timeline, name)) for name in SCHEDULED[1:]],
-        row("augmentation", lambda group: phases(group.timeline, "augmentation")),
-        row("learning rate", lambda group: phases(group.timeline, "learning_rate")),
+        *[row(MOVING[name].label, lambda group, name=name: phases(group.timeline, name)) for name in moving],
         row("warm-up", _warm_up),
         row("highest rate", lambda group: formats.rate(_highest_rate(group.timeline))),
         row("highest rate after the warm-up", lambda group: formats.rate(measures.rate_cycle(group).peak_after)),
@@ -105,6 +107,11 @@ def _seeds(group: Group) -> str:
     return ", ".join(str(run.seed) for run in group.runs if run.seed is not None) or NOT_RECORDED
 
 
+def _has_row(key: str) -> bool:
+    """Whether a row by name shows the key, or the table of phases that the key lies in."""
+    return key in _HAVE_ROWS or ".".join(key.split(".")[:2]) in _HAVE_ROWS
+
+
 def _other_keys(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """The keys without a row of their own that differ; of augmentation levels those that all recipes use."""
     if any(group.config is None for group in groups):
@@ -113,5 +120,5 @@ def _other_keys(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     keys = sorted(set.intersection(*map(set, known)))
     if not datasets.info(groups[0].config.data).drawn:
         keys = [key for key in keys if not key.startswith("data.embedded")]
-    found = [(key, [str(keys_of[key]) for keys_of in known]) for key in keys if not key.startswith(_HAVE_ROWS)]
+    found = [(key, [str(keys_of[key]) for keys_of in known]) for key in keys if not _has_row(key)]
     return [(key, cells) for key, cells in found if len(set(cells)) > 1]
