@@ -19,6 +19,7 @@ The torch environment needs torch, and for --input-pipeline albumentations 2.0.8
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -39,27 +40,6 @@ PEAK_SIZE = 2048
 
 class BenchError(Exception):
     """What the user can mend, in one line."""
-
-
-# What is counted
-
-
-def step_operations(depth: int, widen_factor: int) -> int:
-    """Floating point operations of a training step per image in its convolutions and its linear layer.
-
-    A multiplication and an addition count as two; each layer has three products (output, input gradient, weight gradient)
-    but for the first, whose input needs no gradient. This counts the network, not what an algorithm makes of it.
-    """
-    blocks, size, channels = (depth - 4) // 6, 32, 16
-    operations = 2 * 2 * 9 * 3 * 16 * size**2
-    for width, stride in ((16 * widen_factor, 1), (32 * widen_factor, 2), (64 * widen_factor, 2)):
-        for block in range(blocks):
-            step = stride if block == 0 else 1
-            size //= step
-            taps = 9 * channels * width + 9 * width * width + (channels * width if step > 1 or channels != width else 0)
-            operations += 3 * 2 * taps * size**2
-            channels = width
-    return operations + 3 * 2 * channels * NUM_CLASSES
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -98,11 +78,11 @@ def jax_step(case: dict) -> dict:
     from wrn_jax import config
     from wrn_jax.data.augment import augment
     from wrn_jax.models import wide_resnet
-    from wrn_jax.models.network import Network
+    from wrn_jax.planning import cost
     from wrn_jax.runtime import devices
     from wrn_jax.training import step
     from wrn_jax.training.loss import mixed_cross_entropy
-    from wrn_jax.training.optimizer import make_optimizer
+    from wrn_jax.training.setup import make_setup
     from wrn_jax.training.state import create_state
 
     if case["side"] == "plain":
@@ -110,41 +90,47 @@ def jax_step(case: dict) -> dict:
         wide_resnet.convolution.convolve = lambda inputs, kernel, stride, split: plain(inputs, kernel, stride)
     device = jax.devices()[0]
     compiler_options = {} if case["side"] == "plain" else devices.compiler_options(device)
-    dtype = devices.compute_dtype(case["precision"], device)
-    network = Network(config.Model(depth=case["depth"], widen_factor=case["widen_factor"]), NUM_CLASSES, dtype)
-    chain = make_optimizer(config.Optimizer(MOMENTUM, WEIGHT_DECAY, MAX_NORM))
-    random = np.random.default_rng(0)
     batch_size = case["batch_size"]
+    model = config.Model(depth=case["depth"], widen_factor=case["widen_factor"], num_classes=NUM_CLASSES)
+    settings = config.Config(
+        model=model,
+        recipe=config.Recipe(batch_size=batch_size),
+        optimizer=config.Optimizer(MOMENTUM, WEIGHT_DECAY, MAX_NORM),
+        precision=case["precision"],
+    )
+    setup = make_setup(settings, devices.make_mesh(1))
+    network, dtype = setup.network, setup.config.precision
+    random = np.random.default_rng(0)
     octets = jnp.asarray(random.integers(0, 256, (batch_size, 32, 32, 3), np.uint8))
     labels = jnp.asarray(random.integers(0, NUM_CLASSES, batch_size), jnp.int32)
     images = jnp.asarray(random.standard_normal((batch_size, 32, 32, 3)), jnp.float32)
     batch = step.Batch(images, labels, labels, jnp.float32(1))
     key = jax.random.key(0)
-    dropout, smoothing, rate = jnp.float32(DROPOUT), jnp.float32(LABEL_SMOOTHING), jnp.float32(LEARNING_RATE)
+    rates = {"dropout": DROPOUT, "label_smoothing": LABEL_SMOOTHING, "learning_rate": LEARNING_RATE}
+    moving = dataclasses.replace(setup.timeline.at(0), **{name: jnp.float32(rate) for name, rate in rates.items()})
 
-    def run(now, batch, key):
-        masks = jax.random.fold_in(key, now.step)
-        return step.update(network.graphdef, chain, dtype, now, batch, masks, dropout, smoothing, rate)
+    def run(state, batch, key):
+        return step.update(setup, state, batch, moving, jax.random.fold_in(key, state.step))
 
-    now = jax.jit(functools.partial(create_state, network, chain))(key)
-    lowered = jax.jit(run, donate_argnums=0).lower(now, batch, key)
+    state = jax.jit(functools.partial(create_state, network, setup.optimizer))(key)
+    lowered = jax.jit(run, donate_argnums=0).lower(state, batch, key)
     started = time.perf_counter()
     compiled = lowered.compile(compiler_options)
     compile_seconds = time.perf_counter() - started
-    kept = [now]
+    kept = [state]
 
     def one():
         kept[0], metrics = compiled(kept[0], batch, key)
         jax.block_until_ready((kept[0], metrics))
 
     def parts():
-        now = kept[0]
+        state = kept[0]
         strengths = jax.tree.map(jnp.float32, config.LEVELS["full"])
 
         def forward(params, stats):
             net = nnx.merge(network.graphdef, params, stats)
-            logits = net(batch.images, dropout, key, train=True)
-            loss = mixed_cross_entropy(logits, labels, labels, batch.weight, smoothing)
+            logits = net(batch.images, moving.dropout, key, train=True)
+            loss = mixed_cross_entropy(logits, labels, labels, batch.weight, moving.label_smoothing)
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         def backward(params, stats):
@@ -156,14 +142,14 @@ def jax_step(case: dict) -> dict:
 
         def apply(params, opt_state):
             # The parameters stand in for their gradients: the same sizes.
-            return chain.update(params, opt_state, params, learning_rate=rate)
+            return setup.optimizer.update(params, opt_state, params, learning_rate=moving.learning_rate)
 
         seconds = {
             "augment": call(augment, octets, key, strengths),
-            "forward": call(forward, now.params, now.batch_stats),
+            "forward": call(forward, state.params, state.batch_stats),
         }
-        seconds["backward"] = max(call(backward, now.params, now.batch_stats) - seconds["forward"], 0.0)
-        return seconds | {"update": call(apply, now.params, now.opt_state)}
+        seconds["backward"] = max(call(backward, state.params, state.batch_stats) - seconds["forward"], 0.0)
+        return seconds | {"update": call(apply, state.params, state.opt_state)}
 
     def peak():
         square = jax.random.normal(key, (PEAK_SIZE, PEAK_SIZE), dtype)
@@ -179,6 +165,8 @@ def jax_step(case: dict) -> dict:
         "device": f"{device.platform} {device.device_kind}",
         "dtype": dtype,
         "compile_seconds": compile_seconds,
+        # The backward pass counts as twice the forward pass; what an algorithm makes of it does not count.
+        "operations_per_image": 3 * cost.forward_operations(network, setup.dataset.image_shape),
     }
     return {"step": one, "parts": parts, "peak": peak, "memory": memory, "about": about}
 
@@ -394,7 +382,7 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
         result["peak_operations_per_second"] = ours.ask(get="peak")
         result["seconds_per_part"] = ours.ask(get="parts")
     rate = result["images_per_second"]["jax"]
-    result["operations_per_image"] = step_operations(depth, widen_factor)
+    result["operations_per_image"] = ours.about["operations_per_image"]
     result["share_of_peak"] = rate["wall"]["median"] * result["operations_per_image"] / result["peak_operations_per_second"]
     print(f"{title}, {ours.about['version']} on {ours.about['device']}")
     print(f"  images/s          {text_of(rate['wall'], 1)}; by CPU time {text_of(rate['cpu'], 1)}")

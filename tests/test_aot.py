@@ -10,10 +10,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from wrn_jax import aot, plan
+from wrn_jax import aot
 from wrn_jax.config import load_file
 from wrn_jax.models.network import Network
-from wrn_jax.planning import hlo, targets
+from wrn_jax.planning import compile, cost, hlo, targets
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
 
@@ -33,7 +33,7 @@ def _same_environment(monkeypatch):
 @pytest.fixture
 def stand_in(monkeypatch):
     """CPU devices in place of the target's."""
-    monkeypatch.setattr(aot, "find_devices", lambda target: jax.devices()[: target.chips])
+    monkeypatch.setattr(compile, "find_devices", lambda target: jax.devices()[: target.chips])
 
 
 def small(**changes):
@@ -44,7 +44,7 @@ def small(**changes):
 def lowered(request):
     """(short name of the compute type, StableHLO, HLO) of the step, lowered for an accelerator over eight devices."""
     platform, dtype = request.param
-    step = aot.lower(small(), dtype, devices.make_mesh(8), platform)
+    step = compile.lower(small(precision=dtype), devices.make_mesh(8), platform)
     return {"bfloat16": "bf16", "float16": "f16"}[dtype], step.as_text(), step.as_text("hlo")
 
 
@@ -61,7 +61,7 @@ class TestTheLoweredStep:
         assert matrix["f32"] == 16 * linear
         network = Network(small().model, 100, "float32")
         stem = 2 * 32 * 32 * 16 * 27  # the gradient of the images is not needed
-        assert sum(matrix.values()) == 16 * (3 * plan.forward_operations(network) - stem)
+        assert sum(matrix.values()) == 16 * (3 * cost.forward_operations(network, (32, 32, 3)) - stem)
 
     def test_convolutions_are_in_16_bit_and_as_many_as_layers_need(self, lowered):
         short, text, _ = lowered
@@ -93,11 +93,11 @@ class TestTheLoweredStep:
 @pytest.fixture(scope="module")
 def compiled():
     """(report, program) of the step on eight CPU devices that stand in for T4s."""
-    real = aot.lower
+    real = compile.lower
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(aot, "find_devices", lambda target: jax.devices()[: target.chips])
-        patch.setattr(aot, "lower", lambda config, dtype, mesh, platform: real(config, dtype, mesh, "cpu"))
-        report = aot.analyse(small(), targets.find("gpu:t4:8"), Path(folder) / "program.txt")
+        patch.setattr(compile, "find_devices", lambda target: jax.devices()[: target.chips])
+        patch.setattr(compile, "lower", lambda config, mesh, platform: real(config, mesh, "cpu"))
+        report = compile.analyse(small(), targets.find("gpu:t4:8"), Path(folder) / "program.txt")
         return report, (Path(folder) / "program.txt").read_text()
 
 
@@ -199,9 +199,9 @@ def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch, target, er
     def refuse(**arguments):
         raise error
 
-    monkeypatch.setattr(aot.topologies, "get_topology_desc", refuse)
+    monkeypatch.setattr(compile.topologies, "get_topology_desc", refuse)
     with pytest.raises(UserError, match=message):
-        aot.find_devices(targets.find(target))
+        compile.find_devices(targets.find(target))
 
 
 @pytest.mark.parametrize(
@@ -212,20 +212,11 @@ def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch, target, er
 def test_the_target_decides_the_precision_and_a_configuration_may_force_it(stand_in, monkeypatch, target, precision, expected):
     asked = []
 
-    def lower(config, dtype, mesh, platform):
-        asked.append(dtype)
+    def lower(config, mesh, platform):
+        asked.append(config.precision)
         raise UserError("enough")
 
-    monkeypatch.setattr(aot, "lower", lower)
+    monkeypatch.setattr(compile, "lower", lower)
     with pytest.raises(UserError, match="enough"):
-        aot.analyse(small(precision=precision), targets.find(target))
+        compile.analyse(small(precision=precision), targets.find(target))
     assert asked == [expected]
-
-
-def test_progress_tells_the_elapsed_time(monkeypatch, capsys):
-    monkeypatch.setattr(aot, "PROGRESS_INTERVAL", 0.0)
-    with aot.progress("compiling"):
-        while "..." not in (seen := capsys.readouterr().err.replace("compiling ...", "")):
-            pass
-    assert seen
-    assert "compiled in" in capsys.readouterr().err

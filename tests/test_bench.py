@@ -16,11 +16,6 @@ bench = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(bench)
 
 
-def test_operations_are_three_passes_of_the_multiplications():
-    # WRN-28-10 has 5.2 billion multiplications an image (Zagoruyko & Komodakis, 2016, count the forward pass alone).
-    assert bench.step_operations(28, 10) == pytest.approx(3 * 2 * 5.247e9, rel=1e-3)
-
-
 def test_spread():
     assert bench.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 

@@ -11,7 +11,10 @@ from wrn_jax.config import Config, Model, load_file
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.models.network import Network
+from wrn_jax.planning import cost, description
+from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.setup import make_setup
 
 
 def by_hand(depth, width, classes):
@@ -32,14 +35,19 @@ def by_hand(depth, width, classes):
 @pytest.mark.parametrize(("depth", "width", "classes"), [(28, 10, 100), (16, 4, 10), (10, 1, 100)])
 def test_operations_are_those_of_the_layers(depth, width, classes):
     network = Network(Model(depth=depth, widen_factor=width), classes, "float32")
-    assert plan.forward_operations(network) == by_hand(depth, width, classes)
+    assert cost.forward_operations(network, (32, 32, 3)) == by_hand(depth, width, classes)
+
+
+def test_a_28_10_has_the_published_multiplications():
+    # 5.2 billion an image (Zagoruyko & Komodakis, 2016).
+    network = Network(Model(depth=28, widen_factor=10), 100, "float32")
+    assert cost.forward_operations(network, (32, 32, 3)) == pytest.approx(2 * 5.247e9, rel=1e-3)
 
 
 def test_memory_of_the_state_is_parameters_momentum_and_statistics():
-    config = Config()
-    network = Network(config.model, 100, "float32")
-    line = plan.cost_lines(config, network, Timeline(config.recipe, config.augmentation_levels, 196))[-1]
-    statistics = sum(leaf.size for leaf in jax.tree.leaves(network.batch_stats))
+    setup = make_setup(Config(), devices.make_mesh(1))
+    line = description.cost_lines(setup)[-1]
+    statistics = sum(leaf.size for leaf in jax.tree.leaves(setup.network.batch_stats))
     assert f"{4 * (2 * 36_536_884 + statistics) / 2**20:.1f} MiB" in line
 
 
@@ -222,11 +230,11 @@ class TestTwo:
 
 
 def test_wide_cells_are_wrapped():
-    lines = plan.table([("key", "a", "b"), ("x", "word " * 40, "short"), ("y-z", "-", "word " * 20)])
+    lines = description.table([("key", "a", "b"), ("x", "word " * 40, "short"), ("y-z", "-", "word " * 20)])
     assert max(map(len, lines)) <= 128
     assert lines[2].startswith("x    word word")
     assert lines[3].startswith("     word word")
-    lines = plan.table([("key", "a", "b"), ("x", "found: " + "best-on-test " * 20, "")])
+    lines = description.table([("key", "a", "b"), ("x", "found: " + "best-on-test " * 20, "")])
     assert {word for line in lines[2:] for word in line.split()} == {"x", "found:", "best-on-test"}
 
 
@@ -259,15 +267,15 @@ def test_counts_the_hold_out(capsys):
 
 def test_sparklines_rise_and_fall():
     config = load_file("configs/session04.py")
-    lines = plan.sparklines(Timeline(config.recipe, config.augmentation_levels, 7), width=10)
+    lines = description.sparklines(Timeline(config.recipe, config.augmentation_levels, 7), width=10)
     assert lines[1].startswith("dropout         █████▅▅▅▃▃  0 to 0.3")
 
 
 def test_a_small_value_has_a_bar_and_nothing_has_none():
-    assert plan.bars(np.float32([1, 0.5, 0.05, 1e-6, 0]), width=5) == "█▄▁▁   0 to 1"
-    assert plan.bars(np.float32([1, 1]), width=5, top=2.0) == "▄▄  0 to 2"
+    assert description.bars(np.float32([1, 0.5, 0.05, 1e-6, 0]), width=5) == "█▄▁▁   0 to 1"
+    assert description.bars(np.float32([1, 1]), width=5, top=2.0) == "▄▄  0 to 2"
     config = load_file("configs/session02_as_executed.py")
-    line = plan.sparklines(Timeline(config.recipe, config.augmentation_levels, 196))[0]
+    line = description.sparklines(Timeline(config.recipe, config.augmentation_levels, 196))[0]
     assert line.endswith("▂▃▅▇" + 76 * "▁" + "  0 to 0.09991")
 
 

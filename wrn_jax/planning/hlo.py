@@ -117,10 +117,10 @@ class Instruction:
     attributes: str
     is_root: bool
 
-    def called(self, key: str) -> str | None:
-        """The computation that `key` names."""
-        found = re.search(rf"\b{key}=%?([\w.\-]+)", self.attributes)
-        return found[1] if found else None
+    def called(self, key: str) -> str:
+        """The computation that `key` names, or ""."""
+        match = re.search(rf"\b{key}=%?([\w.\-]+)", self.attributes)
+        return match[1] if match else ""
 
 
 Computation = dict[str, Instruction]
@@ -154,24 +154,24 @@ def parse(text: str) -> Module:
 
 
 def _parse_instruction(line: str) -> Instruction | None:
-    found = _INSTRUCTION.match(line)
-    if not found:
+    start = _INSTRUCTION.match(line)
+    if not start:
         return None
-    rest = re.sub(r"/\*.*?\*/", "", line[found.end() :])
+    rest = re.sub(r"/\*.*?\*/", "", line[start.end() :])
     end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
     shape, rest = rest[:end], rest[end:].lstrip()
     opcode, _, _ = rest.partition("(")
     end = _closing(rest, len(opcode))
     inside, attributes = rest[len(opcode) + 1 : end], rest[end + 1 :]
-    number = inside if opcode == "parameter" else (re.search(r"\bindex=(\d+)", attributes) or [0, "0"])[1]
+    index = re.fullmatch(r"(\d+)", inside) if opcode == "parameter" else re.search(r"\bindex=(\d+)", attributes)
     return Instruction(
-        name=found[2],
+        name=start[2],
         opcode=opcode,
         results=tuple(Array(a, _dims(b), c or "") for a, b, c in _ARRAY.findall(shape)),
         operands=() if opcode in ("parameter", "constant") else tuple((_NAME if "%" in inside else _BARE_NAME).findall(inside)),
-        index=int(number) if number.isdigit() else 0,
+        index=int(index[1]) if index else 0,
         attributes=attributes,
-        is_root=found[1] is not None,
+        is_root=start[1] is not None,
     )
 
 
@@ -254,11 +254,9 @@ class Counter:
                 callee = instruction.called("to_apply") or instruction.called("calls")
                 yield from self._run(callee, times)
             elif opcode == "conditional":
-                names = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
-                names = (
-                    _NAME.findall(names[1]) if names else [instruction.called(f"{k}_computation") for k in ("true", "false")]
-                )
-                branches = [list(self._run(branch, times)) for branch in names]
+                listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+                two = [instruction.called(f"{side}_computation") for side in ("true", "false")]
+                branches = [list(self._run(name, times)) for name in (_NAME.findall(listed[1]) if listed else two)]
                 yield from max(branches, key=lambda branch: sum(work.bytes * count for work, count in branch))
             else:
                 yield self._work(computation, instruction, times), times
@@ -274,7 +272,7 @@ class Counter:
             work.read, work.written = _local(arrays), _local(arrays)
             self.collectives.append(Collective(opcode, work.sent, len(arrays), times))
             return work
-        callee = self.module.computations.get(instruction.called("calls") or "", {}) if opcode == "fusion" else None
+        callee = self.module.computations.get(instruction.called("calls"), {}) if opcode == "fusion" else None
         results = instruction.results
         if instruction.opcode.endswith("-start"):
             # (result, operand, context) of a copy; (operands, result, context) of anything else that runs on its own.
@@ -282,7 +280,7 @@ class Counter:
         work.written = _local(results)
         if callee:
             for index, operand in enumerate(operands):
-                work.read += min(self._read(callee, index), _local(operand.results))
+                work.read += int(min(self._read(callee, index), _local(operand.results)))
             work.written = self._written(callee, results)
         elif opcode in _SLICING:
             work.read = 0 if all(array.is_remote for array in operands[0].results) else sum(array.bytes for array in results)
@@ -305,7 +303,7 @@ class Counter:
 
     def _opcodes(self, computation: Computation) -> Iterator[str]:
         for instruction in computation.values():
-            inner = self.module.computations.get(instruction.called("calls") or "", {})
+            inner = self.module.computations.get(instruction.called("calls"), {})
             yield from self._opcodes(inner) if inner else [instruction.opcode]
 
     def _read(self, computation: Computation, index: int) -> float:
@@ -348,13 +346,13 @@ class Counter:
     def _operations(self, computation: Computation, instruction: Instruction, work: Work) -> None:
         opcode = instruction.opcode
         if opcode == "fusion":
-            inner = self.module.computations.get(instruction.called("calls") or "", {})
+            inner = self.module.computations.get(instruction.called("calls"), {})
             for inner_instruction in inner.values():
                 self._operations(inner, inner_instruction, work)
             return
         if opcode in ("convolution", "dot", "custom-call"):
-            found = [computation[name] for name in instruction.operands if name in computation]
-            shapes = [operand.results[0] for operand in found if operand.results]
+            operands = [computation[name] for name in instruction.operands if name in computation]
+            shapes = [operand.results[0] for operand in operands if operand.results]
             count = _matrix_operations(instruction, shapes)
             if count:
                 work.matrix[shapes[0].dtype] += count
@@ -381,11 +379,11 @@ def _matrix_operations(instruction: Instruction, operands: list[Array]) -> int:
         return 2 * result.elements * math.prod(operands[0].dims[axis] for axis in contracted)
     if instruction.opcode == "convolution":
         return _convolution_operations(attributes, operands, result)
-    target = re.search(r'custom_call_target="([^"]*)"', attributes)
-    target = target[1] if target else ""
+    called = re.search(r'custom_call_target="([^"]*)"', attributes)
+    target = called[1] if called else ""
     if target.startswith("__cudnn$conv"):
         # The attributes are those of the layer's forward convolution, whichever of the three this is.
-        kernel_labels = re.search(r"dim_labels=\w+_(\w+)->", attributes)[1]
+        _, kernel_labels, _ = _dim_labels(attributes)
         outputs, kernel = (result, operands[1])
         if "BackwardInput" in target:
             outputs = operands[0]
@@ -399,7 +397,7 @@ def _matrix_operations(instruction: Instruction, operands: list[Array]) -> int:
 
 
 def _convolution_operations(attributes: str, operands: list[Array], result: Array) -> int:
-    lhs, rhs, out = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes).groups()
+    lhs, rhs, out = _dim_labels(attributes)
     taps = 1
     for label in filter(str.isdigit, out):
         sides = (operands[0].dims[lhs.index(label)], operands[1].dims[rhs.index(label)], result.dims[out.index(label)])
@@ -410,6 +408,14 @@ def _convolution_operations(attributes: str, operands: list[Array], result: Arra
     return 2 * outer * operands[1].dims[rhs.index("i")] * taps
 
 
+def _dim_labels(attributes: str) -> tuple[str, str, str]:
+    """What the axes of a convolution's input, kernel and output are."""
+    match = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    if match is None:
+        raise ValueError(f"a convolution without dim_labels: {attributes[:80]}")
+    return match[1], match[2], match[3]
+
+
 def _list(text: str, pattern: str) -> list[int]:
-    found = re.search(pattern, text)
-    return [int(number) for number in re.findall(r"\d+", found[1])] if found else []
+    match = re.search(pattern, text)
+    return [int(number) for number in re.findall(r"\d+", match[1])] if match else []

@@ -99,11 +99,9 @@ GPU_FACTS = {
     "t4": GpuFacts("Tesla T4", (7, 5), 40, 64, 1024, 64 * 1024, 64 * 1024, 4 * 2**20, 1.59),
 }
 
-SLICES = {
-    "v4": {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8"},
-    "v5e": {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"},
-}
-SLICES |= {"v5p": SLICES["v4"], "v6e": SLICES["v5e"]}
+_CUBES = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8"}
+_SQUARES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+SLICES = {"v4": _CUBES, "v5e": _SQUARES, "v5p": _CUBES, "v6e": _SQUARES}
 """Topologies by number of chips, as Google Cloud offers them; one chip of a larger slice stands for one."""
 
 

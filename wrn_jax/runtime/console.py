@@ -1,7 +1,10 @@
 """What a command prints: lines, durations, live progress."""
 
+import contextlib
 import sys
+import threading
 import time
+from collections.abc import Generator
 from typing import Self
 
 from tqdm import tqdm
@@ -68,3 +71,27 @@ def say(text: str, active: bool = True) -> None:
     """Prints a line without breaking a progress bar."""
     if active:
         tqdm.write(text) if is_terminal() else print(text, flush=True)
+
+
+@contextlib.contextmanager
+def waiting(text: str, interval: float = 30.0) -> Generator[None]:
+    """Says on standard error what is going on, every `interval` seconds for how long already, and how long it took."""
+    done = threading.Event()
+    begin = time.perf_counter()
+
+    def elapsed() -> str:
+        return format_duration(time.perf_counter() - begin)
+
+    def watch() -> None:
+        while not done.wait(interval):
+            print(f"... {elapsed()}", file=sys.stderr, flush=True)
+
+    print(f"{text} ...", file=sys.stderr, flush=True)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    print(f"done in {elapsed()}", file=sys.stderr, flush=True)

@@ -92,10 +92,11 @@ def events_by_epoch(group: Group) -> dict[int, list[str]]:
 
 
 def _long_cycles(timeline: Timeline) -> list[tuple[int, str]]:
-    """The ends of the rate's cycles that take an epoch or more, with the epoch in which each falls."""
+    """The ends of the rate's cycles, with the epoch in which each falls; none where the cycles turn within epochs."""
     ends = restarts(timeline.values["learning_rate"])
-    long = ends[np.diff(ends, prepend=0) >= timeline.steps_per_epoch].tolist()
-    return [(-(-end // timeline.steps_per_epoch), f"cycle {number} ends") for number, end in enumerate(long, 1)]
+    if len(ends) > 1 and np.diff(ends).max() < timeline.steps_per_epoch:
+        return []
+    return [(-(-end // timeline.steps_per_epoch), f"cycle {number} ends") for number, end in enumerate(ends.tolist(), 1)]
 
 
 def transitions(groups: Sequence[Group]) -> Block:

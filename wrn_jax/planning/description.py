@@ -1,0 +1,138 @@
+"""What a plan prints of one recipe: its length, its phases, its values, its costs, and what is likely wrong with it."""
+
+import dataclasses
+import itertools
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wrn_jax.config import Config, apply_arguments, checks, load_file
+from wrn_jax.config.checks import WIDTH, Finding
+from wrn_jax.config.moving import NUMERIC
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.planning import cost
+from wrn_jax.runtime import devices
+from wrn_jax.training.setup import Setup, make_setup
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A recipe and what follows from it without training.
+
+    Attributes:
+      path: the configuration file.
+      config: what it says, changed by the command line.
+      setup: of its run on one device.
+      findings: what is likely wrong with it.
+    """
+
+    path: Path
+    config: Config
+    setup: Setup
+    findings: list[Finding]
+
+    @property
+    def timeline(self) -> Timeline:
+        """The recipe on the clock of the run."""
+        return self.setup.timeline
+
+
+def make_plan(path: Path, overrides: Sequence[str]) -> Plan:
+    """Reads a configuration and plans its run. Raises UserError."""
+    written = load_file(path)
+    config = apply_arguments(written, overrides)
+    setup = make_setup(config, devices.make_mesh(1))
+    return Plan(path, config, setup, checks.examine(config, setup.timeline, written))
+
+
+def labels(plans: Sequence[Plan]) -> list[str]:
+    """What the recipes are called in headings."""
+    if len(plans) == 1:
+        return [plans[0].path.stem]
+    return [f"{letter}: {plan.path.stem[:40]}" for letter, plan in zip("AB", plans, strict=True)]
+
+
+def describe(plan: Plan) -> list[str]:
+    """One recipe: its length, its phases, its values, its costs, and what is likely wrong with it."""
+    config, timeline = plan.config, plan.timeline
+    return [
+        f"{plan.path}: {config.data.name}, {plan.setup.num_train:,} training images, batch {config.recipe.batch_size}",
+        *describe_length(config, timeline),
+        "",
+        *transition_table(timeline),
+        "",
+        *sparklines(timeline),
+        "",
+        *cost_lines(plan.setup),
+        "",
+        *checks.report(plan.findings, config.silence),
+    ]
+
+
+def describe_length(config: Config, timeline: Timeline) -> list[str]:
+    """The length of the run, how it was scaled, and what is kept of it."""
+    line = f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps: {timeline.steps:,} updates"
+    if timeline.epochs != config.recipe.epochs:
+        line += f"; {config.recipe.epochs} epochs as written, scaled by {timeline.clock.scale:g}"
+    kept = ", ".join(str(epoch) for epoch in timeline.checkpoint_epochs) or "none"
+    held_out = config.data.validation_size
+    judge = f"a hold-out of {held_out:,} training images" if held_out else "the test set (the published way, which flatters it)"
+    return [
+        line,
+        *checks.wrapped("checkpoints kept for good after epochs: ", f"{kept}; and the best and the last two"),
+        f"best epoch chosen on {judge}",
+    ]
+
+
+def transition_table(timeline: Timeline) -> list[str]:
+    """The phases as a table: when, what, value."""
+    rows = [("epoch", "step", "hyperparameter", "value")]
+    for event in timeline.phases():
+        rows.append((f"{event.step / timeline.steps_per_epoch + 1:.4g}", str(event.step), event.name, event.after))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [f"{a:>{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def sparklines(timeline: Timeline, width: int = 80) -> list[str]:
+    """Every moving value over the run as one line of bars, each from 0 to its maximum."""
+    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in NUMERIC]
+
+
+def bars(values: np.ndarray, width: int = 80, top: float | None = None) -> str:
+    """The means of `width` stretches as bars from 0 to `top`, by default the maximum; what is not 0 has a bar."""
+    top = float(values.max()) if top is None else top
+    means = [float(part.mean()) for part in np.array_split(values, min(width, len(values)))]
+    heights = [max(1, round(mean / top * 8)) if mean > 0 else 0 for mean in means]
+    return f"{''.join(BARS[height] for height in heights)}  0 to {top:.4g}"
+
+
+def cost_lines(setup: Setup) -> list[str]:
+    """Parameters, operations per image, and the memory of the state."""
+    forward = cost.forward_operations(setup.network, setup.dataset.image_shape)
+    parameters = setup.network.num_parameters
+    return [
+        f"WideResNet-{setup.config.model.depth}-{setup.config.model.widen_factor}: {parameters:,} parameters",
+        f"operations per image: {forward / 1e9:.3f} G forward, {3 * forward / 1e9:.3f} G in training",
+        "  (multiplications and additions of convolutions and linear layer; backward counted as twice forward)",
+        f"operations of the whole run: {cost.run_operations(setup):.3g}",
+        f"memory of the state (parameters, momentum, statistics; float32): "
+        f"{cost.state_bytes(setup.abstract_state) / 2**20:.1f} MiB, gradients {4 * parameters / 2**20:.1f} MiB more",
+    ]
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as aligned columns, the first as heading; where a line would be too wide, the widest cells are wrapped."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for row in rows:
+        cells = [textwrap.wrap(cell, width, break_on_hyphens=False) for cell, width in zip(row, widths, strict=True)]
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            lines.append("  ".join(f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)).rstrip())
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

@@ -1,0 +1,157 @@
+"""Two recipes side by side: where they differ, what is likely wrong with each, and in brief what they share."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from wrn_jax.config import Config, checks
+from wrn_jax.config.moving import MOVING, NUMERIC
+from wrn_jax.config.schedules import beginnings
+from wrn_jax.config.timeline import Timeline, shortest
+from wrn_jax.planning import cost
+from wrn_jax.planning.description import Plan, bars, describe_length, labels, table
+
+
+def describe_two(a: Plan, b: Plan) -> list[str]:
+    """Two recipes side by side: where they differ, what is likely wrong with each, and in brief what they share."""
+    names = labels([a, b])
+    different, shared = compare_keys(a, b)
+    lines = [
+        *(f"{letter}: {plan.path}: {describe_length(plan.config, plan.timeline)[0]}" for letter, plan in (("A", a), ("B", b))),
+        "",
+        *(table([("different", *names), *different]) if different else ["different: no key"]),
+        "",
+    ]
+    for name in MOVING:
+        if phase_texts(a.timeline, name) != phase_texts(b.timeline, name):
+            lines += [*phases_of_two(a.timeline, b.timeline, name, names), ""]
+    ranges = differing_values(a.timeline, b.timeline)
+    unit = "epochs" if a.timeline.epochs == b.timeline.epochs else "% of run"
+    if ranges:
+        lines += [*table([("different values", unit, *names), *ranges]), ""]
+    elif unit != "epochs":
+        lines += ["different values: none, where both runs have come equally far", ""]
+    for name, plan in zip(names, (a, b), strict=True):
+        head, *rest = checks.report(plan.findings, plan.config.silence)
+        lines += [f"{name}: {head}", *rest, ""]
+    return lines + checks.wrapped("in both: ", "; ".join(shared))
+
+
+def facts(plan: Plan) -> dict[str, str]:
+    """What follows from the keys, in words."""
+    timeline = plan.timeline
+    return {
+        "network": f"WideResNet-{plan.config.model.depth}-{plan.config.model.widen_factor}",
+        "training images": f"{plan.setup.num_train:,}",
+        "updates": f"{timeline.epochs} x {timeline.steps_per_epoch} = {timeline.steps:,}",
+        "parameters": f"{plan.setup.network.num_parameters:,}",
+        "operations of the run": f"{cost.run_operations(plan.setup):.3g}",
+    }
+
+
+def flat_keys(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The keys of a configuration but for the moving values, each with its value as text."""
+    for name, value in tree.items():
+        if prefix == "recipe." and name in MOVING:
+            continue
+        if isinstance(value, dict):
+            yield from flat_keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else _text(value)
+
+
+def _text(value: bool | float | str | None) -> str:
+    return value if isinstance(value, str) else str(value).lower()
+
+
+def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """(name, A's value, B's value) of each fact and key that differs; and in brief what is the same, moving values included."""
+    left, right, usual = (dict(flat_keys(config.to_dict())) for config in (a.config, b.config, Config()))
+    left, right = facts(a) | left, facts(b) | right
+    names = list(dict.fromkeys([*left, *right]))
+    different = [(name, left.get(name, "-"), right.get(name, "-")) for name in names if left.get(name) != right.get(name)]
+    same = [name for name in names if left.get(name) == right.get(name)]
+    at_default = [name for name in same if left[name] == usual.get(name)]
+    shared = [f"{name} {left[name]}" for name in same if name not in at_default and not name.startswith("silence.")]
+    for name in MOVING:
+        texts = phase_texts(a.timeline, name)
+        if texts == phase_texts(b.timeline, name):
+            shared.append(f"{name} {', '.join(text if when == 1 else f'{text} (epoch {when:.4g})' for when, text in texts)}")
+    return different, [*shared, f"{len(at_default)} keys at their defaults"]
+
+
+def phase_texts(timeline: Timeline, name: str) -> list[tuple[float, str]]:
+    """(epoch, from 1; what it does) of each phase of a moving value."""
+    return [(event.step / timeline.steps_per_epoch + 1, event.after) for event in timeline.phases() if event.name == name]
+
+
+def phases_of_two(a: Timeline, b: Timeline, name: str, names: Sequence[str]) -> list[str]:
+    """The phases of a moving value in two recipes, those that begin together in one line, and the values as bars."""
+    same_length = a.epochs == b.epochs
+    rows: dict[float, list[str]] = {}
+    for column, timeline in enumerate((a, b)):
+        for when, text in phase_texts(timeline, name):
+            moment = round(when if same_length else (when - 1) / timeline.epochs, 6)
+            rows.setdefault(moment, ["", "", "", ""])[2 * column : 2 * column + 2] = f"{when:>5.4g}", text
+    lines = table([("epoch", names[0], "epoch", names[1]), *(tuple(rows[moment]) for moment in sorted(rows))])
+    if name in NUMERIC:
+        top = max(float(timeline.values[name].max()) for timeline in (a, b))
+        lines += [f"{letter}  {bars(timeline.values[name], top=top)}" for letter, timeline in (("A", a), ("B", b))]
+    return [name, *lines]
+
+
+def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]]:
+    """(moving value, range, A's values, B's values) wherever they differ.
+
+    Runs of the same number of epochs are compared epoch by epoch, others at the same percentage of their way; where an epoch
+    has not as many steps in both, or for percentages, to 2 % of the highest value. A range ends where a phase of either begins.
+    """
+    same_length = a.epochs == b.epochs
+    count = a.epochs if same_length else min(100, a.steps, b.steps)
+    rows = []
+    for name in MOVING:
+        parts_a, parts_b = (_parts(timeline, name, count) for timeline in (a, b))
+        joins = {
+            begin * count // timeline.steps
+            for timeline in (a, b)
+            for begin, _ in beginnings(getattr(timeline.recipe, name), timeline.clock)
+        }
+        tops = [timeline.values[name].max() for timeline in (a, b)]
+        differ = [_differ(*pair, 0.02 * float(max(tops))) for pair in zip(parts_a, parts_b, strict=True)]
+        title, first = name, 0
+        for index in range(1, count + 1):
+            if index < count and index not in joins and differ[index] == differ[first]:
+                continue
+            if differ[first]:
+                begin, end = (first + 1, index) if same_length else (round(100 * first / count), round(100 * index / count))
+                where = str(begin) if begin == end else f"{begin}-{end}"
+                rows.append((title, where, _summary(parts_a[first:index]), _summary(parts_b[first:index])))
+                title = ""  # named once
+            first = index
+    return rows
+
+
+def _parts(timeline: Timeline, name: str, count: int) -> list[np.ndarray]:
+    """The values of a run in `count` equal parts; levels by their names."""
+    values = timeline.values[name]
+    if name == "augmentation":
+        values = np.array(timeline.level_names)[values]
+    return np.split(values, [round(index * timeline.steps / count) for index in range(1, count)])
+
+
+def _differ(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    """Whether two parts hold different values; parts of unlike lengths are compared in the middle, to the tolerance."""
+    if len(a) == len(b):
+        return not np.array_equal(a, b)
+    middle_a, middle_b = a[len(a) // 2], b[len(b) // 2]
+    return middle_a != middle_b if a.dtype.kind == "U" else bool(abs(middle_a - middle_b) > tolerance)
+
+
+def _summary(parts: Sequence[np.ndarray]) -> str:
+    values = np.concatenate(parts)
+    if values.dtype.kind == "U":
+        return ", ".join(dict.fromkeys(values.tolist()))
+    if values.min() == values.max():
+        return f"{shortest(values[0]):g}"
+    return f"{values.min():.3g} to {values.max():.3g}, mean {values.mean(dtype=np.float64):.3g}"
