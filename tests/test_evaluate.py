@@ -30,6 +30,7 @@ from wrn_jax.models.network import Network
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
 from wrn_jax.training.optimizer import LossScale, make_optimizer
+from wrn_jax.training.records import CheckpointNotes
 from wrn_jax.training.state import TrainState
 
 pytestmark = pytest.mark.slow
@@ -112,7 +113,7 @@ def run(states, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "run"
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         for epoch, state in enumerate(states, 1):
-            checkpoints.save(state, 10 * epoch, epoch, 0.1 * epoch, {})
+            checkpoints.save(state, 10 * epoch, epoch, 0.1 * epoch, CheckpointNotes(rollbacks=0))
     (workdir / "config.json").write_text(json.dumps(CONFIG.to_dict()))
     (workdir / "metrics.jsonl").write_text("")
     return workdir

@@ -27,6 +27,7 @@ from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.checkpoints import Checkpoints
 from wrn_jax.training.optimizer import LossScale, make_optimizer
+from wrn_jax.training.records import CheckpointNotes
 from wrn_jax.training.setup import resolve
 from wrn_jax.training.state import TrainState
 
@@ -52,7 +53,7 @@ def run(tmp_path_factory):
             params, stats = jax.tree.map(jnp.asarray, weights_at(step))
             optimizer = make_optimizer(config.optimizer).init(params)
             state = TrainState(jnp.int32(step), params, stats, optimizer, LossScale.create("float32"), jax.random.key(0))
-            checkpoints.save(state, step, epoch, accuracy, {})
+            checkpoints.save(state, step, epoch, accuracy, CheckpointNotes(rollbacks=0))
     (workdir / "config.json").write_text(json.dumps(config.to_dict()))
     return workdir
 

@@ -12,17 +12,17 @@ import pytest
 from tests.small import ARGUMENTS, finish, metrics, start
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
-from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Checkpoints
 from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.state import create_state
+from wrn_jax.training.workdir import saved_config
 
 pytestmark = pytest.mark.slow
 
 
 def last_state(workdir):
     """(epoch, arrays) of the last checkpoint of a run."""
-    config = loop.saved_config(workdir)
+    config = saved_config(workdir)
     network, optimizer = Network(config.model, 100, "float32"), make_optimizer(config.optimizer)
     like = jax.eval_shape(lambda key: create_state(network, optimizer, key), jax.random.key(0))
     with Checkpoints(workdir / "checkpoints") as checkpoints:

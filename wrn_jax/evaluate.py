@@ -37,6 +37,7 @@ from wrn_jax.runtime import allocator, console, devices, environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Checkpoints, best_of, choose
+from wrn_jax.training.workdir import saved_config
 
 FORMAT = 1
 """Version of the files."""
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Evaluates checkpoints of a run. Raises UserError."""
-    own = loop.saved_config(options.workdir)
+    own = saved_config(options.workdir)
     config = configs.apply_arguments(own, overrides)
     check_same_images(own.data, config.data)
     folder = options.workdir / "checkpoints"
@@ -159,7 +160,7 @@ def check_same_images(own: configs.Data, asked: configs.Data) -> None:
 def make_directory(directory: Path) -> Path:
     """Makes the directory for the files, and finds out before any work whether it can be written to. Raises UserError."""
     try:
-        loop.make_directory(directory)
+        files.make_directory(directory)
     except UserError as error:
         raise UserError(f"{error}; --out DIR puts the files elsewhere") from None
     return directory

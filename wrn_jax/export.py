@@ -30,8 +30,8 @@ from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices, environment
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
+from wrn_jax.training.workdir import saved_config
 
 FORMATS = ("safetensors", "orbax", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -125,7 +125,7 @@ def check_absent(paths: Collection[Path]) -> None:
 
 def restore(workdir: Path, which: str) -> Model:
     """The model of the run in `workdir` from the checkpoint that `which` names, see `checkpoints.choose`. Raises UserError."""
-    config = loop.saved_config(workdir)
+    config = saved_config(workdir)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{workdir}: holds no checkpoints")

@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from wrn_jax.runtime import allocator, devices
 from wrn_jax.runtime.errors import Abandoned, UserError
 from wrn_jax.training import loop
 from wrn_jax.training.records import EpochRow
+from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--resume needs --workdir, the directory of the run to continue")
     if options.distributed and options.workdir is None:
         raise UserError("--distributed needs --workdir, one directory that all processes share")
-    resume = options.resume == "yes" or (options.resume == "auto" and loop.holds_run(options.workdir))
+    resume = options.resume == "yes" or (options.resume == "auto" and holds_run(options.workdir))
     if options.config is not None:
         config = configs.load_file(options.config)
+        workdir = options.workdir or default_workdir(options.config.stem)
     elif resume:
-        config = loop.saved_config(options.workdir)
+        config, workdir = saved_config(options.workdir), options.workdir
     else:
         raise UserError("--config FILE is missing, for example --config configs/session04.py; --help shows all keys")
     config = configs.apply_arguments(config, overrides)
@@ -54,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         devices.be_deterministic()
     if options.distributed:
         devices.start_processes(options.coordinator, options.processes, options.process)
-    workdir = options.workdir or Path("runs") / f"{options.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         summary = loop.train(config, workdir, resume)
     except jax.errors.JaxRuntimeError as error:

@@ -41,7 +41,7 @@ def test_the_table_is_what_recipe_annotates():
 def test_a_new_value_needs_its_entry_alone(tmp_path):
     """It is checked, planned, recorded, plotted and compared without another line."""
     changes = {"model.depth": 10, "model.widen_factor": 1, "data.name": "embedded", "data.embedded_train": 200}
-    changes |= {"data.embedded_test": 100, "data.validation_size": 0, "recipe.batch_size": 50, "recipe.epochs": 2}
+    changes |= {"data.embedded_test": 100, "data.validation_size": 0, "recipe.batch_size": 50, "recipe.epochs": 2, "devices": 1}
     config = Config().override(changes)
     tree = config.to_dict()
     tree["recipe"]["cutmix_alpha"] = {"epoch 1": 1.0, "epoch 2": 0.5}

@@ -95,7 +95,7 @@ def swap(file, old, new, count=-1):
     ("spoil", "message"),
     [
         (lambda path: shutil.rmtree(path), "no such run; give a run's directory, a log as CSV, or session02 or session04"),
-        (lambda path: (path / "config.json").unlink(), r"holds no run \(no config.json\)"),
+        (lambda path: (path / "config.json").unlink(), r"holds no run \(no readable config.json\)"),
         (lambda path: (path / "config.json").write_text("{"), "config.json: is not JSON"),
         (lambda path: (path / "config.json").write_text("[]"), "config.json: should be an object"),
         (lambda path: (path / "config.json").write_text('{"seeds": 1}'), "unknown key 'seeds'"),

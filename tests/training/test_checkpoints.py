@@ -1,5 +1,6 @@
 """What stays on disk, what comes back, and what is refused."""
 
+import dataclasses
 import functools
 import resource
 import signal
@@ -17,7 +18,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed, best_of, checksum
 from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.records import CheckpointNotes
-from wrn_jax.training.state import create_state
+from wrn_jax.training.state import TrainState, create_state
 
 pytestmark = pytest.mark.slow
 
@@ -191,6 +192,41 @@ def test_another_network_is_refused_with_the_difference(tmp_path):
         checkpoints.save(state, 1, 1, 0.5, NOTES)
     abstract, _, shardings = make_state(width=2)
     message = r"checkpoint 1: .* is \(.*\), but this network has \(.*\)"
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.restore_last(abstract, shardings)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Averaged(TrainState):
+    """A state with a field more."""
+
+    average: jax.Array
+
+
+def test_a_field_added_to_the_state_is_saved_and_comes_back(tmp_path):
+    _, state, _ = make_state()
+    wider = Averaged(**vars(state), average=jnp.arange(3.0))
+    like = jax.eval_shape(lambda: wider)
+    shardings = devices.state_shardings(like, devices.make_mesh(1), "replicated")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(wider, 1, 1, 0.5, NOTES)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        _, found, damaged = checkpoints.restore_last(like, shardings)
+    assert damaged == []
+    chex.assert_trees_all_equal(numbers(found), numbers(wider))
+
+
+@pytest.mark.parametrize("more", ["saved", "expected"])
+def test_a_state_of_other_fields_is_refused(tmp_path, more):
+    abstract, state, shardings = make_state()
+    wider = Averaged(**vars(state), average=jnp.arange(3.0))
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(wider if more == "saved" else state, 1, 1, 0.5, NOTES)
+    if more == "expected":
+        abstract = jax.eval_shape(lambda: wider)
+        shardings = devices.state_shardings(abstract, devices.make_mesh(1), "replicated")
+    message = f"checkpoint 1: {'holds' if more == 'saved' else 'does not hold'} average; it is of another version's"
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match=message):
         checkpoints.restore_last(abstract, shardings)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import jax
@@ -13,9 +14,10 @@ from tests.small import CHANGES, metrics
 from wrn_jax.config import load_file
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
-from wrn_jax.training import loop
+from wrn_jax.training import loop, messages
 from wrn_jax.training.checkpoints import Checkpoints, SaveFailed
 from wrn_jax.training.records import EpochSums, read_rows
+from wrn_jax.training.workdir import saved_config
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +83,10 @@ def test_the_training_loss_falls(finished):
     assert last["train_loss"] < first["train_loss"]
 
 
+def test_a_run_that_learns_is_not_told_otherwise(finished):
+    assert "this run does not learn" not in finished.output
+
+
 def test_announces_every_transition_when_it_happens(finished):
     lines = finished.output.splitlines()
     expected = Timeline(finished.config.recipe, finished.config.augmentation_levels, 10).events()
@@ -98,13 +104,14 @@ def test_one_line_an_epoch_says_all(finished):
         assert word in line
 
 
-def test_several_steps_in_a_call_make_the_same_run(tmp_path):
+def test_several_steps_in_a_call_make_the_same_run(tmp_path, capsys):
     """Calls of up to 4 steps, cut short by checkpoints after every 3: the same losses up to rounding, which grows."""
     rows = {}
     small = {"recipe__scale": 0.01, "recipe__batch_size": 10, "data__embedded_train": 200, "recipe__learning_rate": 0.001}
     for calls, every in ((1, None), (4, 3)):
         loop.train(small_config(**small, steps_per_call=calls, checkpoint_steps=every), tmp_path / str(calls))
         (rows[calls],) = metrics(tmp_path / str(calls))
+    assert capsys.readouterr().out.count("this run does not learn") == 2  # either one, in its only epoch
     one, other = rows[1], rows[4]
     for name in ("step", "learning_rate", "dropout", "augmentation"):
         assert one[name] == other[name]
@@ -125,7 +132,7 @@ def test_keeps_the_recipes_checkpoints_the_best_and_the_last(finished):
 def test_writes_config_header_curves_and_events(finished):
     # Fully resolved: what the configuration left open is settled.
     settled = {"precision": "float32", "model.num_classes": 100}
-    assert loop.saved_config(finished.workdir) == finished.config.override(settled)
+    assert saved_config(finished.workdir) == finished.config.override(settled)
     header = json.loads((finished.workdir / "header.jsonl").read_text())
     assert header["hardware"]["platform"] == "cpu"
     assert header["versions"]["jax"] == jax.__version__
@@ -153,6 +160,13 @@ def test_resuming_a_finished_run_changes_nothing(finished):
 def test_resuming_with_another_configuration_names_the_keys(finished):
     with pytest.raises(UserError, match=r"another configuration: model\.depth was 10, is 16"):
         loop.train(finished.config.override({"model.depth": 16}), finished.workdir, resume=True)
+
+
+def test_resuming_from_a_renamed_checkpoint_is_refused(finished, tmp_path):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "50").rename(tmp_path / "run" / "checkpoints" / "60")
+    with pytest.raises(UserError, match="checkpoints/60: holds the state after 50 updates"):
+        loop.train(finished.config, tmp_path / "run", resume=True)
 
 
 def test_resuming_nothing_is_refused(tmp_path):
@@ -257,7 +271,7 @@ def test_says_what_a_run_never_reaches(tmp_path):
     config = small_config(recipe__dropout={"epoch 1": 0.1, "epoch 500": 0.2})
     line = Timeline(config.recipe, config.augmentation_levels, 10)
     assert line.idle() == ["dropout 0.2 at epoch 500"]
-    lines = " ".join(loop.opening_lines(HEADER, config, line)).split()
+    lines = " ".join(messages.opening_lines(HEADER, config, line)).split()
     assert "never reaches: dropout 0.2 at epoch 500" in " ".join(lines)
 
 
@@ -265,10 +279,13 @@ class TestReadStep:
     metrics = {"loss": 2.0, "finite": True, "correct": 3.0, "examples": 4, "loss_scale": 1024.0, "gradient_norm": 1.0}  # noqa: RUF012
 
     def read(self, dtype, sums, **changed):
-        saver = types.SimpleNamespace(last_step=40, rollbacks=2)
-        wrapped = {name: np.asarray(value) for name, value in (self.metrics | changed).items()}
+        attempt = types.SimpleNamespace(
+            setup=types.SimpleNamespace(network=types.SimpleNamespace(dtype=dtype)),
+            saver=types.SimpleNamespace(last_step=40),
+            rollbacks=2,
+        )
         with loop.console.Progress("epoch", 3, active=False) as progress:
-            loop.read_step(dtype, sums, progress, saver, 1, wrapped, 2)
+            loop.read_step(attempt, 1, sums, progress, self.metrics | changed, 2)
 
     def test_names_all_steps_that_were_skipped_in_a_row(self):
         sums = EpochSums(skipped_in_a_row=2)
@@ -294,11 +311,11 @@ class TestRollback:
         lines, real = [], loop.read_step
         self.failures = 0
 
-        def read_step(dtype, sums, progress, saver, epoch, metrics, step):
+        def read_step(attempt, epoch, sums, progress, metrics, step):
             if step == 23 and self.failures > 0:
                 self.failures -= 1
-                metrics = metrics | {"finite": np.asarray(False), "loss": np.asarray(np.nan)}
-            real(dtype, sums, progress, saver, epoch, metrics, step)
+                metrics = metrics | {"finite": False, "loss": np.nan}
+            real(attempt, epoch, sums, progress, metrics, step)
 
         monkeypatch.setattr(loop, "read_step", read_step)
         monkeypatch.setattr(loop.console, "say", lambda text, active=True: lines.append(text))

@@ -145,7 +145,9 @@ def parse(text: str) -> list[dict[str, Any]]:
     return [
         {
             "epoch": int(row["epoch"]),
+            "step": None,
             "learning_rate": float(row["learning_rate_at_epoch_end"]),
+            "train_loss": None,
             "train_accuracy": float(row["train_accuracy"]) / 100,
             "test_loss": float(row["test_loss"]),
             "test_accuracy": float(row["test_accuracy"]) / 100,

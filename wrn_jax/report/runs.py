@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten, from_dict
+from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import published_runs
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_rows, rows_from
+from wrn_jax.training.workdir import saved_config
 
 EVALUATION_FORMAT = 1
 """Version of the files of `evaluate` that are understood."""
@@ -188,15 +189,7 @@ def load(source: str) -> Run:
 
 
 def _load_directory(path: Path, source: str) -> Run:
-    try:
-        tree = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: holds no run (no config.json)") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path / 'config.json'}: is not JSON") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path / 'config.json'}: should be an object")
-    config = from_dict(tree, str(path / "config.json"))
+    config = saved_config(path)
     rows = _some(read_rows(path / "metrics.jsonl"), path / "metrics.jsonl")
     timeline = Timeline.of(config)
     if len(rows) > timeline.epochs or rows[-1].step != len(rows) * timeline.steps_per_epoch:

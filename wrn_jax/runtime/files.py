@@ -16,6 +16,16 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def make_directory(directory: Path) -> None:
+    """Makes a directory, and finds out whether it can be written to. Raises UserError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / ".writable", "")
+        (directory / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written to: {error.strerror}") from None
+
+
 def read_jsonl(path: Path) -> list[Any]:
     """What the lines of a JSON-lines file hold; none if there is no file. A last line that a crash left unfinished is ignored.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import operator
 import re
 import shutil
 import sys
@@ -18,12 +19,14 @@ from orbax.checkpoint import v1 as ocp
 
 from wrn_jax.runtime.devices import wait_for_all
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training.records import CheckpointNotes
+from wrn_jax.training.records import CheckpointNotes, first_best
 
 FORMAT = 1
 """Version of what is saved; a checkpoint with a higher one is refused."""
 
-_preserve = ocp.training.preservation_policies
+# Untyped: the annotations of the one name protocols that the other do not satisfy.
+_Checkpointer: Any = ocp.training.Checkpointer
+_preserve: Any = ocp.training.preservation_policies
 
 
 class SaveFailed(Exception):
@@ -42,19 +45,21 @@ class Saved:
       step: finished updates.
       epoch: finished epochs.
       accuracy: 0..1, of the split that chooses the best; None within an epoch.
-      notes: what was given to `save`; None where they cannot be read.
+      notes: what was given to `save`.
+      is_described: whether all this could be read; otherwise it is damaged.
     """
 
     step: int
     epoch: int
     accuracy: float | None
-    notes: CheckpointNotes | None = dataclasses.field(default=None, compare=False)
+    notes: CheckpointNotes = dataclasses.field(default=CheckpointNotes(rollbacks=0), compare=False)
+    is_described: bool = True
 
 
 def best_of(saved: Iterable[Saved]) -> Saved | None:
-    """The one of highest accuracy, the earliest among equals; None if no epoch was finished."""
-    finished = [one for one in saved if one.accuracy is not None]
-    return max(finished, key=lambda one: (one.accuracy, -one.step), default=None)
+    """The one of the best epoch, of checkpoints in their order; None if no epoch was finished."""
+    finished = [(checkpoint.accuracy, checkpoint) for checkpoint in saved if checkpoint.accuracy is not None]
+    return first_best(finished, operator.itemgetter(0))[1] if finished else None
 
 
 def choose(saved: list[Saved], which: str, folder: Path, *others: str) -> Saved:
@@ -119,7 +124,7 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: Collection[int] = (), metadata: Mapping[str, Any] | None = None):
         self.directory = directory.resolve()
         self._metadata = dict(metadata or {})
-        self._orbax = ocp.training.Checkpointer(
+        self._orbax = _Checkpointer(
             self.directory,
             # Orbax's default skips a save while another is in flight; every save asked for here is meant.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -180,26 +185,31 @@ class Checkpoints:
 
     def all(self) -> list[Saved]:
         """The complete checkpoints in the order of time. Raises UserError for one of a newer format."""
-        found = []
-        for step in sorted(checkpoint.step for checkpoint in self._orbax.checkpoints):
-            try:
-                read = self._orbax.checkpointables_metadata(step)
-                details = read.custom_metadata
-                accuracy = read.metrics["accuracy"] if read.metrics else None
-                version, epoch = details["format"], int(details["epoch"])
-            except Exception:  # damaged beyond its description; `restore_last` sets it aside
-                found.append(Saved(step, -1, None))
-                continue
-            if version > FORMAT:
-                raise UserError(
-                    f"{self.directory / str(step)}: is of format {version}, newer than {FORMAT}, which this version reads"
-                )
-            try:
-                notes = CheckpointNotes.from_dict(details["notes"], f"checkpoint {step}")
-            except (UserError, KeyError):  # `restore_last` sets it aside
-                notes = None
-            found.append(Saved(step, epoch, accuracy, notes))
-        return found
+        return [self._saved(step) for step in sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)]
+
+    def _saved(self, step: int) -> Saved:
+        try:
+            description = self._describe(step)
+            details, metrics = description.custom_metadata, description.metrics
+            version, epoch = int(details["format"]), int(details["epoch"])
+            accuracy = metrics["accuracy"] if metrics else None
+        except Exception:  # damaged; `restore_last` sets it aside
+            return Saved(step, -1, None, is_described=False)
+        if version > FORMAT:
+            raise UserError(
+                f"{self.directory / str(step)}: is of format {version}, newer than {FORMAT}, which this version reads"
+            )
+        try:
+            return Saved(step, epoch, accuracy, CheckpointNotes.from_dict(details.get("notes"), "notes"))
+        except UserError:
+            return Saved(step, epoch, accuracy, is_described=False)
+
+    def _describe(self, step: int) -> Any:
+        """What Orbax keeps beside the arrays of a checkpoint. Raises _Damaged."""
+        try:
+            return self._orbax.checkpointables_metadata(step)
+        except Exception:
+            raise _Damaged("its description cannot be read") from None
 
     def restore_last(self, like: Any, shardings: Any) -> tuple[Saved | None, Any, list[str]]:
         """The newest checkpoint that can be read back as it was written; damaged ones after it are set aside.
@@ -217,7 +227,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for saved in reversed(self.all()):
             try:
-                if saved.notes is None:
+                if not saved.is_described:
                     raise _Damaged("its description cannot be read")
                 state = self.restore(saved.step, like, shardings)
             except _Damaged as error:
@@ -242,10 +252,7 @@ class Checkpoints:
 
     def restore(self, step: int, like: Any, shardings: Any) -> Any:
         """The `TrainState` saved after `step` updates; arguments and errors as in `restore_last`."""
-        try:
-            expected = self._orbax.checkpointables_metadata(step).custom_metadata["checksum"]
-        except Exception:
-            raise _Damaged("its description cannot be read") from None
+        expected = self._describe(step).custom_metadata["checksum"]
         found = self._load(step, _parts(like), _parts(shardings))
         if int(checksum(found)) != expected:
             raise _Damaged("its arrays do not have the checksum they were saved with")
@@ -261,11 +268,15 @@ class Checkpoints:
         return model["params"], model["batch_stats"]
 
     def _load(self, step: int, like: Any, shardings: Any) -> Any:
+        saved = self._describe(step).metadata
         try:
-            saved = self._orbax.checkpointables_metadata(step).metadata["model"]
-            want, have = (_shapes(tree) for tree in (like["model"], saved))
+            want, have = (_shapes(tree["model"]) for tree in (like, saved))
+            fields = like.get("train", saved["train"]).keys() ^ saved["train"].keys()
         except Exception:
             raise _Damaged("its description cannot be read") from None
+        for name in sorted(fields):
+            kind = "holds" if name in saved["train"] else "does not hold"
+            raise UserError(f"checkpoint {step}: {kind} {name}; it is of another version's training state")
         # Orbax reports another shape as a missing handler; say what is really different.
         different = sorted(want.items() ^ have.items())
         if different:
@@ -299,17 +310,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _parts(state: Any) -> dict[str, Any]:
-    """The state as named parts, the model apart so that evaluation reads nothing else. A new dictionary at every call,
-    since Orbax adds to the one it is given."""
-    return {
-        "model": {"params": state.params, "batch_stats": state.batch_stats},
-        "train": {
-            "step": state.step,
-            "opt_state": state.opt_state,
-            "loss_scale": state.loss_scale,
-            "key": state.key,
-        },
-    }
+    """All fields of the state as two named parts, the model apart so that evaluation reads nothing else. A new dictionary at
+    every call, since Orbax adds to the one it is given."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {"model": {name: fields.pop(name) for name in ("params", "batch_stats")}, "train": fields}
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

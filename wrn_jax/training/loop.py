@@ -1,8 +1,8 @@
-"""The story of a run, top to bottom: set up, restore, compile, epochs, evaluate, save."""
+"""The story of a run, top to bottom: prepare, compile, and epoch by epoch train, evaluate, record and save."""
 
+import contextlib
 import dataclasses
 import functools
-import json
 import math
 import shlex
 import sys
@@ -15,25 +15,26 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from wrn_jax.config import FREE_ON_RESUME, Config, checks, flatten, from_dict
+from wrn_jax.config import Config
 from wrn_jax.config.moving import NUMERIC
-from wrn_jax.config.timeline import Timeline, shortest
+from wrn_jax.config.timeline import shortest
 from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
-from wrn_jax.evaluation.evaluator import Evaluator
+from wrn_jax.evaluation.evaluator import Batches, Evaluator
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import console, devices, environment, files
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves
-from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed
+from wrn_jax.training.checkpoints import Checkpoints, Saved
+from wrn_jax.training.messages import epoch_line, not_learning, opening_lines
 from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, best_row
 from wrn_jax.training.run_log import RunLog
-from wrn_jax.training.setup import make_setup
-from wrn_jax.training.state import create_state
+from wrn_jax.training.saver import Saver
+from wrn_jax.training.setup import Setup, make_setup
+from wrn_jax.training.state import TrainState, create_state
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
-
-Say = Callable[[str], None]
+from wrn_jax.training.workdir import check_workdir
 
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
@@ -55,33 +56,71 @@ class Summary:
     last: EpochRow
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationSetup:
-    """What training and evaluation of a configuration share.
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlacedData:
+    """The data set on the devices.
 
     Attributes:
-      mesh: the devices.
-      dataset: the data, on the host.
-      network: the network, without values.
-      normalisation: of the images.
-      evaluator: for whole splits.
+      images, labels: [N, 3072] uint8 and [N] int32, the training images.
+      splits: "valid", if there is a hold-out, and "test", as batches for the evaluator.
     """
 
-    mesh: Mesh
-    dataset: loading.Dataset
-    network: Network
-    normalisation: Normalisation
+    images: jax.Array
+    labels: jax.Array
+    splits: dict[str, Batches]
+
+    @property
+    def judge(self) -> str:
+        """The split that chooses the best epoch."""
+        return next(iter(self.splits))
+
+
+@dataclasses.dataclass(eq=False)
+class Attempt:
+    """A run under way, from the checkpoint that it goes on from.
+
+    Attributes:
+      setup: what the configuration means on the devices.
+      workdir: where everything goes.
+      is_lead: whether this process is the one that prints and writes.
+      say: prints a line, on the lead.
+      data: on the devices.
+      evaluator: for its splits.
+      rollbacks: how often the run has gone back to a checkpoint.
+      saved: the checkpoint; of step 0 where there was none.
+      state: the state after all updates so far.
+      stop: whether to stop.
+      saver, log: where checkpoints and records go.
+      began, drawn: when the clock started and when the curves were last drawn, by `time.perf_counter`.
+    """
+
+    setup: Setup
+    workdir: Path
+    is_lead: bool
+    say: Callable[[str], None]
+    data: PlacedData
     evaluator: Evaluator
+    rollbacks: int
+    saved: Saved
+    state: TrainState
+    stop: StopRequest
+    saver: Saver
+    log: RunLog
+    began: float = 0.0
+    drawn: float = 0.0
 
 
-def set_up(config: Config, mesh: Mesh) -> EvaluationSetup:
-    """Loads the data and defines the network. Raises UserError."""
-    dataset = loading.load(config.data)
-    dtype = devices.compute_dtype(config.precision, mesh.devices.flat[0])
-    network = Network(config.model, dataset.num_classes, dtype, batch_is_split=mesh.size > 1)
-    normalisation = Normalisation(dataset.mean, dataset.std)
-    evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
-    return EvaluationSetup(mesh, dataset, network, normalisation, evaluator)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Programs:
+    """What is compiled before the clock starts. Compiled programs refuse other shapes: nothing compiles a second time.
+
+    Attributes:
+      order_of: from the number of an epoch to its order, [steps_per_epoch, B] int32.
+      train_steps: see `step.repeat`.
+    """
+
+    order_of: Callable[[int], jax.Array]
+    train_steps: Callable[..., tuple[TrainState, Metrics]]
 
 
 def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
@@ -113,295 +152,222 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
 
 def run(config: Config, workdir: Path, resume: bool, rollbacks: int) -> Summary:
     """One attempt of `train`, from the last checkpoint to the end; `rollbacks` counts the attempts that diverged."""
-    lead = jax.process_index() == 0
-    say = functools.partial(console.say, active=lead)
-    mesh = devices.make_mesh(config.devices)
-    setup = make_setup(config, mesh)
+    with contextlib.ExitStack() as to_close:
+        attempt = prepare(config, workdir, resume, rollbacks, to_close)
+        done, epochs = attempt.saved.epoch, attempt.setup.timeline.epochs
+        if done == epochs or epochs_without_better(attempt) >= patience(attempt):
+            attempt.say("this run is finished already")
+            draw(attempt)  # it may have ended just before
+            return summarise(attempt)
+        programs = compile_programs(attempt)
+        try:
+            for epoch in range(done + 1, epochs + 1):
+                sums = train_epoch(attempt, programs, epoch)
+                finish_epoch(attempt, epoch, sums)
+                if epochs_without_better(attempt) >= patience(attempt):
+                    judge = SPLITS[attempt.data.judge]
+                    attempt.say(f"stopping early: no better {judge} accuracy in {patience(attempt)} epochs")
+                    break
+                signal = attempt.stop.received(epoch * attempt.setup.timeline.steps_per_epoch)
+                if signal and epoch < epochs:
+                    raise Interrupted(f"{signal}: saved after epoch {epoch}; continue with --resume --workdir {workdir}")
+        except Interrupted:
+            close(attempt)
+            raise
+        close(attempt)
+        return summarise(attempt)
+
+
+def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_close: contextlib.ExitStack) -> Attempt:
+    """Sets up, reads the data, restores the last checkpoint and opens the records. Raises UserError.
+
+    What is opened is closed by `to_close`.
+    """
+    is_lead = jax.process_index() == 0
+    say = functools.partial(console.say, active=is_lead)
+    setup = make_setup(config, devices.make_mesh(config.devices))
     config, timeline = setup.config, setup.timeline
     check_workdir(config, workdir, resume)
     devices.wait_for_all("work directory checked")  # before the first process writes to it
+    evaluator = Evaluator(setup.network.graphdef, setup.normalisation, config.eval_batch_size, setup.mesh)
+    data = place_data(setup, evaluator)
+    if is_lead:
+        files.make_directory(workdir)
 
-    # Set up.
-    dataset = loading.load(config.data)
-    evaluator = Evaluator(setup.network.graphdef, setup.normalisation, config.eval_batch_size, mesh)
-    if lead:
-        make_directory(workdir)
-    num_train, batch_size = setup.num_train, config.recipe.batch_size
-    splits = {name: split for name, split in (("valid", dataset.valid), ("test", dataset.test)) if split is not None}
-    judge = next(iter(splits))
-    eval_batches = {name: evaluator.put(split) for name, split in splits.items()}
-    images, labels = devices.replicate((dataset.train.images.reshape(num_train, -1), dataset.train.labels), mesh)
-
-    # Restore.
-    key = jax.random.key(config.seed)
-    versions = environment.versions()
+    stop = to_close.enter_context(StopRequest())
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
-    with (
-        StopRequest() as stop,
-        Checkpoints(workdir / "checkpoints", keep, {"config": config.to_dict(), "versions": versions}) as checkpoints,
-    ):
-        saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
-        if saved is None:
-            saved = Saved(step=0, epoch=0, accuracy=None, notes=CheckpointNotes(rollbacks=0))
-            create = functools.partial(create_state, setup.network, setup.optimizer)
-            state = jax.jit(create, out_shardings=setup.shardings)(key)
-        rollbacks = max(rollbacks, saved.notes.rollbacks)
-        header = Header(
-            time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            command=shlex.join(sys.argv),
-            first_step=saved.step,
-            rollbacks=rollbacks,
-            seed=config.seed,
-            precision=setup.network.dtype,
-            best_chosen_on=judge,
-            parameters=setup.network.num_parameters,
-            train_examples=num_train,
-            steps_per_epoch=timeline.steps_per_epoch,
-            hardware=environment.hardware() | {"devices_used": mesh.size},
-            versions=versions,
-            deterministic=devices.is_deterministic(),
-        )
-        with RunLog(workdir, header, config.to_dict(), saved.epoch, lead) as log:
-            for line in [*opening_lines(header, config, timeline), *damaged]:
-                say(line)
-            if resume:
-                say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
-            best = best_row(log.rows, judge)
-            patience = config.early_stopping_patience or timeline.epochs
-            if saved.epoch == timeline.epochs or (best and saved.epoch - best.epoch >= patience):
-                say("this run is finished already")
-                if lead:
-                    draw(workdir, log.rows, timeline, judge)  # it may have ended just before
-                return Summary(workdir, judge, best, log.rows[-1])
-
-            # Compile, before the clock starts. A compiled program refuses other shapes: nothing compiles a second time.
-            say("compiling the training step ...")
-            begin = time.perf_counter()
-            order_of = jax.jit(
-                lambda key, epoch: loading.epoch_order(order_key(key, rollbacks), epoch, num_train, batch_size),
-                out_shardings=devices.replicated(mesh),
-            )
-            first_order = order_of(key, np.int32(1))
-            train_steps = jit_train_steps(setup).lower(state, images, labels, first_order, np.int32(1)).compile()
-            say(f"compiled in {console.format_duration(time.perf_counter() - begin)}")
-
-            # Epochs.
-            saver = Saver(checkpoints, saved.step, config.checkpoint_steps, config.checkpoint_minutes, rollbacks, say)
-
-            def close() -> None:
-                saver.finish()
-                if lead and log.rows:
-                    draw(workdir, log.rows, timeline, judge)
-
-            started = drawn = time.perf_counter()
-            for epoch in range(saved.epoch + 1, timeline.epochs + 1):
-                first_step, end_step = (epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch
-                order = order_of(key, np.int32(epoch))
-                sums = EpochSums()
-                if saved.step > first_step:  # a checkpoint within this epoch
-                    first_step, sums = saved.step, dataclasses.replace(saved.notes.sums)
-                epoch_begin = time.perf_counter() - sums.seconds
-                pending = None
-                with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, lead) as progress:
-                    progress.skip(first_step % timeline.steps_per_epoch)
-                    read = functools.partial(read_step, setup.network.dtype, sums, progress, saver, epoch)
-                    step = first_step
-                    while step < end_step:
-                        count = min(setup.steps_per_call, saver.steps_until_due(step), end_step - step)
-                        for index in range(step, step + count):
-                            for event in timeline.events_at(index):
-                                say(f"epoch {epoch}, step {index}: {event}")
-                                log.transition(event.name, f"{event.before} -> {event.after}", index)
-                        state, metrics = train_steps(state, images, labels, order, np.int32(count))
-                        # Reading the metrics of the call before, while this one runs, keeps the device busy.
-                        read_steps(read, pending)
-                        pending = (metrics, step, count)
-                        for index in range(step, step + count):
-                            name = stop.received(index)
-                        step += count
-                        if step < end_step and (name or saver.is_due(step)):
-                            read_steps(read, pending)
-                            pending = None
-                            sums.seconds = time.perf_counter() - epoch_begin
-                            saver.save(state, step, epoch - 1, None, CheckpointNotes(rollbacks=rollbacks, sums=sums))
-                        if name:
-                            break
-                    read_steps(read, pending)
-                if name and step < end_step:
-                    close()
-                    raise Interrupted(f"{name}: saved after step {step}; continue with --resume --workdir {workdir}")
-                train_seconds = time.perf_counter() - epoch_begin
-
-                # Evaluate.
-                results = {
-                    split: evaluator(state.params, state.batch_stats, batches) for split, batches in eval_batches.items()
-                }
-
-                # Record and save, in this order: a resumed run drops records that its checkpoint does not reach.
-                speed = timeline.steps_per_epoch * batch_size / train_seconds
-                row = make_row(epoch, timeline, sums, results, speed, time.perf_counter() - epoch_begin)
-                if not math.isfinite(sum(result["loss"] for result in results.values())):
-                    raise Diverged(f"the loss of the evaluation after epoch {epoch} is no longer finite", rollbacks)
-                log.epoch(row)
-                saver.save(state, end_step, epoch, row.accuracy(judge), CheckpointNotes(rollbacks=rollbacks, metrics=row))
-                best = best_row(log.rows, judge)
-                per_step = (time.perf_counter() - started) / (end_step - saved.step)
-                left = per_step * (timeline.steps - end_step)
-                say(epoch_line(row, timeline.epochs, judge if best.epoch == epoch else None, left))
-                if lead and time.perf_counter() - drawn > CURVES_INTERVAL:
-                    draw(workdir, log.rows, timeline, judge)
-                    drawn = time.perf_counter()
-                if epoch - best.epoch >= patience:
-                    say(f"stopping early: no better {SPLITS[judge]} accuracy in {patience} epochs")
-                    break
-                if (name := stop.received(end_step)) and epoch < timeline.epochs:
-                    close()
-                    raise Interrupted(f"{name}: saved after epoch {epoch}; continue with --resume --workdir {workdir}")
-            close()
-    return Summary(workdir, judge, best, log.rows[-1])
+    metadata = {"config": config.to_dict(), "versions": environment.versions()}
+    checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata))
+    saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
+    if saved is None:
+        saved = Saved(step=0, epoch=0, accuracy=None, notes=CheckpointNotes(rollbacks=0))
+        create = functools.partial(create_state, setup.network, setup.optimizer)
+        state = jax.jit(create, out_shardings=setup.shardings)(jax.random.key(config.seed))
+    elif saved.step != int(state.step):
+        raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
+    rollbacks = max(rollbacks, saved.notes.rollbacks)
+    header = make_header(setup, data.judge, saved.step, rollbacks)
+    log = to_close.enter_context(RunLog(workdir, header, config.to_dict(), saved.epoch, is_lead))
+    saver = Saver(checkpoints, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
+    for line in [*opening_lines(header, config, timeline), *damaged]:
+        say(line)
+    if resume:
+        say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
+    return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, saved, state, stop, saver, log)
 
 
-class Saver:
-    """Decides when to save within an epoch, and goes on when a save fails.
-
-    Args:
-      checkpoints: where to save.
-      last_step: finished updates of the checkpoint that the run goes on from; 0 for none.
-      every_steps: updates between checkpoints within an epoch, or None.
-      every_minutes: minutes between checkpoints within an epoch, or None.
-      rollbacks: how often the run has gone back to a checkpoint.
-      say: prints a line.
-
-    Attributes:
-      rollbacks: as given.
-      last_step: finished updates of the last save that was started, at first as given.
-    """
-
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        last_step: int,
-        every_steps: int | None,
-        every_minutes: float | None,
-        rollbacks: int,
-        say: Say,
-    ):
-        self._checkpoints, self._say, self.rollbacks = checkpoints, say, rollbacks
-        self.last_step = last_step
-        self._every_steps = every_steps
-        # Clocks differ between processes, and all must save together: in a run of several, only steps count.
-        self._every_seconds = 60 * every_minutes if every_minutes and jax.process_count() == 1 else math.inf
-        self._saved_at = time.monotonic()
-
-    def steps_until_due(self, step: int) -> int:
-        """Updates after `step` until a checkpoint is due by their number, at least 1."""
-        return self._every_steps - step % self._every_steps if self._every_steps else sys.maxsize
-
-    def is_due(self, step: int) -> bool:
-        """Whether to save within an epoch, after `step` updates."""
-        by_steps = self._every_steps is not None and step % self._every_steps == 0
-        return by_steps or time.monotonic() - self._saved_at >= self._every_seconds
-
-    def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: CheckpointNotes) -> None:
-        """As `Checkpoints.save`; if the save before failed, says so and saves anew."""
-        self._saved_at = time.monotonic()
-        for _ in range(2):  # the first failure may be the save before's
-            try:
-                self._checkpoints.save(state, step, epoch, accuracy, notes)
-                self.last_step = step
-                return
-            except SaveFailed as error:
-                self._say(f"a checkpoint could not be saved ({error}); going on, and trying again")
-
-    def finish(self) -> None:
-        """Waits for the last save. Raises UserError if it failed."""
-        try:
-            self._checkpoints.wait()
-        except SaveFailed as error:
-            raise UserError(
-                f"{self._checkpoints.directory}: the last checkpoint could not be saved ({error}); mend it, then --resume"
-            ) from None
+def place_data(setup: Setup, evaluator: Evaluator) -> PlacedData:
+    """Reads the data set and puts it on the devices. Raises UserError."""
+    dataset = loading.load(setup.config.data)
+    splits = {name: split for name, split in (("valid", dataset.valid), ("test", dataset.test)) if split is not None}
+    batches = {name: evaluator.put(split) for name, split in splits.items()}
+    flat = dataset.train.images.reshape(setup.num_train, -1)
+    images, labels = devices.replicate((flat, dataset.train.labels), setup.mesh)
+    return PlacedData(images, labels, batches)
 
 
-def saved_config(workdir: Path) -> Config:
-    """The configuration of the run in `workdir`. Raises UserError if there is none."""
-    path = workdir / "config.json"
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise UserError(f"{workdir}: holds no run (no readable config.json)") from None
-    return from_dict(tree, str(path))
+def compile_programs(attempt: Attempt) -> Programs:
+    """Compiles what the epochs call, and starts the clock."""
+    setup, data = attempt.setup, attempt.data
+    num_train, batch_size, rollbacks = setup.num_train, setup.config.recipe.batch_size, attempt.rollbacks
+    attempt.say("compiling the training step ...")
+    begin = time.perf_counter()
+    key = jax.random.key(setup.config.seed)
+    order = jax.jit(
+        lambda key, epoch: loading.epoch_order(order_key(key, rollbacks), epoch, num_train, batch_size),
+        out_shardings=devices.replicated(setup.mesh),
+    )
+    example = (attempt.state, data.images, data.labels, order(key, np.int32(1)), np.int32(1))
+    train_steps = jit_train_steps(setup).lower(*example).compile()
+    attempt.began = attempt.drawn = time.perf_counter()
+    attempt.say(f"compiled in {console.format_duration(attempt.began - begin)}")
+    return Programs(lambda epoch: order(key, np.int32(epoch)), train_steps)
 
 
-def holds_run(workdir: Path) -> bool:
-    """Whether a run was started in `workdir`."""
-    return (workdir / "config.json").exists() or (workdir / "checkpoints").exists()
+def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
+    """Does the updates of an epoch, those after the checkpoint if it lies within. Raises Diverged, Interrupted."""
+    setup, data, timeline, saver = attempt.setup, attempt.data, attempt.setup.timeline, attempt.saver
+    step, end = (epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch
+    sums = EpochSums()
+    if attempt.saved.step > step:
+        step, sums = attempt.saved.step, dataclasses.replace(attempt.saved.notes.sums or sums)
+    order = programs.order_of(epoch)
+    begin = time.perf_counter() - sums.seconds
+    with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, attempt.is_lead) as progress:
+        progress.skip(step % timeline.steps_per_epoch)
+        read = functools.partial(read_steps, attempt, epoch, sums, progress)
+        unread = None
+        while step < end:
+            count = min(setup.steps_per_call, saver.steps_until_due(step), end - step)
+            announce_transitions(attempt, epoch, range(step, step + count))
+            attempt.state, metrics = programs.train_steps(attempt.state, data.images, data.labels, order, np.int32(count))
+            # Reading the metrics of the call before, while this one runs, keeps the device busy.
+            read(unread)
+            unread = (metrics, range(step, step + count))
+            signal = [attempt.stop.received(index) for index in unread[1]][-1]
+            step += count
+            if step < end and (signal or saver.is_due(step)):
+                read(unread)
+                unread = None
+                sums.seconds = time.perf_counter() - begin
+                notes = CheckpointNotes(rollbacks=attempt.rollbacks, sums=sums)
+                saver.save(attempt.state, step, epoch - 1, None, notes)
+            if signal and step < end:
+                raise Interrupted(f"{signal}: saved after step {step}; continue with --resume --workdir {attempt.workdir}")
+        read(unread)
+    sums.seconds = time.perf_counter() - begin
+    return sums
 
 
-def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
-    """Refuses to start anew over a run, or to continue a run of another configuration. Raises UserError."""
-    if not holds_run(workdir):
-        if resume:
-            raise UserError(f"{workdir}: holds no run to resume")
+def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
+    """Evaluates, records, saves and tells. Raises Diverged."""
+    timeline, state, judge = attempt.setup.timeline, attempt.state, attempt.data.judge
+    begin, step = time.perf_counter(), epoch * timeline.steps_per_epoch
+    results = {
+        name: attempt.evaluator(state.params, state.batch_stats, batches) for name, batches in attempt.data.splits.items()
+    }
+    if not math.isfinite(sum(result["loss"] for result in results.values())):
+        raise Diverged(f"the loss of the evaluation after epoch {epoch} is no longer finite", attempt.rollbacks)
+
+    # Record, then save: a resumed run drops records that its checkpoint does not reach.
+    row = make_row(attempt.setup, epoch, sums, results, sums.seconds + time.perf_counter() - begin)
+    attempt.log.epoch(row)
+    notes = CheckpointNotes(rollbacks=attempt.rollbacks, metrics=row)
+    attempt.saver.save(state, step, epoch, row.accuracy(judge), notes)
+
+    per_step = (time.perf_counter() - attempt.began) / (step - attempt.saved.step)
+    is_best = epochs_without_better(attempt) == 0
+    attempt.say(epoch_line(row, timeline.epochs, judge if is_best else None, per_step * (timeline.steps - step)))
+    if line := not_learning(attempt.log.rows, timeline, attempt.setup.dataset.num_classes):
+        attempt.say(line)
+    if time.perf_counter() - attempt.drawn > CURVES_INTERVAL:
+        draw(attempt)
+        attempt.drawn = time.perf_counter()
+
+
+def close(attempt: Attempt) -> None:
+    """Waits for the last save and draws what there is. Raises UserError if the save failed."""
+    attempt.saver.finish()
+    draw(attempt)
+
+
+def summarise(attempt: Attempt) -> Summary:
+    """How the run ended."""
+    rows, judge = attempt.log.rows, attempt.data.judge
+    return Summary(attempt.workdir, judge, best_row(rows, judge), rows[-1])
+
+
+def patience(attempt: Attempt) -> int:
+    """Epochs without a better one after which the run ends."""
+    return attempt.setup.config.early_stopping_patience or sys.maxsize
+
+
+def epochs_without_better(attempt: Attempt) -> int:
+    """Finished epochs since the best one; 0 if there is none."""
+    rows = attempt.log.rows
+    return rows[-1].epoch - best_row(rows, attempt.data.judge).epoch if rows else 0
+
+
+def announce_transitions(attempt: Attempt, epoch: int, steps: range) -> None:
+    """Says which phases begin at these updates (from 0)."""
+    for step in steps:
+        for event in attempt.setup.timeline.events_at(step):
+            attempt.say(f"epoch {epoch}, step {step}: {event}")
+            attempt.log.transition(event.name, f"{event.before} -> {event.after}", step)
+
+
+def read_steps(
+    attempt: Attempt, epoch: int, sums: EpochSums, progress: console.Progress, unread: tuple[Metrics, range] | None
+) -> None:
+    """Fetches the metrics of a call, which did these updates; waits for the device. Raises Diverged."""
+    if unread is None:
         return
-    if not resume:
-        raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
-    old, new = flatten(saved_config(workdir).to_dict()), flatten(config.to_dict())
-    different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in FREE_ON_RESUME)
-    if different:
-        shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in different[:3])
-        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
-        raise UserError(f"{workdir}: holds a run of another configuration: {shown}{more}")
-
-
-def make_directory(workdir: Path) -> None:
-    """Makes the work directory, and finds out whether it can be written to. Raises UserError."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(workdir / ".writable", "")
-        (workdir / ".writable").unlink()
-    except OSError as error:
-        raise UserError(f"{workdir}: cannot be written to: {error.strerror}") from None
+    values = jax.device_get(unread[0])
+    for index, step in enumerate(unread[1]):
+        read_step(attempt, epoch, sums, progress, {name: rows[index].item() for name, rows in values.items()}, step)
 
 
 def read_step(
-    dtype: str, sums: EpochSums, progress: console.Progress, saver: "Saver", epoch: int, metrics: Metrics, step: int
+    attempt: Attempt, epoch: int, sums: EpochSums, progress: console.Progress, metrics: dict[str, Any], step: int
 ) -> None:
-    """Fetches the metrics of update `step` (from 0), adds them up and shows them. Raises Diverged on a non-finite value."""
-    found = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    """Adds up and shows the metrics of update `step` (from 0). Raises Diverged on a non-finite value."""
     # In float16 an overflow only skips the update, as long as a smaller scale may help.
-    if not found["finite"] and (dtype != "float16" or found["loss_scale"] < 1.0):
-        last = f"the last checkpoint is of step {saver.last_step}" if saver.last_step else "there is no checkpoint yet"
+    if not metrics["finite"] and (attempt.setup.network.dtype != "float16" or metrics["loss_scale"] < 1.0):
+        last = attempt.saver.last_step
         since = step - sums.skipped_in_a_row
-        steps = f"at step {step}" if since == step else f"at steps {since} to {step}"
         raise Diverged(
-            f"no longer finite {steps}, in epoch {epoch}: loss {found['loss']:g}, gradient norm "
-            f"{found['gradient_norm']:g} (a lower learning rate or a longer warm-up may help); {last}",
-            saver.rollbacks,
+            f"no longer finite {f'at step {step}' if since == step else f'at steps {since} to {step}'}, in epoch {epoch}: "
+            f"loss {metrics['loss']:g}, gradient norm {metrics['gradient_norm']:g} (a lower learning rate or a longer warm-up "
+            f"may help); {f'the last checkpoint is of step {last}' if last else 'there is no checkpoint yet'}",
+            attempt.rollbacks,
         )
-    sums.add(found)
-    progress.advance(found["loss"])
+    sums.add(metrics)
+    progress.advance(metrics["loss"])
 
 
-def read_steps(read: Callable[[Metrics, int], None], pending: tuple[Metrics, int, int] | None) -> None:
-    """Calls `read` with the metrics of each step of a call (metrics, first step, count), in order; waits for the device."""
-    if pending is None:
-        return
-    metrics, first, count = pending
-    found = jax.device_get(metrics)
-    for index in range(count):
-        read({name: values[index] for name, values in found.items()}, first + index)
-
-
-def make_row(
-    epoch: int,
-    timeline: Timeline,
-    sums: EpochSums,
-    results: dict[str, dict[str, float]],
-    speed: float,
-    seconds: float,
-) -> EpochRow:
+def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[str, float]], seconds: float) -> EpochRow:
     """The row of an epoch; the moving values are those that its last step used."""
+    timeline = setup.timeline
     level = timeline.level_names[int(sums.last["augmentation"])]
     counted = max(sums.examples, 1)
     valid = results.get("valid", {})
@@ -417,44 +383,68 @@ def make_row(
         test_accuracy=results["test"]["accuracy"],
         skipped_steps=sums.skipped,
         seconds=round(seconds, 3),
-        images_per_second=round(speed, 2),
+        images_per_second=round(timeline.steps_per_epoch * setup.config.recipe.batch_size / sums.seconds, 2),
     )
 
 
-def epoch_line(row: EpochRow, epochs: int, best_on: str | None, seconds_left: float) -> str:
-    """An epoch in one line; `best_on` names the split on which it is the best so far."""
-    valid = "" if row.valid_accuracy is None else f"  valid {row.valid_accuracy:.2%}"
-    skipped = f"  {row.skipped_steps} skipped" if row.skipped_steps else ""
-    left = console.format_duration(seconds_left)
-    best = f"  best on {SPLITS[best_on]}" if best_on else ""
-    return (
-        f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  loss {row.train_loss:.4f}  train {row.train_accuracy:.2%}"
-        f"{valid}  test {row.test_accuracy:.2%}  rate {row.moving['learning_rate']:.6f}  {row.images_per_second:.0f} images/s"
-        f"{skipped}  {left} left{best}"
-    )
-
-
-def draw(workdir: Path, rows: list[EpochRow], timeline: Timeline, judge: str) -> None:
-    """Draws `curves.png` anew."""
-    transitions = [(event.step / timeline.steps_per_epoch, f"{event.name}: {event.after}") for event in timeline.events()]
+def draw(attempt: Attempt) -> None:
+    """Draws `curves.png` anew, on the lead, once an epoch is finished."""
+    timeline, rows, judge = attempt.setup.timeline, attempt.log.rows, attempt.data.judge
+    if not attempt.is_lead or not rows:
+        return
     best = best_row(rows, judge)
-    title = f"{workdir.name}: best {SPLITS[judge]} accuracy {best.accuracy(judge):.2%} at epoch {best.epoch}"
-    path = workdir / "curves.png"
+    transitions = [(event.step / timeline.steps_per_epoch, f"{event.name}: {event.after}") for event in timeline.events()]
+    title = f"{attempt.workdir.name}: best {SPLITS[judge]} accuracy {best.accuracy(judge):.2%} at epoch {best.epoch}"
+    path = attempt.workdir / "curves.png"
     try:
         curves.draw_curves(path, rows, transitions, timeline.values, timeline.steps_per_epoch, title)
     except OSError as error:
-        console.say(f"{path}: could not be drawn ({error.strerror}); going on")
+        attempt.say(f"{path}: could not be drawn ({error.strerror}); going on")
 
 
-def opening_lines(header: Header, config: Config, timeline: Timeline) -> list[str]:
-    """What is about to run, in a few lines."""
-    hardware, model = header.hardware, config.model
-    chosen = "a hold-out" if header.best_chosen_on == "valid" else "the test set (the published way)"
-    return [
-        f"WideResNet-{model.depth}-{model.widen_factor}, {header.parameters:,} parameters, {header.precision}, on "
-        f"{hardware['devices_used']} x {hardware['device']} ({hardware['platform']}, {hardware['cpu_cores']} CPU cores), "
-        f"JAX {header.versions['jax']}",
-        f"{config.data.name}: {header.train_examples:,} training images; best epoch chosen on {chosen}",
-        f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps, batch {config.recipe.batch_size}, seed {config.seed}",
-        *checks.report(checks.examine(config, timeline), config.silence),
-    ]
+def make_header(setup: Setup, judge: str, first_step: int, rollbacks: int) -> Header:
+    """The header of a start that goes on from `first_step` finished updates."""
+    return Header(
+        time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        command=shlex.join(sys.argv),
+        first_step=first_step,
+        rollbacks=rollbacks,
+        seed=setup.config.seed,
+        precision=setup.network.dtype,
+        best_chosen_on=judge,
+        parameters=setup.network.num_parameters,
+        train_examples=setup.num_train,
+        steps_per_epoch=setup.timeline.steps_per_epoch,
+        hardware=environment.hardware() | {"devices_used": setup.mesh.size},
+        versions=environment.versions(),
+        deterministic=devices.is_deterministic(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSetup:
+    """What training and evaluation of a configuration share.
+
+    Attributes:
+      mesh: the devices.
+      dataset: the data, on the host.
+      network: the network, without values.
+      normalisation: of the images.
+      evaluator: for whole splits.
+    """
+
+    mesh: Mesh
+    dataset: loading.Dataset
+    network: Network
+    normalisation: Normalisation
+    evaluator: Evaluator
+
+
+def set_up(config: Config, mesh: Mesh) -> EvaluationSetup:
+    """Loads the data and defines the network. Raises UserError."""
+    dataset = loading.load(config.data)
+    dtype = devices.compute_dtype(config.precision, mesh.devices.flat[0])
+    network = Network(config.model, dataset.num_classes, dtype, batch_is_split=mesh.size > 1)
+    normalisation = Normalisation(dataset.mean, dataset.std)
+    evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
+    return EvaluationSetup(mesh, dataset, network, normalisation, evaluator)

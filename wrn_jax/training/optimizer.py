@@ -1,6 +1,7 @@
 """The Optax chain, and dynamic loss scaling for float16."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,9 @@ def scale_by_traced_learning_rate() -> optax.GradientTransformationExtraArgs:
     state's as soon as an update is skipped; here the rate comes from the one timeline.
     """
 
-    def update(updates, state, params=None, *, learning_rate, **extra_args):
-        del params, extra_args
-        return jax.tree.map(lambda u: -learning_rate * u, updates), state
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        del params
+        return jax.tree.map(lambda update: -extra_args["learning_rate"] * update, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 

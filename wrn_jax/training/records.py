@@ -7,9 +7,9 @@ would misread; what was written before it was counted is of format 1.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
@@ -25,6 +25,7 @@ Count = Annotated[int, Field(strict=True, ge=0)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Text = Annotated[str, Field(strict=True)]
+Epoch = TypeVar("Epoch")
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -36,7 +37,7 @@ class EpochRow:
       epoch: from 1.
       step: finished updates; None in a log that does not say.
       moving: the moving values by name, as the epoch's last step used them; columns of their own in the file.
-      train_loss, train_accuracy: mean over the images as trained on: augmented, mixed, with dropout.
+      train_loss, train_accuracy: mean over the images as trained on: augmented, mixed, with dropout; a log may hold no loss.
       valid_loss, valid_accuracy: of the hold-out after the epoch; None without one.
       test_loss, test_accuracy: of the test images after the epoch.
       skipped_steps: updates that loss scaling skipped.
@@ -45,9 +46,9 @@ class EpochRow:
     """
 
     epoch: Annotated[int, Field(strict=True, ge=1)]
-    step: Count | None = None
+    step: Count | None
     moving: dict[str, float | str] = dataclasses.field(default_factory=dict)
-    train_loss: Number | None = None
+    train_loss: Number | None
     train_accuracy: Share
     valid_loss: Number | None = None
     valid_accuracy: Share | None = None
@@ -94,9 +95,14 @@ def read_rows(path: Path) -> list[EpochRow]:
     return rows_from(read_jsonl(path), path)
 
 
-def best_row(rows: Iterable[EpochRow], judge: str) -> EpochRow | None:
-    """The row of highest accuracy on `judge` ("valid" or "test"), the earliest among equals; None without rows."""
-    return max(rows, key=lambda row: (row.accuracy(judge), -row.epoch), default=None)
+def first_best(in_time: Iterable[Epoch], accuracy: Callable[[Epoch], float]) -> Epoch:
+    """What has the highest accuracy, the first among equals: the rule for every best epoch. Raises ValueError for none."""
+    return max(in_time, key=accuracy)
+
+
+def best_row(rows: Iterable[EpochRow], judge: str) -> EpochRow:
+    """The row of the best epoch by `judge`, "valid" or "test". Raises ValueError for none."""
+    return first_best(rows, lambda row: row.accuracy(judge))
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -48,7 +48,7 @@ class RunLog:
             file.write(json.dumps(header.to_dict()) + "\n")
         # Epochs after the checkpoint that the run continues from happen again; their records go.
         self._write_rows()
-        purge = self.rows[-1].step + 1 if self.rows else None
+        purge = epochs_done * header.steps_per_epoch + 1 if epochs_done else None
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=purge)
 
     def epoch(self, row: EpochRow) -> None:

@@ -83,7 +83,7 @@ def update(
     """
     scale = state.loss_scale.scale
 
-    def objective(params):
+    def objective(params: Any) -> tuple[jax.Array, Any]:
         model = nnx.merge(setup.network.graphdef, params, state.batch_stats)
         logits = model(batch.images, now["dropout"], dropout_key, train=True)
         loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, now["label_smoothing"])
@@ -98,7 +98,7 @@ def update(
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     updates, opt_state = setup.optimizer.update(gradients, state.opt_state, state.params, learning_rate=now["learning_rate"])
-    params = optax.apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
     loss_scale = state.loss_scale
     if setup.network.dtype == "float16":
         # An overflow is expected now and then: leave everything as it was, and lower the scale.
@@ -168,7 +168,7 @@ def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) ->
         _, shapes = jax.eval_shape(train_step, state, images, labels, order)
         rows = jax.tree.map(lambda shape: jnp.zeros((limit, *shape.shape), shape.dtype), shapes)
 
-        def body(index, carry):
+        def body(index: jax.Array, carry: Any) -> Any:
             state, rows = carry
             state, metrics = train_step(state, images, labels, order)
             return state, jax.tree.map(lambda row, value: row.at[index].set(value), rows, metrics)
