@@ -1,14 +1,18 @@
 """The configurations side by side."""
 
+import contextlib
+import dataclasses
+import re
+
 import pytest
 
 from tests import sample_runs
 from tests.sample_runs import cells
-from wrn_jax.config import FREE_ON_RESUME
-from wrn_jax.config import keys as config_keys
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import published_runs
-from wrn_jax.report.runs import Group, Run
+from wrn_jax.report.runs import Group, Run, recipe_keys
 from wrn_jax.report.sections import configuration
+from wrn_jax.runtime.errors import UserError
 
 
 def test_what_differs_is_marked_and_nothing_else(tmp_path):
@@ -67,31 +71,38 @@ def test_of_a_csv_nothing_is_recorded(tmp_path):
     assert cells(table, "best epoch chosen on")["csv"] == "the test set"
 
 
-CHANGES = {
-    "model.depth": 16, "model.widen_factor": 2, "model.num_classes": 101, "model.batch_norm_groups": 2,
-    "data.name": "cifar100", "data.validation_size": 100, "data.validation_seed": 1, "data.embedded_train": 399,
-    "data.embedded_test": 300, "data.embedded_seed": 1, "recipe.epochs": 95, "recipe.scale": 2.0, "recipe.batch_size": 10,
-    "recipe.learning_rate": 0.5, "recipe.dropout": 0.5, "recipe.mixup_alpha": 0.5, "recipe.label_smoothing": 0.5,
-    "recipe.augmentation": "off", "recipe.checkpoint_epochs": [2], "optimizer.momentum": 0.5, "optimizer.weight_decay": 0.5,
-    "optimizer.clip_norm": 0.5, "precision": "bfloat16", "early_stopping_patience": 4, "augmentation_levels.full.rotate": 1.0,
-}  # fmt: skip
-"""Another value for every key that makes a recipe."""
+CANDIDATES = (7, 16, 2, 0.5, 0.25, True, False, "float16", "cifar10", [3], {"epoch 1": 0.05}, {"epoch 1": "reduced"}, "a")
+"""Values of which every key takes one."""
 
 
-def test_every_key_is_tried():
-    keys = {key for key, _ in config_keys() if key not in ("seed", *FREE_ON_RESUME) and not key.startswith("augmentation_l")}
-    assert keys - {"silence"} == set(CHANGES) - {"augmentation_levels.full.rotate"}
+def changed(config, key):
+    """The configuration with another value of the key, the first that it takes."""
+    for value in CANDIDATES:
+        with contextlib.suppress(UserError):
+            other = config.override({key: value})
+            if other != config:
+                return other
+    raise AssertionError(f"{key}: no value is taken; add one")
 
 
-@pytest.mark.parametrize("key", CHANGES)
-def test_every_key_that_differs_is_shown(tmp_path, key):
-    other = {key.replace(".", "__", 1): CHANGES[key]}
-    groups = [sample_runs.recipe(tmp_path, "a", [[0.1] * 5]), sample_runs.recipe(tmp_path, "b", [[0.1] * 5], **other)]
-    assert configuration.table(groups).marked
+@pytest.mark.slow
+def test_every_key_in_which_recipes_differ_is_shown(tmp_path):
+    (first,) = sample_runs.recipe(tmp_path, "a", [[0.1] * 5]).runs
+    keys = dict.fromkeys(re.sub(r"\.epoch \d+.*", "", key) for key in recipe_keys(first))  # a schedule is one
+    assert {"recipe.dropout", "optimizer.momentum", "model.batch_norm_groups", "augmentation_levels.full.rotate"} <= keys.keys()
+    for key in keys:
+        config, timeline = changed(first.config, key), first.timeline
+        if key.startswith("recipe."):
+            timeline = Timeline(config.recipe, config.augmentation_levels, timeline.steps_per_epoch)
+        second = dataclasses.replace(first, config=config, timeline=timeline)
+        assert configuration.table([Group("a", (first,)), Group("b", (second,))]).marked, key
 
 
-def test_a_key_of_the_optimiser_without_a_row_of_its_own_is_shown(tmp_path, monkeypatch):
-    keys = iter([{"optimizer.nesterov": True}, {"optimizer.nesterov": False}])
-    monkeypatch.setattr(configuration, "recipe_keys", lambda run: next(keys))
-    table = configuration.table([sample_runs.recipe(tmp_path, name, [[0.1] * 5]) for name in "ab"])
-    assert cells(table, "optimizer.nesterov") == {"setting": "optimizer.nesterov", "a": "True", "b": "False"}
+def test_a_key_without_a_row_of_its_own_is_shown(tmp_path, monkeypatch):
+    """A new key need not be entered anywhere."""
+    (run,) = sample_runs.recipe(tmp_path, "a", [[0.1] * 5]).runs
+    kinds = iter([{"optimizer.kind": "sgd"}, {"optimizer.kind": "lion"}])
+    monkeypatch.setattr(configuration, "recipe_keys", lambda run: recipe_keys(run) | next(kinds))
+    table = configuration.table([Group("a", (run,)), Group("b", (run,))])
+    assert cells(table, "optimizer.kind") == {"setting": "optimizer.kind", "a": "sgd", "b": "lion"}
+    assert {table.rows[index][0] for index in table.marked} == {"optimizer.kind"}
