@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = runs.group([runs.load(source) for source in options.runs], options.names)
     for line in opening_lines(groups):
         print(line)
-    from wrn_jax.report.render import html_page  # here, since mistakes above need not wait for it
+    from wrn_jax.report.render import html_page, pictures  # here, since mistakes above need not wait for them
 
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomically(options.out / "report.md", to_markdown(document))
         write_atomically(options.out / "report.html", html_page.to_html(document))
         write_atomically(options.out / "comparison.json", json.dumps(collect(groups), indent=2, allow_nan=False) + "\n")
-        pictures = html_page.save_plots(document, options.out / "plots")
+        plots = pictures.save_plots(document, options.out / "plots")
     except OSError as error:
         raise UserError(f"{error.filename or options.out}: cannot be written: {error.strerror}") from None
-    print(f"wrote report.md, report.html, comparison.json and {len(pictures)} plots to {options.out}")
+    print(f"wrote report.md, report.html, comparison.json and {len(plots)} plots to {options.out}")
     print(verdict.reach(groups).sentence.replace("**", ""))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import json
 import os
 import re
 import tarfile
@@ -50,6 +51,8 @@ def test_every_record_arrives(name, tmp_path):
                 assert record["coarse_label"] == labels[index] // 5
             seen.add(index)
         assert len(seen) == len(images)
+    description = json.loads((folder / "dataset_info.json").read_text())
+    assert description["moduleName"] == tfds.builder_cls(name).__module__
     num_classes = DATASETS[name].num_classes
     assert (folder / "label.labels.txt").read_text().split() == [f"name{i}" for i in range(num_classes)]
 

@@ -1,10 +1,18 @@
 """The configurations side by side."""
 
+import contextlib
+import dataclasses
+import re
+
+import pytest
+
 from tests import sample_runs
 from tests.sample_runs import cells
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import published_runs
-from wrn_jax.report.runs import Group, Run
+from wrn_jax.report.runs import Group, Run, recipe_keys
 from wrn_jax.report.sections import configuration
+from wrn_jax.runtime.errors import UserError
 
 
 def test_what_differs_is_marked_and_nothing_else(tmp_path):
@@ -61,3 +69,40 @@ def test_of_a_csv_nothing_is_recorded(tmp_path):
     table = configuration.table([csv, sample_runs.published()[0]])
     assert cells(table, "network")["csv"] == "not recorded"
     assert cells(table, "best epoch chosen on")["csv"] == "the test set"
+
+
+CANDIDATES = (7, 16, 2, 0.5, 0.25, True, False, "float16", "cifar10", [3], {"epoch 1": 0.05}, {"epoch 1": "reduced"}, "a")
+"""Values of which every key takes one."""
+
+
+def changed(config, key):
+    """The configuration with another value of the key, the first that it takes."""
+    for value in CANDIDATES:
+        with contextlib.suppress(UserError):
+            other = config.override({key: value})
+            if other != config:
+                return other
+    raise AssertionError(f"{key}: no value is taken; add one")
+
+
+@pytest.mark.slow
+def test_every_key_in_which_recipes_differ_is_shown(tmp_path):
+    (first,) = sample_runs.recipe(tmp_path, "a", [[0.1] * 5]).runs
+    keys = dict.fromkeys(re.sub(r"\.epoch \d+.*", "", key) for key in recipe_keys(first))  # a schedule is one
+    assert {"recipe.dropout", "optimizer.momentum", "model.batch_norm_groups", "augmentation_levels.full.rotate"} <= keys.keys()
+    for key in keys:
+        config, timeline = changed(first.config, key), first.timeline
+        if key.startswith("recipe."):
+            timeline = Timeline(config.recipe, config.augmentation_levels, timeline.steps_per_epoch)
+        second = dataclasses.replace(first, config=config, timeline=timeline)
+        assert configuration.table([Group("a", (first,)), Group("b", (second,))]).marked, key
+
+
+def test_a_key_without_a_row_of_its_own_is_shown(tmp_path, monkeypatch):
+    """A new key need not be entered anywhere."""
+    (run,) = sample_runs.recipe(tmp_path, "a", [[0.1] * 5]).runs
+    kinds = iter([{"optimizer.kind": "sgd"}, {"optimizer.kind": "lion"}])
+    monkeypatch.setattr(configuration, "recipe_keys", lambda run: recipe_keys(run) | next(kinds))
+    table = configuration.table([Group("a", (run,)), Group("b", (run,))])
+    assert cells(table, "optimizer.kind") == {"setting": "optimizer.kind", "a": "sgd", "b": "lion"}
+    assert {table.rows[index][0] for index in table.marked} == {"optimizer.kind"}

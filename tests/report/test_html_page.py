@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.sample_document import GROUPS, MARKS, NASTY, plots, sample_document
-from wrn_jax.report.render import html_page
+from tests.sample_document import MARKS, NASTY, plots, sample_document
+from wrn_jax.report.render import html_page, pictures, style
 from wrn_jax.report.render.blocks import Bullets, Document, Plot, Section, Series, Table, Text
 
 VOID = {"meta", "br", "wbr", "link", "input"}
@@ -76,15 +76,15 @@ def test_everything_in_the_document_is_on_the_page(sample):
     for block in (block for section in document.sections for block in section.blocks):
         match block:
             case Text(text):
-                assert html_page.plain(text).replace("\n", "") in body
+                assert style.plain(text).replace("\n", "") in body
             case Bullets(items):
-                assert all(html_page.plain(item) in reader.find("li") for item in items)
+                assert all(style.plain(item) in reader.find("li") for item in items)
             case Table():
                 assert block.caption in reader.find("caption")
-                assert all(html_page.plain(cell) in body for row in block.rows for cell in row)
+                assert all(style.plain(cell) in body for row in block.rows for cell in row)
             case Plot():
                 assert block.title in reader.find("h3")
-                assert html_page.plain(block.description) in body
+                assert style.plain(block.description) in body
 
 
 def test_names_are_no_markup(sample):
@@ -147,8 +147,8 @@ def test_a_document_without_plots_is_small():
         ("one\ntwo", "one<br>two"),
         ("recipe.learning_rate", "recipe.<wbr>learning_<wbr>rate"),
         ("short.word", "short.word"),
-        ("--some=1.5", '<span class="one">--some</span>=1.5'),
-        ("a -> 1e-05", 'a <span class="one">-&gt;</span> <span class="one">1e-05</span>'),
+        ("--some=1.5", '<span class="unbroken">--some</span>=1.5'),
+        ("a -> 1e-05", 'a <span class="unbroken">-&gt;</span> <span class="unbroken">1e-05</span>'),
     ],
 )
 def test_markup(text, markup):
@@ -189,10 +189,8 @@ def test_a_table_says_what_heads_what_and_which_rows_are_marked():
 
 
 def test_columns_of_long_texts_do_not_get_narrow():
-    reader = Reader(page_of(Table("c", ["a", "b", "c", "d"], [["x" * 99, "short", "y" * 80, "z" * 30], ["", "1", "2", "3"]])))
-    styles = [attributes.get("style") for tag, attributes, _ in reader.elements if tag == "th"]
-    assert styles[:2] == [None, None]
-    assert styles[2:4] == [f"min-width: min({width}rem, max(11rem, 37cqi), 24rem)" for width in (10, 4)]
+    table = Table("c", ["a", "b", "c", "d"], [["x" * 99, "short", "y" * 80, "1"], ["", "a", "2", "2"]])
+    assert html_page.column_classes(table) == ["words", "", "words", "number"]
 
 
 def test_a_row_of_another_length_is_refused():
@@ -212,7 +210,7 @@ def test_gaps_and_single_digits_survive_in_the_data():
     series = Series("a", np.arange(1, 5), np.array([0.1, np.nan, np.inf, 1 / 3]), [0, 0, np.nan, 0], [1, np.nan, 1, 1])
     band, line = figures_of(page_of(Plot("p", "t", "x", "y", [series])))["plot-p"]["data"]
     assert (line["x"], line["y"]) == ([1, 2, 3, 4], [0.1, None, None, 0.3333333])
-    assert line["customdata"] == ["0.1 (0 to 1)", "", "inf", "0.33333 (0 to 1)"]
+    assert line["hovertext"] == ["0.1 (0 to 1)", "", "inf", "0.33333 (0 to 1)"]
     # Two stretches of one point each: there and back.
     assert (band["x"], band["y"]) == ([1, 1, None, 4, 4], [1, 0, None, 1, 0])
 
@@ -234,12 +232,12 @@ def test_names_of_plots_make_names_of_elements():
     assert set(figures_of(page_of(Plot('a"b', "t", "x", "y", [])))) == {ids[2]}
 
 
-def test_the_legend_begins_with_the_last_values(sample):
-    _, reader = sample
-    accuracy = plots()["test_accuracy"]
-    first = [f"{series.y[-1]:.5g} ({series.low[-1]:.5g} to {series.high[-1]:.5g})" for series in accuracy.series[:3]]
-    assert reader.find("output")[:4] == [*first, "–"]  # the last line has ended earlier
-    assert reader.find("button")[0].strip() == GROUPS[0] + first[0]
+def test_a_line_and_its_band_are_one_in_the_legend():
+    series = [Series("a", [1, 2], [5, 6], [4, 5], [6, 8]), Series("**b** %{y}", [1, 2], [5, 6])]
+    band, first, second = html_page.plotly_figure(Plot("p", "t", "x", "y", series))["data"]
+    assert not band["showlegend"]
+    assert band["legendgroup"] == first["legendgroup"] != second["legendgroup"]
+    assert (first["name"], second["name"]) == ("a", "b %{y}")
 
 
 def test_the_table_of_a_plot_has_every_value_and_leaves_gaps_empty():
@@ -269,7 +267,7 @@ def test_the_table_of_a_line_without_whole_places_is_thinned():
 
 def test_marks_at_one_place_are_one():
     plot = Plot("p", "t", "epoch", "y", [], [(51, "b"), (41.0051, "a"), (51.0, "c"), (51, "b")])
-    assert html_page.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
+    assert style.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
 
 
 def test_a_logarithmic_axis_is_one_on_the_page_and_in_the_picture(tmp_path, monkeypatch):
@@ -280,7 +278,7 @@ def test_a_logarithmic_axis_is_one_on_the_page_and_in_the_picture(tmp_path, monk
     assert html_page.plotly_figure(dataclasses.replace(plot, log_y=False))["layout"]["yaxis"]["type"] == "linear"
     scales = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: scales.append(self.axes[0].get_yscale()))
-    html_page.save_plots(Document("d", [Section("s", [plot])]), tmp_path)
+    pictures.save_plots(Document("d", [Section("s", [plot])]), tmp_path)
     assert scales == ["log"]
 
 
@@ -292,8 +290,13 @@ def test_lines_go_in_steps_where_the_plot_says_so():
     assert shapes == ["vh", "linear"]
 
 
+def labels(positions):
+    """The labels of vertical lines in a plot from 0 to 100."""
+    return style.mark_labels(Plot("p", "t", "x", "y", [Series("a", [0, 100], [1, 1])], [(x, str(x)) for x in positions]))
+
+
 @pytest.mark.parametrize(
-    ("positions", "labels"),
+    ("positions", "expected"),
     [
         ([], []),
         ([10, 50], [(10, "1"), (50, "2")]),
@@ -301,17 +304,16 @@ def test_lines_go_in_steps_where_the_plot_says_so():
         ([50, 51, 52, 57], [(53.5, "1–4")]),  # the joint label is wider, and meets the next one
     ],
 )
-def test_labels_of_near_marks_are_joined(positions, labels):
-    assert html_page.mark_labels(positions, 100) == labels
+def test_labels_of_near_marks_are_joined(positions, expected):
+    assert labels(positions) == expected
 
 
 def test_labels_do_not_overlap_and_leave_none_out():
-    positions = np.sort(np.random.default_rng(0).uniform(0, 100, 30)).tolist()
-    labels = html_page.mark_labels(positions, 100)
-    assert 3 < len(labels) < 30
-    edges = [(x - len(text) * 3.5 / 2.8, x + len(text) * 3.5 / 2.8) for x, text in labels]
+    numbered = labels(np.sort(np.random.default_rng(0).uniform(0, 100, 30)).tolist())
+    assert 3 < len(numbered) < 30
+    edges = [(x - len(text) * 3.5 / 2.8, x + len(text) * 3.5 / 2.8) for x, text in numbered]
     assert all(right <= left for (_, right), (left, _) in itertools.pairwise(edges))
-    numbers = [text.split("–") for _, text in labels]
+    numbers = [text.split("–") for _, text in numbered]
     assert [int(last[-1]) + 1 for last in numbers[:-1]] == [int(first[0]) for first in numbers[1:]]
 
 
@@ -343,30 +345,30 @@ def contrast(one, other):
     return (lighter + 0.05) / (darker + 0.05)
 
 
-@pytest.mark.parametrize("theme", html_page.THEMES)
+@pytest.mark.parametrize("theme", style.THEMES)
 def test_texts_and_lines_stand_out(theme):
-    colours = html_page.THEMES[theme]
+    colours = style.THEMES[theme]
     for name in ("text", "quiet", "link", "warning"):
         assert contrast(colours[name], colours["page"]) >= 4.5
         assert contrast(colours[name], colours["raised"]) >= 4.5
-    for colour in html_page.COLOURS[theme]:
+    for colour in style.COLOURS[theme]:
         assert contrast(colour, colours["page"]) >= 3
-    hues = [colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))) for colour in html_page.COLOURS[theme]]
+    hues = [colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))) for colour in style.COLOURS[theme]]
     assert len({tuple(np.round(hue, 1)) for hue in hues}) == 8
 
 
 def test_no_two_lines_look_the_same():
-    styles = [html_page.series_style(place) for place in range(64)]
-    assert len({(style.colours["light"], style.dashes) for style in styles}) == 64
-    assert len({(style.colours["dark"], style.plotly_marker) for style in styles}) == 64
-    for field in ("dashes", "plotly_marker", "matplotlib_marker", "outline"):  # told apart without colour
-        assert len({getattr(style, field) for style in styles[:8]}) == 8
+    styles = [style.series_style(place) for place in range(64)]
+    assert len({(look.colours["light"], look.dashes) for look in styles}) == 64
+    assert len({(look.colours["dark"], look.plotly_marker) for look in styles}) == 64
+    for field in ("dashes", "plotly_marker", "matplotlib_marker"):  # told apart without colour
+        assert len({getattr(look, field) for look in styles[:8]}) == 8
 
 
 def test_lines_that_are_dense_are_thin_and_unbroken():
-    style = html_page.series_style(1, 501)
-    assert (style.width, style.dashes) == (1.0, ())
-    assert html_page.series_style(1, 500) == html_page.series_style(1)
+    dense = style.series_style(1, 501)
+    assert (dense.width, dense.dashes) == (1.0, ())
+    assert style.series_style(1, 500) == style.series_style(1)
 
 
 # Pictures
@@ -386,25 +388,23 @@ def test_the_pictures(tmp_path):
         [(10, "**first** $\\frac$"), (10.5, "second"), (30, "third")],
     )
     second = Plot("two", "Nothing", "epoch", "y", [Series("a", [1], [math.nan])])
-    written = html_page.save_plots(Document("t", [Section("s", [first, Text("x")]), Section("s", [second])]), tmp_path / "new")
+    written = pictures.save_plots(Document("t", [Section("s", [first, Text("x")]), Section("s", [second])]), tmp_path / "new")
     assert written == [tmp_path / "new" / "one.png", tmp_path / "new" / "two.png"]
     with Image.open(written[0]) as image:
         assert image.width == 1280
         assert image.height > 700
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for place in range(2):
-        colour = html_page.series_style(place).colours["light"]
+        colour = style.series_style(place).colours["light"]
         wanted = [int(colour[index : index + 2], 16) for index in (1, 3, 5)]
         assert (pixels == wanted).all(axis=1).sum() > 500
 
 
 def test_page_and_picture_draw_the_same_lines(monkeypatch, tmp_path):
-    asked = []
-    style = html_page.series_style
-    monkeypatch.setattr(html_page, "series_style", lambda *arguments: asked.append(arguments) or style(*arguments))
+    asked = {html_page: set(), pictures: set()}
+    for module, looks in asked.items():
+        monkeypatch.setattr(module, "series_style", lambda *place, looks=looks: looks.add(place) or style.series_style(*place))
     document = Document("t", [Section("s", [plots()["gap"]])])
     html_page.to_html(document)
-    in_page = set(asked)
-    asked.clear()
-    html_page.save_plots(document, tmp_path)
-    assert set(asked) == in_page == {(0, 100), (1, 100), (2, 100), (3, 80)}
+    pictures.save_plots(document, tmp_path)
+    assert asked[html_page] == asked[pictures] == {(0, 100), (1, 100), (2, 100), (3, 80)}

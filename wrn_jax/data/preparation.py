@@ -10,7 +10,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import types
 import urllib.error
 import urllib.request
 import zlib
@@ -198,32 +197,33 @@ def _record_bytes(name):
 
 
 def _build(name, extracted, data_dir):
-    """Runs TFDS's own builder over extracted files and returns the folder it wrote.
+    """Writes extracted files as TFDS does and returns the folder.
 
-    The stock builder needs TensorFlow to open the binary files and to encode pixels as PNG. Only those steps are
-    replaced, on this one builder object; names, keys and with them the shuffled order of records are TFDS's.
+    TFDS's own builder needs TensorFlow to open the binary files and to encode pixels as PNG, so a builder derived from it
+    generates the examples; names, features, keys and with them the shuffled order of records are TFDS's.
     """
     import tensorflow_datasets as tfds
 
-    original = ARCHIVES[name]
-    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    archive, stock = ARCHIVES[name], tfds.builder_cls(name)
 
-    def split_generators(dl_manager):
-        del dl_manager
-        for key, (file, count) in original.label_files.items():
-            names = [line for line in cifar.read_text(extracted / file).split("\n") if line]
-            if len(names) != count:
-                raise UserError(f"{name} archive: {file} holds {len(names)} class names; expected {count}")
-            builder.info.features[key].names = names
-        paths = {split: [extracted / file for file in files] for split, files in original.files.items()}
-        return {split: _examples(name, split, paths[split]) for split in paths}
+    class Builder(stock, skip_registration=True):
+        name, VERSION = stock.name, stock.VERSION
+        __module__ = stock.__module__  # which the description of the folder names
 
-    builder._split_generators = split_generators
-    builder._make_download_manager = lambda **_: types.SimpleNamespace(downloaded_size=0)
+        def _split_generators(self, dl_manager):
+            for key, (file, count) in archive.label_files.items():
+                names = [line for line in cifar.read_text(extracted / file).split("\n") if line]
+                if len(names) != count:
+                    raise UserError(f"{name} archive: {file} holds {len(names)} class names; expected {count}")
+                self.info.features[key].names = names
+            paths = {split: [extracted / file for file in files] for split, files in archive.files.items()}
+            return {split: _examples(name, split, paths[split]) for split in paths}
+
+    builder = Builder(data_dir=data_dir, file_format="array_record")
     tfds.disable_progress_bar()  # it reports shards, which says nothing here
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of the temporary folder
-            builder.download_and_prepare(file_format="array_record")
+            builder.download_and_prepare(download_dir=extracted / "downloads")  # nothing is downloaded; it wants a folder
     finally:
         tfds.enable_progress_bar()
     return Path(builder.data_dir)

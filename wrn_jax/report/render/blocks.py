@@ -94,3 +94,8 @@ class Document:
 
     title: str
     sections: Sequence[Section]
+
+    @property
+    def plots(self) -> list[Plot]:
+        """All plots, in their order."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Plot)]

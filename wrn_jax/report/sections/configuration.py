@@ -10,10 +10,16 @@ from wrn_jax.report.formats import NAMES, NONE, NOT_RECORDED
 from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.runs import Group, described, recipe_keys
 
-_HAVE_ROWS = (
-    "model.depth", "model.widen_factor", "model.num_classes", "data.name", "data.validation_size", "recipe.", "optimizer.",
-    "precision", "early_stopping_patience",
-)  # fmt: skip
+_OWN_ROWS = {
+    "model.depth": "network", "model.widen_factor": "network", "data.name": "data set",
+    "data.validation_size": "training images",
+    "recipe.batch_size": "batch size", "recipe.epochs": "epochs", "recipe.scale": "epochs",
+    **{f"recipe.{name}": label for name, label in NAMES.items()},
+    "recipe.checkpoint_epochs": "checkpoints kept after epochs", "optimizer.weight_decay": "weight decay (L2)",
+    "optimizer.momentum": "momentum", "optimizer.clip_norm": "gradient clipping (global norm)", "precision": "precision",
+    "early_stopping_patience": "early stopping, patience in epochs",
+}  # fmt: skip
+"""The row that shows a key, and the keys within it."""
 
 
 def table(groups: Sequence[Group]) -> Table:
@@ -59,7 +65,8 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         row("checkpoints kept after epochs", lambda group: ", ".join(map(str, group.timeline.checkpoint_epochs)) or "none"),
         ("seeds", [_seeds(group) for group in groups]),
     ]
-    return found + _other_keys(groups)
+    different = {label for label, cells in found if len(set(cells)) > 1}
+    return found + _other_keys(groups, different)
 
 
 def phases(timeline: Timeline, name: str) -> str:
@@ -105,13 +112,14 @@ def _seeds(group: Group) -> str:
     return ", ".join(str(run.seed) for run in group.runs if run.seed is not None) or NOT_RECORDED
 
 
-def _other_keys(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """The keys without a row of their own that differ; of augmentation levels those that all recipes use."""
-    if any(group.config is None for group in groups):
-        return []
-    known = [recipe_keys(group.runs[0]) for group in groups]
-    keys = sorted(set.intersection(*map(set, known)))
-    if not datasets.info(groups[0].config.data).drawn:
-        keys = [key for key in keys if not key.startswith("data.embedded")]
-    found = [(key, [str(keys_of[key]) for keys_of in known]) for key in keys if not key.startswith(_HAVE_ROWS)]
-    return [(key, cells) for key, cells in found if len(set(cells)) > 1]
+def _other_keys(groups: Sequence[Group], different: set[str]) -> list[tuple[str, list[str]]]:
+    """The keys that differ where no row does; of augmentation levels those that all recipes use."""
+    by_group = [None if group.config is None else recipe_keys(group.runs[0]) for group in groups]
+    known = [keys for keys in by_group if keys is not None]
+    rows = []
+    for key in sorted(set().union(*known)):
+        owner = next((label for owned, label in _OWN_ROWS.items() if f"{key}.".startswith(f"{owned}.")), None)
+        unused = key.startswith("augmentation_levels.") and not all(key in keys for keys in known)
+        if owner not in different and not unused and any(keys.get(key) != known[0].get(key) for keys in known):
+            rows.append((key, [NOT_RECORDED if keys is None else str(keys.get(key, NONE)) for keys in by_group]))
+    return rows

@@ -1,0 +1,81 @@
+"""The plots of a document as PNG files, drawn by matplotlib."""
+
+import math
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from wrn_jax.report.render.blocks import Document, Plot, Series
+from wrn_jax.report.render.style import MOST_MARKERS, THEMES, mark_labels, numbered_marks, plain, series_style
+
+
+def save_plots(document: Document, directory: Path) -> list[Path]:
+    """Draws each plot of a document as DIRECTORY/NAME.png, which can be read at a width of 800 pixels.
+
+    Args:
+      document: the document.
+      directory: where the files go; made if it is not there.
+
+    Returns:
+      The files, in the order of the document.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    return [_save_plot(plot, directory / f"{plot.name}.png") for plot in document.plots]
+
+
+def _save_plot(plot: Plot, path: Path) -> Path:
+    from matplotlib.figure import Figure  # here, since it takes a quarter of a second that a page need not wait
+    from matplotlib.transforms import ScaledTranslation
+
+    theme = THEMES["light"]
+    marks = numbered_marks(plot)
+    texts = [f"{number}  {plain(text)}" for number, (_, text) in enumerate(marks, 1)]
+    legend = [line for text in texts for line in textwrap.wrap(text, 110, subsequent_indent="    ")]
+    names = [plain(series.name) for series in plot.series]
+    columns = 4 if sum(map(len, names)) < 60 else 2
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(8, 4.3 + 0.25 * rows + 0.175 * len(legend)), layout="constrained", facecolor=theme["page"])
+    axis = figure.subplots()
+    lines = [_draw_series(axis, place, series, plot.stepped) for place, series in enumerate(plot.series)]
+    for x, _ in marks:
+        axis.axvline(x, color=theme["quiet"], linestyle=":", linewidth=1, zorder=1)
+    above = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+    for x, text in mark_labels(plot):
+        axis.annotate(text, (x, 1.01), color=theme["quiet"], fontsize=9, **above)
+    axis.set_title(plain(plot.title), loc="left", fontsize=13, fontweight="bold", pad=20 if marks else 10, parse_math=False)
+    axis.set_xlabel(plain(plot.x_label), parse_math=False)
+    axis.set_ylabel(plain(plot.y_label), parse_math=False)
+    if plot.log_y:
+        axis.set_yscale("log")
+    axis.grid(color=theme["grid"])
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    # Under the label of the axis: the names of the lines, and under them the texts of the marks.
+    below = {"xycoords": "axes fraction", "xytext": (-40, -44 - 18 * rows), "textcoords": "offset points", "va": "top"}
+    axis.annotate("\n".join(legend), (0, 0), fontsize=9, color=theme["quiet"], linespacing=1.3, parse_math=False, **below)
+    if lines:
+        corner = axis.transAxes + ScaledTranslation(-40 / 72, -36 / 72, figure.dpi_scale_trans)
+        place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": corner, "borderaxespad": 0, "borderpad": 0}
+        box = axis.legend(lines, names, ncols=columns, frameon=False, handlelength=4, **place)
+        for text in box.get_texts():
+            text.set_parse_math(False)
+    figure.savefig(path, dpi=160)
+    return path
+
+
+def _draw_series(axis: Any, place: int, series: Series, stepped: bool) -> Any:
+    style = series_style(place, len(series.x))
+    colour = style.colours["light"]
+    if series.low is not None and series.high is not None:
+        axis.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+    # A pixel of the page is three quarters of a point, and matplotlib counts dashes in line widths.
+    dashes = (0, [length / style.width for length in style.dashes]) if style.dashes else "solid"
+    (line,) = axis.plot(
+        series.x, series.y, color=colour, linewidth=0.75 * style.width, linestyle=dashes, marker=style.matplotlib_marker,
+        markersize=4.5, markevery=max(1, math.ceil(len(series.x) / MOST_MARKERS)),
+        drawstyle="steps-pre" if stepped else "default",
+    )  # fmt: skip
+    return line
