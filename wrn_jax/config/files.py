@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from wrn_jax.config import recipes
 from wrn_jax.config.messages import error
 from wrn_jax.config.schema import Config, first_error
 from wrn_jax.runtime.errors import UserError
@@ -16,15 +17,15 @@ def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config
     """The object `config` that a Python configuration file assigns.
 
     Args:
-      path: the file.
+      path: the file, or the name of a recipe of the package, such as "session04".
       relative_to: a file whose folder a relative `path` starts from: `__file__` in a configuration built on another.
 
     Raises:
       UserError: the file is missing, fails, or does not assign a `Config`.
     """
-    path = Path(path) if relative_to is None else Path(relative_to).parent / path
+    path = recipes.find(path) if relative_to is None else Path(relative_to).parent / path
     if not os.path.isfile(path):
-        raise error(path, "no such configuration file")
+        raise error(path, f"no such configuration file; recipes that are known by name: {', '.join(recipes.names())}")
     try:
         config = runpy.run_path(str(path)).get("config")
         if isinstance(config, Config):  # its tables can have been changed since they were checked
