@@ -78,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, overrides = command.parse(made, argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
-    allocator.keep_freed_memory()
     if options.weights:
         evaluate_weights(options, overrides)
     else:
@@ -453,4 +452,5 @@ def progress(what: str, total: int, interval: float = 30.0) -> Iterator[Callable
 
 
 if __name__ == "__main__":
+    allocator.keep_freed_memory()
     sys.exit(command.run(main, "evaluate"))
