@@ -43,10 +43,18 @@ def test_imports_point_down(room):
 
 
 def test_commands_do_not_import_each_other():
-    commands = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "command"}
+    commands = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "command", "api"}
     for name in commands:
         imported = {found.split(".")[1] for found in modules_imported_by(PACKAGE / f"{name}.py")}
         assert not imported & commands, name
+
+
+def test_importing_the_package_is_quick():
+    code = (
+        "import sys, wrn_jax; print({'jax', 'numpy', 'pydantic'} & set(sys.modules), set(wrn_jax.__all__) <= set(dir(wrn_jax)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", "True"]
 
 
 @pytest.mark.parametrize("room", BELOW)

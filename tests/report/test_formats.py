@@ -43,7 +43,6 @@ from wrn_jax.report.statistics import Difference, Summary
         (formats.count(1, "run"), "1 run"),
         (formats.count(1960, "update"), "1,960 updates"),
         (formats.transition(Event(5, 2, "mixup_alpha", "0.15", "0")), "mixup alpha 0.15 -> off"),
-        (formats.transition(Event(5, 2, "cutmix_share", "0.5", "0")), "cutmix share 0.5 -> off"),  # whatever may come to move
         (formats.setting("learning_rate", "0"), "0"),
     ],
 )  # fmt: skip

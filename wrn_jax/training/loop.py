@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from wrn_jax.config import Config
-from wrn_jax.config.timeline import SCHEDULED, shortest
+from wrn_jax.config.moving import NUMERIC
+from wrn_jax.config.timeline import shortest
 from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
@@ -252,7 +253,7 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
         step, sums = attempt.saved.step, dataclasses.replace(attempt.saved.notes.sums or sums)
     order = programs.order_of(epoch)
     begin = time.perf_counter() - sums.seconds
-    with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, attempt.is_lead) as progress:
+    with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, "step", attempt.is_lead) as progress:
         progress.skip(step % timeline.steps_per_epoch)
         read = functools.partial(read_steps, attempt, epoch, sums, progress)
         unread = None
@@ -361,7 +362,7 @@ def read_step(
             attempt.rollbacks,
         )
     sums.add(metrics)
-    progress.advance(metrics["loss"])
+    progress.advance(note=f"loss {metrics['loss']:.3f}")
 
 
 def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[str, float]], seconds: float) -> EpochRow:
@@ -373,7 +374,7 @@ def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[
     return EpochRow(
         epoch=epoch,
         step=epoch * timeline.steps_per_epoch,
-        moving={name: shortest(sums.last[name]) for name in SCHEDULED} | {"augmentation": level},
+        moving={name: shortest(sums.last[name]) for name in NUMERIC} | {"augmentation": level},
         train_loss=sums.loss / counted,
         train_accuracy=sums.correct / counted,
         valid_loss=valid.get("loss"),

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Sequence
 
 from wrn_jax.config import Config, Data, datasets
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.schedules import beginnings, extremes
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures, published_runs
 from wrn_jax.report.formats import NONE, NOT_RECORDED
 from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.runs import Group, described, recipe_keys
-from wrn_jax.training.records import MOVING
 
 _OWN_ROWS = {
     "model.depth": "network", "model.widen_factor": "network", "data.name": "data set",
     "data.validation_size": "training images",
     "recipe.batch_size": "batch size", "recipe.epochs": "epochs", "recipe.scale": "epochs",
-    **{f"recipe.{name}": formats.label(name) for name in MOVING},
+    **{f"recipe.{name}": value.label for name, value in MOVING.items()},
     "recipe.checkpoint_epochs": "checkpoints kept after epochs", "optimizer.weight_decay": "weight decay (L2)",
     "optimizer.momentum": "momentum", "optimizer.clip_norm": "gradient clipping (global norm)", "precision": "precision",
     "early_stopping_patience": "early stopping, patience in epochs",
@@ -45,7 +45,7 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         return label, [NOT_RECORDED if config is None or plan is None else find(config, plan) for config, plan in known]
 
     def moving(name: str) -> tuple[str, list[str]]:
-        return row(formats.label(name), lambda _, plan: phases(plan, name))
+        return row(MOVING[name].label, lambda _, plan: phases(plan, name))
 
     cycles = [measures.rate_cycle(group) for group in groups]
     table = [
