@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
@@ -16,7 +17,7 @@ from wrn_jax.runtime.files import cache_folder
 
 
 class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UserError(" ".join(message.split()))
 
 
@@ -69,7 +70,7 @@ def keep_caches() -> None:
     """
     folder = cache_folder()
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue] (made at run time)
         jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the small programs add up to seconds
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = configs.apply_arguments(saved_config(options.workdir), overrides)
     else:
         config = command.read_config(options.config, overrides)
-    workdir = options.workdir or default_workdir(options.config.stem)
+    workdir = options.workdir or default_workdir(Path(str(options.config)).stem)
     if options.on_nonfinite:
         config = config.override({"on_nonfinite": options.on_nonfinite})
     if options.deterministic:
