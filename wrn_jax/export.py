@@ -25,7 +25,6 @@ from orbax.checkpoint import v1 as ocp
 
 from wrn_jax import command
 from wrn_jax.config import Config, datasets
-from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
@@ -130,7 +129,7 @@ def restore(workdir: Path, which: str) -> Model:
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{workdir}: holds no checkpoints")
-    _, num_classes = loading.planned_sizes(config.data)
+    _, num_classes = datasets.planned_sizes(config.data)
     network = Network(config.model, num_classes, "float32")
     with Checkpoints(folder) as checkpoints:
         saved = choose(checkpoints.all(), which, folder)
