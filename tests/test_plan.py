@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import sample_runs
 from wrn_jax import command, plan
 from wrn_jax.config import Config, Model, load_file
 from wrn_jax.config.findings import FINDINGS
@@ -239,6 +240,32 @@ class TestTwo:
         assert (rows[9]["augmentation_a"], rows[9]["augmentation_b"]) == ("full", "minimal")
         assert (rows[10]["dropout_a"], rows[10]["dropout_b"]) == ("0.3", "")
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_drawn_below_its_recipe(tmp_path, capsys):
+    run = sample_runs.write(tmp_path / "run", [0.2, 0.4, 0.5])
+    (tmp_path / "recipe.py").write_text(
+        f"from wrn_jax.config import from_dict\nconfig = from_dict({sample_runs.config().to_dict()!r}, 'recipe')\n"
+    )
+    sizes = []
+    for options in ([], [f"--run={run}"]):
+        plan.main([str(tmp_path / "recipe.py"), f"--plot={tmp_path / 'plan.png'}", *options])
+        sizes.append(int.from_bytes((tmp_path / "plan.png").read_bytes()[20:24]))  # the height, in a PNG's header
+    assert sizes == [990, 1320]
+
+
+def test_refuses_a_run_that_says_nothing_of_the_recipe(tmp_path):
+    run = sample_runs.write(tmp_path / "run", [])
+    plot = f"--plot={tmp_path / 'plan.png'}"
+    same = ["--config.recipe.scale=0.05", "--config.recipe.batch_size=100"]
+    for arguments, message in (
+        (["session04", f"--run={run}"], "--run draws below the --plot of one configuration file"),
+        (["session04", plot, f"--run={run}"], "is of another recipe"),
+        (["session04", *same, plot, f"--run={run}"], "has no finished epoch"),
+    ):
+        with pytest.raises(UserError, match=message):
+            plan.main(arguments)
+    assert not (tmp_path / "plan.png").exists()
 
 
 def test_wide_cells_are_wrapped():
