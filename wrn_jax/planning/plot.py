@@ -60,7 +60,7 @@ def _draw_accuracies(axis: Any, rows: Sequence[EpochRow]) -> None:
     """Draws the accuracies of each epoch where it ends: those of epoch 1 at the beginning of epoch 2."""
     ends = [row.epoch + 1 for row in rows]
     for split, color in (("train", "tab:gray"), ("valid", "tab:green"), ("test", "tab:red")):
-        if rows[0].accuracy(split) is not None:
+        if split != "valid" or rows[0].valid_accuracy is not None:
             label = f"{SPLITS[split]} images" + (" (augmented, mixed, with dropout)" if split == "train" else "")
             accuracies = [100 * row.accuracy(split) for row in rows]
             axis.plot(ends, accuracies, color=color, marker=".", ms=4, lw=1.2, label=label)
