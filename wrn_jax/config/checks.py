@@ -97,8 +97,9 @@ def _peak_not_reached(config: Config, timeline: Timeline) -> list[Finding]:
     rates = timeline.values["learning_rate"]
     end = warm_up_end(rates)
     after = rates[end + 1 :]
-    if end == 0 or len(after) == 0 or (highest := cast(float, after.max())) >= 0.75 * rates[end]:
+    if end == 0 or len(after) == 0 or after.max() >= 0.75 * rates[end]:
         return []
+    highest = cast(float, after.max())  # a NumPy scalar
     text = (
         f"the warm-up rises to {_figure(rates[end])}, and afterwards the rate never exceeds {_figure(highest)} "
         f"({_percent(highest / rates[end])} of it)"

@@ -208,7 +208,7 @@ def _build(name: str, extracted: Path, data_dir: Path) -> Path:
     """
     import tensorflow_datasets as tfds
 
-    archive, stock = ARCHIVES[name], cast(Any, tfds.builder_cls(name))  # typed as a class without what a builder has
+    archive, stock = ARCHIVES[name], tfds.builder_cls(name)
 
     class Builder(stock, skip_registration=True):
         name, VERSION = stock.name, stock.VERSION
@@ -219,11 +219,12 @@ def _build(name: str, extracted: Path, data_dir: Path) -> Path:
                 names = [line for line in cifar.read_text(extracted / file).split("\n") if line]
                 if len(names) != count:
                     raise UserError(f"{name} archive: {file} holds {len(names)} class names; expected {count}")
-                self.info.features[key].names = names
+                cast(Any, self.info.features)[key].names = names
             paths = {split: [extracted / file for file in files] for split, files in archive.files.items()}
             return {split: _examples(name, split, paths[split]) for split in paths}
 
-    builder = Builder(data_dir=data_dir, file_format="array_record")
+    # TFDS types every builder as the abstract one.
+    builder = cast(Any, Builder)(data_dir=data_dir, file_format="array_record")
     tfds.disable_progress_bar()  # it reports shards, which says nothing here
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of the temporary folder
