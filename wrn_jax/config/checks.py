@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
@@ -99,10 +98,9 @@ def _peak_not_reached(config: Config, timeline: Timeline) -> list[Finding]:
     after = rates[end + 1 :]
     if end == 0 or len(after) == 0 or after.max() >= 0.75 * rates[end]:
         return []
-    highest = cast(float, after.max())  # a NumPy scalar
     text = (
-        f"the warm-up rises to {_figure(rates[end])}, and afterwards the rate never exceeds {_figure(highest)} "
-        f"({_percent(highest / rates[end])} of it)"
+        f"the warm-up rises to {_figure(rates[end])}, and afterwards the rate never exceeds {_figure(after.max())} "
+        f"({_percent(after.max() / rates[end])} of it)"
     )
     return [Finding("peak-not-reached", _epoch(timeline, end), text)]
 
@@ -134,7 +132,7 @@ def _uneven_evaluation(config: Config, timeline: Timeline) -> list[Finding]:
     groups = [ends[cycle == number] for number in np.unique(cycle[cycle < len(cycles)])]
     if not groups:
         return []
-    lowest = [group[np.argmin(rates[group])] for group in groups]
+    lowest = [int(group[np.argmin(rates[group])]) for group in groups]
     least, most = min(lowest, key=lambda step: rates[step]), max(lowest, key=lambda step: rates[step])
     spread = (rates[most] - rates[least]) / peak_after_warm_up(rates)
     if spread <= 0.1:
