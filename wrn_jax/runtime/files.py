@@ -9,11 +9,14 @@ from typing import Any
 from wrn_jax.runtime.errors import UserError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file so that a reader, or a crash, never meets half of it."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file so that a reader, or a crash, never meets half of it. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def make_directory(directory: Path) -> None:
