@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from wrn_jax import command
-from wrn_jax import config as configs
 from wrn_jax.planning import targets
 from wrn_jax.planning.compile import analyse
 from wrn_jax.planning.description import table
@@ -38,11 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--hlo", type=Path, metavar="FILE", help="write the optimised program as text")
     options, overrides = command.parse(parser, argv)
-    if options.config is None:
-        raise UserError("--config FILE is missing, for example --config configs/session04.py")
+    config = command.read_config(options.config, overrides)
     if options.target is None:
         raise UserError("--target is missing, for example --target tpu:v5e:2x2 or --target gpu:h100")
-    config = configs.apply_arguments(configs.load_file(options.config), overrides)
     target = targets.find(options.target)
     targets.apply_environment(target.platform)
     jax.config.update("jax_platforms", "cpu")

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from wrn_jax import config as configs
+from wrn_jax.config import recipes
 from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import cache_folder
 
@@ -17,6 +18,9 @@ from wrn_jax.runtime.files import cache_folder
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise UserError(" ".join(message.split()))
+
+
+NO_CONFIG = "--config FILE is missing, for example --config session04; --help shows all keys"
 
 
 def parser(program: str, description: str, with_keys: bool = False) -> argparse.ArgumentParser:
@@ -29,7 +33,8 @@ def parser(program: str, description: str, with_keys: bool = False) -> argparse.
         allow_abbrev=False,
     )
     if with_keys:
-        made.add_argument("--config", type=Path, metavar="FILE", help="configuration file (Python; it is executed)")
+        accepted = f"configuration file (Python; it is executed), or a recipe's name: {', '.join(recipes.names())}"
+        made.add_argument("--config", type=Path, metavar="FILE", help=accepted)
         made.add_argument("--config.KEY", metavar="VALUE", help="changes one key, for example --config.model.depth=16")
     return made
 
@@ -48,6 +53,13 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[ar
         if "=" not in argument and rest:
             overrides.append(rest.pop(0))
     return made.parse_args(options), overrides
+
+
+def read_config(path_or_name: Path | None, overrides: Sequence[str]) -> configs.Config:
+    """The configuration that `--config` names, changed by `--config.KEY=VALUE`. Raises UserError."""
+    if path_or_name is None:
+        raise UserError(NO_CONFIG)
+    return configs.apply_arguments(configs.load_file(path_or_name), overrides)
 
 
 def keep_caches() -> None:

@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = command.parser("plan", "Shows what a recipe will do, or two side by side, without training.", with_keys=True)
     parser.epilog = f"{checks.explain()}\n\n{parser.epilog}"
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="one or two configuration files, as --config")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="one or two configurations, as --config")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per epoch")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the moving values as PNG")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is a finding that is not silenced")
     options, overrides = command.parse(parser, argv)
     files = [*([options.config] if options.config is not None else []), *options.files]
     if not files:
-        raise UserError("--config FILE is missing, for example --config configs/session04.py")
+        raise UserError(command.NO_CONFIG)
     if len(files) > 2:
         raise UserError(f"{len(files)} configuration files: expected one, or two to be shown side by side")
     plans = [make_plan(path, overrides) for path in files]

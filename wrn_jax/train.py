@@ -1,4 +1,4 @@
-"""Trains a recipe: `python -m wrn_jax.train --config configs/session04.py`."""
+"""Trains a recipe: `python -m wrn_jax.train --config session04`."""
 
 import os
 import shlex
@@ -40,14 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.distributed and options.workdir is None:
         raise UserError("--distributed needs --workdir, one directory that all processes share")
     resume = options.resume == "yes" or (options.resume == "auto" and holds_run(options.workdir))
-    if options.config is not None:
-        config = configs.load_file(options.config)
-        workdir = options.workdir or default_workdir(options.config.stem)
-    elif resume:
-        config, workdir = saved_config(options.workdir), options.workdir
+    if options.config is None and resume:
+        config = configs.apply_arguments(saved_config(options.workdir), overrides)
     else:
-        raise UserError("--config FILE is missing, for example --config configs/session04.py; --help shows all keys")
-    config = configs.apply_arguments(config, overrides)
+        config = command.read_config(options.config, overrides)
+    workdir = options.workdir or default_workdir(options.config.stem)
     if options.on_nonfinite:
         config = config.override({"on_nonfinite": options.on_nonfinite})
     allocator.keep_freed_memory()

@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+from wrn_jax.config import recipes
 from wrn_jax.config.datasets import DATASETS, DatasetName, info
 from wrn_jax.config.levels import LEVELS, Strengths
 from wrn_jax.config.schedules import (
@@ -435,15 +436,15 @@ def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config
     """The object `config` that a Python configuration file assigns.
 
     Args:
-      path: the file.
+      path: the file, or the name of a recipe of the package, such as "session04".
       relative_to: a file whose folder a relative `path` starts from: `__file__` in a configuration built on another.
 
     Raises:
       UserError: the file is missing, fails, or does not assign a `Config`.
     """
-    path = Path(path) if relative_to is None else Path(relative_to).parent / path
+    path = recipes.find(path) if relative_to is None else Path(relative_to).parent / path
     if not os.path.isfile(path):
-        raise _error(path, "no such configuration file")
+        raise _error(path, f"no such configuration file; recipes that are known by name: {', '.join(recipes.names())}")
     try:
         config = runpy.run_path(str(path)).get("config")
         if isinstance(config, Config):  # its tables can have been changed since they were checked
