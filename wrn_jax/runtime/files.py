@@ -57,9 +57,10 @@ def cache_folder(cache: str | None = None) -> Path:
     return Path(cache or f"{base}/wrn_jax").expanduser().absolute()
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, without line breaks and short enough to stand in a message."""
+def reason(error: BaseException, limit: int = 200) -> str:
+    """What went wrong, without line breaks and in at most `limit` characters, to stand in a message."""
     if type(error) is urllib.error.URLError:
         error = error.reason  # what it wraps, without the angle brackets
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
