@@ -60,7 +60,7 @@ class PlacedData:
     """The data set on the devices.
 
     Attributes:
-      images, labels: [N, 3072] uint8 and [N] int32, the training images.
+      images, labels: [N, H * W * C] uint8 and [N] int32, the training images.
       splits: "valid", if there is a hold-out, and "test", as batches for the evaluator.
     """
 
