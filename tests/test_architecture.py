@@ -45,19 +45,27 @@ def test_imports_point_down(room):
 
 
 def test_commands_do_not_import_each_other():
-    commands = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "command"}
+    commands = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "command", "api"}
     for name in commands:
         imported = {found.split(".")[1] for found in modules_imported_by(PACKAGE / f"{name}.py")}
         assert not imported & commands, name
 
 
 def test_only_the_table_the_defaults_and_the_loaders_name_a_data_set():
-    allowed = {"config/datasets.py", "config/schema.py", "prepare.py", "data"}
+    allowed = {"config/datasets.py", "config/schema.py", "prepare.py", "api.py", "data"}
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(PACKAGE)
         if not {place.as_posix(), place.parts[0]} & allowed:
             texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
             assert not texts & set(DATASETS), path
+
+
+def test_importing_the_package_is_quick():
+    code = (
+        "import sys, wrn_jax; print({'jax', 'numpy', 'pydantic'} & set(sys.modules), set(wrn_jax.__all__) <= set(dir(wrn_jax)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", "True"]
 
 
 @pytest.mark.parametrize("room", BELOW)

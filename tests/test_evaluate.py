@@ -408,27 +408,3 @@ def test_files_are_replaced_whole(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"step-1.json: cannot be written \(No space left on device\)"):
         evaluate.write(tmp_path, "step-1", {"loss": 3}, {"x": np.ones(2)})
     assert {path: fingerprints(tmp_path)[path] for path in before} == before
-
-
-class TestProgress:
-    def test_lines_with_the_time_left(self, capsys, monkeypatch):
-        ticks = iter([0, 10, 20, 45, 50])
-        with monkeypatch.context() as patch:
-            patch.setattr(evaluate.time, "monotonic", lambda: next(ticks))
-            with evaluate.progress("train images", 10, interval=15) as advance:
-                for count in (1, 3, 2, 4):
-                    advance(count)
-        assert capsys.readouterr().out.splitlines() == ["train images: 4 of 10, 30s left", "train images: 6 of 10, 30s left"]
-
-    def test_nothing_when_it_is_quick(self, capsys):
-        with evaluate.progress("train images", 10, interval=math.inf) as advance:
-            advance(10)
-        assert capsys.readouterr() == ("", "")
-
-    def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr("wrn_jax.runtime.console.is_terminal", lambda: True)
-        with evaluate.progress("train images", 10) as advance:
-            advance(10)
-        output, errors = capsys.readouterr()
-        assert output == ""
-        assert "train images" in errors

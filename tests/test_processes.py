@@ -10,8 +10,8 @@ from tests.small import finish, metrics, start
 
 pytestmark = pytest.mark.slow
 
-# Two epochs of ten steps are enough here, where two cores serve up to four processes.
-ARGUMENTS = [*FIVE_EPOCHS, "--config.recipe.scale=0.02"]
+# Two epochs of nine steps are enough here, where two cores serve two or three processes.
+ARGUMENTS = [*FIVE_EPOCHS, "--config.recipe.scale=0.02", "--config.recipe.batch_size=48", "--config.eval_batch_size=48"]
 
 
 def start_all(count, workdir, *arguments, devices=2, module="train"):
@@ -57,8 +57,8 @@ def test_two_processes_of_two_devices_train_like_one(alone, pair):
     assert_one_of_them_writes(*pair, alone)
 
 
-def test_four_processes_of_one_device_train_like_one(alone, tmp_path):
-    assert_one_of_them_writes(tmp_path / "run", run_all(start_all(4, tmp_path / "run", devices=1)), alone)
+def test_three_processes_of_one_device_train_like_one(alone, tmp_path):
+    assert_one_of_them_writes(tmp_path / "run", run_all(start_all(3, tmp_path / "run", devices=1)), alone)
 
 
 def assert_one_of_them_writes(workdir, ended, alone):
@@ -68,13 +68,26 @@ def assert_one_of_them_writes(workdir, ended, alone):
     assert [len(found) for found in lines] == [2] + [0] * (len(ended) - 1)
 
 
-def test_when_one_is_killed_the_others_stop_and_all_go_on_later(pair, tmp_path):
-    workdir = tmp_path / "run"
-    first, second = start_all(2, workdir, "--config.checkpoint_steps=2", module="tests.slow_train")
-    for line in first.stdout:
-        if line.startswith("epoch 2, step"):
-            second.kill()
-            break
+def wait_for(process, beginning):
+    """Returns when the process prints a line that begins so."""
+    next(line for line in process.stdout if line.startswith(beginning))
+
+
+def test_a_preemption_notice_to_one_and_later_a_kill_stop_all_and_the_run_is_the_same(pair, tmp_path):
+    arguments = ["--config.checkpoint_steps=2", "--resume=auto"]
+    started = start_all(2, tmp_path / "run", *arguments, module="tests.slow_train")
+    wait_for(started[0], "epoch 1, step")
+    started[1].terminate()
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [75, 75], ended
+    # All stop after the same step.
+    first, second = [errors.strip().splitlines()[-1] for _, errors in ended]
+    assert first == second
+    assert first.startswith("train: SIGTERM: saved after ")
+
+    first, second = start_all(2, tmp_path / "run", *arguments, module="tests.slow_train")
+    wait_for(first, "epoch 2, step")
+    second.kill()
     killed = time.monotonic()
     _, errors = first.communicate(timeout=120)
     assert time.monotonic() - killed < 90
@@ -82,24 +95,9 @@ def test_when_one_is_killed_the_others_stop_and_all_go_on_later(pair, tmp_path):
     last = errors.strip().splitlines()[-1]
     assert first.returncode != 4 or last.startswith("train: another process of this run is gone (")
     second.communicate()
-    run_all(start_all(2, workdir, "--resume=auto"))
-    assert metrics(workdir) == metrics(pair[0])
 
-
-def test_a_preemption_notice_to_one_stops_all_after_the_same_step(pair, tmp_path):
-    workdir = tmp_path / "run"
-    started = start_all(2, workdir, module="tests.slow_train")
-    for line in started[0].stdout:
-        if line.startswith("epoch 1, step"):
-            started[1].terminate()
-            break
-    ended = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [75, 75], ended
-    said = [errors.strip().splitlines()[-1] for _, errors in ended]
-    assert said[0] == said[1]
-    assert said[0].startswith("train: SIGTERM: saved after ")
-    run_all(start_all(2, workdir, "--resume=auto"))
-    assert metrics(workdir) == metrics(pair[0])
+    run_all(start_all(2, tmp_path / "run", *arguments))
+    assert metrics(tmp_path / "run") == metrics(pair[0])
 
 
 def test_distributed_without_a_shared_directory_or_coordinator_is_one_line(tmp_path):

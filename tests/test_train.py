@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.small import ARGUMENTS, finish, metrics, start
+from wrn_jax import command, train
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.training.checkpoints import Checkpoints
@@ -85,19 +86,19 @@ def test_killed_and_resumed_gives_the_same_record_and_the_same_bits(straight, tm
     assert len((workdir / "header.jsonl").read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path, number):
-    workdir = tmp_path / "run"
-    process = start("tests.slow_train", *ARGUMENTS, "--workdir", workdir)
-    _, errors = interrupt(process, "epoch 3, step 25", number)
-    assert process.returncode == 75
-    assert errors.startswith(f"train: {number.name}: saved after step 2")
-    assert len(errors.splitlines()) == 1
-    code, output, errors = finish("train", "--resume=auto", "--workdir", workdir)
+def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path):
+    arguments = [*ARGUMENTS, "--workdir", tmp_path / "run", "--resume=auto"]
+    for number, transition in ((signal.SIGTERM, "epoch 3, step 25"), (signal.SIGINT, "epoch 4, step 35")):
+        process = start("tests.slow_train", *arguments)
+        _, errors = interrupt(process, transition, number)
+        assert process.returncode == 75
+        assert errors.startswith(f"train: {number.name}: saved after step {transition[-2]}")
+        assert len(errors.splitlines()) == 1
+    code, output, errors = finish("train", *arguments)
     assert (code, errors) == (0, "")
-    # It went on within epoch 3, not from its beginning.
-    assert any(f"resuming at step {step} of 50" in output for step in range(21, 30))
-    assert_same_run(workdir, straight[0])
+    # It went on within epoch 4, not from its beginning.
+    assert any(f"resuming at step {step} of 50" in output for step in range(36, 40))
+    assert_same_run(tmp_path / "run", straight[0])
 
 
 def test_twenty_kills_at_random_moments_change_nothing(straight, tmp_path):
@@ -146,12 +147,6 @@ def test_writes_nothing_outside_the_work_directory_and_the_caches(tmp_path, monk
     assert [*here.iterdir(), *home.iterdir()] == []
 
 
-def test_resume_auto_starts_what_is_not_there(tmp_path):
-    code, _, errors = finish("train", "--resume=auto", "--workdir", tmp_path / "none")
-    assert code == 2
-    assert "--config FILE is missing" in errors  # as for a first start
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -162,15 +157,17 @@ def test_resume_auto_starts_what_is_not_there(tmp_path):
         (["--config", "configs/session04.py", "--wrokdir", "x"], "unrecognized arguments: --wrokdir x"),
         (["--resume"], "--resume needs --workdir"),
         (["--resume", "--workdir", "nowhere"], "nowhere: holds no run"),
+        (["--resume=auto", "--workdir", "nowhere"], "--config FILE is missing"),  # as for a first start
         (
             ["--config", "configs/session04.py", "--config.data.directory=/nowhere", "--config.data.download=false"],
             "python -m wrn_jax.prepare",
         ),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
-    code, output, errors = finish("train", *arguments)
-    assert code == 2
+def test_a_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(train.allocator, "keep_freed_memory", lambda: True)
+    assert command.run(lambda: train.main(arguments), "train") == 2
+    output, errors = capsys.readouterr()
     assert message in errors
     assert len(errors.splitlines()) == 1
     assert errors.startswith("train: ")

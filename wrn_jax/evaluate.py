@@ -8,7 +8,6 @@ Nothing else in the run is touched.
 """
 
 import argparse
-import contextlib
 import hashlib
 import io
 import json
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from wrn_jax import command
 from wrn_jax import config as configs
@@ -78,7 +76,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, overrides = command.parse(made, argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
-    allocator.keep_freed_memory()
     if options.weights:
         evaluate_weights(options, overrides)
     else:
@@ -208,8 +205,8 @@ def examine(
     dataset, dtype = setup.dataset, setup.network.dtype
 
     def run(images: np.ndarray, what: str) -> np.ndarray:
-        with progress(what, len(images)) as advance:
-            return collect(setup.evaluator.logits(*weights, images), advance)
+        with console.Progress(what, len(images), "image", interval=30.0) as progress:
+            return collect(setup.evaluator.logits(*weights, images), progress.advance)
 
     # Test images, and what the hold-out says of them.
     test_logits = run(dataset.test.images, "test images")
@@ -366,11 +363,12 @@ def corruption_figures(
     few = f"only the first {corrupted.count} of" if corrupted.count < corrupted.total else "all"
     print(f"corruptions ({corrupted.origin}; {few} {corrupted.total} images): accuracy at severities 1 to 5, mean")
     found: dict[str, list[float]] = {}
-    with progress("corrupted images", corrupted.count * len(corrupted.exact) * len(SEVERITIES)) as advance:
+    total = corrupted.count * len(corrupted.exact) * len(SEVERITIES)
+    with console.Progress("corrupted images", total, "image", interval=30.0) as progress:
         for name in corrupted.exact:
             found[name] = []
             for severity in SEVERITIES:
-                logits = collect(evaluator.logits(*weights, corrupted.images(name, severity)), advance)
+                logits = collect(evaluator.logits(*weights, corrupted.images(name, severity)), progress.advance)
                 found[name].append(float(metrics.score(logits, corrupted.labels).correct.mean()))
             shown = "  ".join(f"{accuracy:6.2%}" for accuracy in found[name])
             console.say(f"  {name:18s} {shown}   {np.mean(found[name]):6.2%}")
@@ -431,26 +429,6 @@ def rounded(node: Any) -> Any:
     return node
 
 
-@contextlib.contextmanager
-def progress(what: str, total: int, interval: float = 30.0) -> Iterator[Callable[[int], None]]:
-    """Yields a function to be told of every so many images done; shows a bar on a terminal, else now and then a line."""
-    if console.is_terminal():
-        with tqdm(total=total, desc=what, unit="image", unit_scale=True, leave=False, dynamic_ncols=True) as bar:
-            yield bar.update
-        return
-    begin = spoken = time.monotonic()
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done, spoken
-        done, now = done + count, time.monotonic()
-        if now - spoken > interval:
-            spoken = now
-            left = console.format_duration((now - begin) / done * (total - done))
-            print(f"{what}: {done} of {total}, {left} left", flush=True)
-
-    yield advance
-
-
 if __name__ == "__main__":
+    allocator.keep_freed_memory()
     sys.exit(command.run(main, "evaluate"))

@@ -48,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     workdir = options.workdir or default_workdir(options.config.stem)
     if options.on_nonfinite:
         config = config.override({"on_nonfinite": options.on_nonfinite})
-    allocator.keep_freed_memory()
     if options.deterministic:
         devices.be_deterministic()
     if options.distributed:
@@ -88,4 +87,5 @@ def _accuracies(row: EpochRow) -> str:
 
 
 if __name__ == "__main__":
+    allocator.keep_freed_memory()
     sys.exit(command.run(main, "train"))

@@ -33,6 +33,17 @@ def test_a_second_signal_ends_the_process():
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "still here\n")
 
 
+def test_a_second_signal_leaves_an_interactive_session_alive(monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    ticks = iter([10.0, 12.0])
+    monkeypatch.setattr("wrn_jax.runtime.signals.time.monotonic", lambda: next(ticks))
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received(0) == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_is_harmless_on_another_thread():
     found = []
 

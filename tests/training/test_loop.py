@@ -59,6 +59,12 @@ def finished(tmp_path_factory):
     return Finished(config, workdir, summary, "\n".join(lines), compiled)
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch):
+    """Only the run above draws its curves, which takes a second."""
+    monkeypatch.setattr(loop, "draw", lambda attempt: None)
+
+
 def test_compiles_the_training_step_once_over_all_phases(finished):
     assert finished.compiled.count("jit(train_steps)") == 1
     assert finished.compiled.count("jit(eval_step)") == 1
@@ -213,7 +219,7 @@ def test_an_unwritable_work_directory_is_one_line(tmp_path):
         loop.train(small_config(), tmp_path / "file" / "run")
 
 
-@pytest.mark.parametrize(("devices", "sharding"), [(2, "replicated"), (4, "fsdp"), (8, "replicated"), (8, "fsdp")])
+@pytest.mark.parametrize(("devices", "sharding"), [(2, "replicated"), (8, "fsdp")])
 def test_many_devices_train_like_one(finished, tmp_path, devices, sharding):
     summary = loop.train(small_config(devices=devices, sharding=sharding), tmp_path / "many")
     one, many = (

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.sample_runs import HEADER
 from wrn_jax.planning import plot
-from wrn_jax.runtime import console, environment, files
+from wrn_jax.runtime import environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import curves
 from wrn_jax.training.records import EpochRow, read_headers, read_rows
@@ -90,22 +90,6 @@ def test_a_file_is_replaced_whole(tmp_path):
     files.write_atomically(path, "two")
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
     assert path.read_text() == "two"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59.4, "59s"), (61, "1m01s"), (3599.6, "1h00m"), (7620, "2h07m")])
-def test_durations(seconds, text):
-    assert console.format_duration(seconds) == text
-
-
-def test_progress_without_a_terminal_speaks_now_and_then(capsys):
-    with console.Progress("epoch 1/2", 3, True, interval=0.0) as progress:
-        for loss in (4.0, 3.0, 2.0):
-            progress.advance(loss)
-    output = capsys.readouterr().out.splitlines()
-    assert output == [f"epoch 1/2: step {n}/3, loss {loss:.3f}" for n, loss in ((1, 4.0), (2, 3.0), (3, 2.0))]
-    with console.Progress("epoch 1/2", 3, False, interval=0.0) as progress:
-        progress.advance(1.0)
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("held_out", [False, True])

@@ -15,7 +15,6 @@ import io
 import json
 import os
 import re
-import sys
 import tempfile
 from concurrent import futures
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from wrn_jax.config.datasets import DATASETS
+from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import cache_folder, reason
 
@@ -182,11 +182,11 @@ def _read_records(name, folder, split, files):
         )
         # Reading and decoding leave Python's lock often enough for two to four threads to pay.
         with (
-            progress(len(images), f"decoding {name} {split}", " images") as advance,
+            console.announced(f"decoding {name} {split}", len(images), " images") as progress,
             futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
         ):
             for count in pool.map(read, range(0, len(images), 500)):
-                advance(count)
+                progress.advance(count)
     except UserError:
         raise
     except Exception as error:  # Readers in C++, protobuf and Pillow each have their own; all mean the same here.
@@ -231,7 +231,7 @@ def _read_cache(name, path):
     except FileNotFoundError:
         return None
     except Exception as error:  # A few flipped bits raise almost anything; whatever it is, the records are still there.
-        say(f"{path}: the cached arrays are unusable ({reason(error)}); reading the records again")
+        console.tell(f"{path}: the cached arrays are unusable ({reason(error)}); reading the records again")
         return None
     return splits
 
@@ -247,7 +247,7 @@ def _write_cache(path, splits):
             np.savez(file, **arrays)
         os.replace(temporary, path)
     except OSError as error:
-        say(f"warning: {path}: cannot write the cache ({reason(error)}); the images will be decoded again next time")
+        console.tell(f"warning: {path}: cannot write the cache ({reason(error)}); the images will be decoded again next time")
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -263,21 +263,3 @@ def read_text(path: Path) -> str:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}); expected a text file written by TFDS") from error
-
-
-def say(text: str):
-    """Prints a message for the user on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def progress(total: int, what: str, unit: str):
-    """Yields a function that counts progress, in `unit`, towards `total`: a bar on a terminal, one line elsewhere."""
-    if not sys.stderr.isatty():
-        say(what)
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total or None, desc=what, unit=unit, unit_scale=True, file=sys.stderr) as bar:
-        yield bar.update

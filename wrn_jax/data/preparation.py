@@ -19,7 +19,7 @@ import numpy as np
 
 from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import cifar
-from wrn_jax.runtime import files
+from wrn_jax.runtime import console, files
 from wrn_jax.runtime.errors import UserError
 
 CONNECT_TIMEOUT = 15  # seconds without an answer before a download is given up
@@ -93,7 +93,7 @@ def prepare(
     existing = cifar.find_version(data_dir, name)
     if existing:
         cifar.verify(name, existing)
-        cifar.say(f"{existing} was prepared already")
+        console.tell(f"{existing} was prepared already")
         return existing
     if archive is None and not download:
         raise UserError(
@@ -138,13 +138,13 @@ def _download(original, path):
         with (
             urllib.request.urlopen(original.url, timeout=CONNECT_TIMEOUT) as response,
             open(path, "wb") as file,
-            cifar.progress(original.size, f"downloading {original.url}", "B") as advance,
+            console.announced(f"downloading {original.url}", original.size, "B") as progress,
         ):
             while block := response.read(1 << 20):
                 file.write(block)
                 digest.update(block)
                 received += len(block)
-                advance(len(block))
+                progress.advance(len(block))
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # this one holds the connection open
@@ -238,7 +238,7 @@ def _examples(name, split, paths):
     keys = list(ARCHIVES[name].label_files)
     records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, _record_bytes(name)) for path in paths])
     cifar.check_labels(f"{name} archive, {split}", records[:, keys.index("label")], info.num_classes)
-    with cifar.progress(len(records), f"preparing {name} {split}", " images") as advance:
+    with console.announced(f"preparing {name} {split}", len(records), " images") as progress:
         for index, record in enumerate(records):
             pixels = record[len(keys) :].reshape(channels, height, width).transpose(1, 2, 0)  # stored channel by channel
             png = io.BytesIO()
@@ -246,4 +246,4 @@ def _examples(name, split, paths):
             png.seek(0)
             labels = {key: int(label) for key, label in zip(keys, record, strict=False)}
             yield index, {"id": f"{split}_{index:05d}", "image": png, **labels}
-            advance(1)
+            progress.advance()

@@ -9,9 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-
-Z95 = 1.959963984540054
-"""Two-sided 95 % point of the standard normal distribution."""
+from scipy import optimize, special, stats
 
 BINS = 15
 TEMPERATURES = (0.01, 100.0)
@@ -49,9 +47,7 @@ class Scored:
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Logarithms of the probabilities, [N, C] float64; rows that are not finite throughout become NaN."""
     finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    logits = np.where(finite, logits, 0).astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.where(finite, shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.nan)
+    return np.where(finite, special.log_softmax(np.where(finite, logits, 0).astype(np.float64), axis=1), np.nan)
 
 
 def log_mean(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -101,18 +97,13 @@ def summary(scored: Scored) -> dict[str, int | float | list[float]]:
 def wilson_interval(right: int, count: int) -> tuple[float, float]:
     """The 95 % score interval of a fraction of which `right` out of `count` were observed.
 
-    All fractions p for which |right / count - p| <= z sqrt(p (1 - p) / count). It stays within 0..1 and holds at 0 and 1,
-    where the usual interval has no width. It covers the chance of which images were drawn, not that of the training.
-    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    Unlike the usual interval it stays within 0..1 and has a width at 0 and 1. It covers the chance of which images were
+    drawn, not that of the training. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
 
     Raises ValueError unless 0 <= right <= count and count > 0.
     """
-    if not (count > 0 and 0 <= right <= count):
-        raise ValueError(f"{right} out of {count}")
-    fraction, share = right / count, Z95**2 / count
-    centre = (fraction + share / 2) / (1 + share)
-    half = math.sqrt(fraction * (1 - fraction) * share + share**2 / 4) / (1 + share)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = stats.binomtest(right, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
@@ -132,8 +123,8 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = B
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     """The T > 0 that makes the mean negative log-likelihood of softmax(logits / T) smallest.
 
-    Guo et al., 2017, section 4.2. The likelihood is convex in 1 / T, so the place where its derivative vanishes is found by
-    bisection. None where there is none between `TEMPERATURES`: when every image is classified right, less is always better,
+    Guo et al., 2017, section 4.2. The likelihood is convex in 1 / T, so the place where its derivative vanishes is
+    the best. None where there is none between `TEMPERATURES`: when every image is classified right, less is always better,
     and outputs that know less than chance want none at all; or where a logit is not finite.
     """
     if not np.isfinite(logits).all():
@@ -142,17 +133,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     logits -= logits.max(axis=1, keepdims=True)
     own = logits[np.arange(len(labels)), labels].mean()
 
-    def slope(inverse: float) -> float:
-        weights = np.exp(logits * inverse)
-        return float(((weights * logits).sum(axis=1) / weights.sum(axis=1)).mean() - own)
+    def slope(log_inverse: float) -> float:
+        inverse = math.exp(log_inverse)
+        return float((special.softmax(logits * inverse, axis=1) * logits).sum(axis=1).mean() - own)
 
-    low, high = (math.log(1 / temperature) for temperature in reversed(TEMPERATURES))
-    if not slope(math.exp(low)) < 0 < slope(math.exp(high)):
-        return None
-    for _ in range(40):  # to 1e-11 of the value
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(math.exp(middle)) > 0 else (middle, high)
-    return math.exp(-(low + high) / 2)
+    low, high = (-math.log(temperature) for temperature in reversed(TEMPERATURES))
+    return math.exp(-optimize.brentq(slope, low, high, xtol=1e-12)) if slope(low) < 0 < slope(high) else None
 
 
 def accuracy_by_group(scored: Scored, group_of: Sequence[int], groups: int) -> list[float | None]:

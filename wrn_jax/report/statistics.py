@@ -5,10 +5,14 @@ Accuracies may be given as fractions or in per cent; results are in the same uni
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from wrn_jax.evaluation.metrics import wilson_interval
 
 LEVEL = 0.95
 """Of all intervals."""
@@ -61,7 +65,7 @@ def summarise(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, None, None, None)
     sd = float(np.std(values, ddof=1))
-    half = _t(n - 1) * sd / math.sqrt(n)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
@@ -70,17 +74,13 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
 
     Welch, "The generalization of 'Student's' problem when several different population variances are involved", 1947.
     """
-    parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
-    freedom = 1.0
-    if sum(parts):
-        freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (first, second), strict=True))
-    return _by_t(float(np.mean(first) - np.mean(second)), math.sqrt(sum(parts)), freedom)
+    gap = float(np.mean(first) - np.mean(second))
+    return _by_t(stats.ttest_ind, gap, first, second, equal_var=False)
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Mean of the differences between values that belong together, such as runs of the same seed; at least two pairs."""
-    gaps = np.subtract(first, second)
-    return _by_t(float(gaps.mean()), float(gaps.std(ddof=1)) / math.sqrt(len(gaps)), len(gaps) - 1)
+    return _by_t(stats.ttest_rel, float(np.mean(np.subtract(first, second))), first, second)
 
 
 def mcnemar(only_first: int, only_second: int) -> Discordance:
@@ -88,10 +88,11 @@ def mcnemar(only_first: int, only_second: int) -> Discordance:
 
     Fagerland, Lydersen & Laake, "The McNemar test for binary matched-pairs data", 2013, who recommend the mid-p form.
     """
-    total, fewer = only_first + only_second, min(only_first, only_second)
-    tail = float(stats.binom.cdf(fewer, total, 0.5))
-    mid = 2 * tail - float(stats.binom.pmf(fewer, total, 0.5))
-    return Discordance(only_first, only_second, min(1.0, 2 * tail), min(1.0, mid))
+    if only_first == only_second:
+        return Discordance(only_first, only_second, 1.0, 1.0)
+    total = only_first + only_second
+    exact = float(stats.binomtest(only_first, total).pvalue)
+    return Discordance(only_first, only_second, exact, exact - float(stats.binom.pmf(only_first, total, 0.5)))
 
 
 def over_images(first: np.ndarray, second: np.ndarray) -> Difference:
@@ -110,24 +111,13 @@ def over_images(first: np.ndarray, second: np.ndarray) -> Difference:
     return Difference(difference, difference - half, difference + half, p)
 
 
-def wilson(successes: float, count: int) -> tuple[float, float]:
-    """Interval of a proportion, as fractions: an accuracy, as far as the sampling of the images goes.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    z, share = float(stats.norm.ppf((1 + LEVEL) / 2)), successes / count
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def proportions(first: tuple[float, int], second: tuple[float, int]) -> Difference:
     """Difference of two proportions, each (fraction, count), as fractions; of accuracies as if on different images.
 
     Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10; p of the pooled z test.
     """
     (a, m), (b, n) = first, second
-    (low_a, high_a), (low_b, high_b) = wilson(a * m, m), wilson(b * n, n)
+    (low_a, high_a), (low_b, high_b) = wilson_interval(round(a * m), m), wilson_interval(round(b * n), n)
     pooled = (a * m + b * n) / (m + n)
     error = math.sqrt(pooled * (1 - pooled) * (1 / m + 1 / n))
     p = 2 * float(stats.norm.sf(abs(a - b) / error)) if error else None
@@ -154,12 +144,13 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     return float(stats.spearmanr(first, second).statistic)
 
 
-def _t(freedom: float) -> float:
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-
-
-def _by_t(difference: float, error: float, freedom: float) -> Difference:
-    if error < 1e-12:  # nothing but rounding: no spread to judge by
+def _by_t(test: Any, difference: float, first: Sequence[float], second: Sequence[float], **options: Any) -> Difference:
+    """The difference of two means by one of SciPy's t tests."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # of values that are all the same
+        result = test(first, second, **options)
+        interval = result.confidence_interval(LEVEL)
+    # An error of nothing but rounding: no spread to judge by.
+    if not interval.high - interval.low > 1e-11:
         return Difference(difference, difference, difference, None)
-    half = _t(freedom) * error
-    return Difference(difference, difference - half, difference + half, 2 * float(stats.t.sf(abs(difference) / error, freedom)))
+    return Difference(difference, float(interval.low), float(interval.high), float(result.pvalue))

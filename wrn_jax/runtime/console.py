@@ -1,11 +1,12 @@
 """What a command prints: lines, durations, live progress."""
 
 import contextlib
+import math
 import sys
 import threading
 import time
 from collections.abc import Generator
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -21,38 +22,44 @@ def format_duration(seconds: float) -> str:
 
 
 class Progress:
-    """Live progress within an epoch: a bar on a terminal, elsewhere a line every `interval` seconds.
+    """Live progress of a count: a bar on a terminal, elsewhere a line now and then.
 
     Args:
-      label: what the bar is called.
-      total: steps in the epoch.
+      label: what is done.
+      total: how much of it there is; 0 if nobody knows.
+      unit: what is counted, such as "step".
       active: whether to show anything.
       interval: seconds between lines where there is no terminal.
+      stays: whether a bar stays when all is done.
     """
 
-    def __init__(self, label: str, total: int, active: bool, interval: float = 60.0):
-        self._bar = (
-            tqdm(total=total, desc=label, unit="step", leave=False, dynamic_ncols=True) if active and is_terminal() else None
-        )
-        self._label, self._total, self._active, self._interval = label, total, active, interval
+    def __init__(self, label: str, total: int, unit: str, active: bool = True, interval: float = 60.0, stays: bool = False):
+        self._label, self._total, self._unit, self._active, self._interval = label, total, unit, active, interval
         self._done = 0
-        self._spoken = time.monotonic()
+        self._began = self._spoken = time.monotonic()
+        self._bar = None
+        if active and is_terminal():
+            options: dict[str, Any] = {"leave": stays, "unit_scale": unit != "step", "dynamic_ncols": True}
+            self._bar = tqdm(total=total or None, desc=label, unit=unit, file=sys.stderr, **options)
 
-    def skip(self, steps: int) -> None:
-        """Steps that were done before."""
-        self._done += steps
+    def skip(self, count: int) -> None:
+        """So many were done before."""
+        self._done += count
         if self._bar is not None:
-            self._bar.update(steps)
+            self._bar.update(count)
 
-    def advance(self, loss: float) -> None:
-        """One more step is finished, with this loss."""
-        self._done += 1
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """So many more are done; `note` is shown beside the count, in a line instead of the time left."""
+        self._done += count
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-            self._bar.update()
-        elif self._active and time.monotonic() - self._spoken > self._interval:
-            self._spoken = time.monotonic()
-            print(f"{self._label}: step {self._done}/{self._total}, loss {loss:.3f}", flush=True)
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        elif self._active and (now := time.monotonic()) - self._spoken > self._interval:
+            self._spoken = now
+            left = (now - self._began) / self._done * (self._total - self._done)
+            counted = f"{self._unit} {self._done}/{self._total}" if note else f"{self._done} of {self._total}"
+            say(f"{self._label}: {counted}, {note or f'{format_duration(left)} left'}")
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +67,13 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def announced(label: str, total: int, unit: str) -> Progress:
+    """Progress of work before a command's own: where there is no bar, one line at its start, on standard error."""
+    if not is_terminal():
+        tell(label)
+    return Progress(label, total, unit, interval=math.inf, stays=True)
 
 
 def is_terminal() -> bool:
@@ -73,6 +87,11 @@ def say(text: str, active: bool = True) -> None:
         tqdm.write(text) if is_terminal() else print(text, flush=True)
 
 
+def tell(text: str) -> None:
+    """Prints a line on standard error: what is no result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def waiting(text: str, interval: float = 30.0) -> Generator[None]:
     """Says on standard error what is going on, every `interval` seconds for how long already, and how long it took."""
@@ -84,9 +103,9 @@ def waiting(text: str, interval: float = 30.0) -> Generator[None]:
 
     def watch() -> None:
         while not done.wait(interval):
-            print(f"... {elapsed()}", file=sys.stderr, flush=True)
+            tell(f"... {elapsed()}")
 
-    print(f"{text} ...", file=sys.stderr, flush=True)
+    tell(f"{text} ...")
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -94,4 +113,4 @@ def waiting(text: str, interval: float = 30.0) -> Generator[None]:
     finally:
         done.set()
         watcher.join()
-    print(f"done in {elapsed()}", file=sys.stderr, flush=True)
+    tell(f"done in {elapsed()}")

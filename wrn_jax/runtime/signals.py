@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -16,7 +17,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopRequest:
     """Notices SIGTERM and SIGINT inside its `with` block, so that a run can finish its step and save.
 
-    A second signal ends the process at once, with 128 plus the signal's number as exit code; one that comes within a second
+    A second signal ends the process at once, with 128 plus the signal's number as exit code (in an interactive session it
+    raises KeyboardInterrupt instead); one that comes within a second
     is the same request, sent by two (a machine that shuts down signals the supervisor as well as the run). In a run of
     several processes JAX listens for SIGTERM itself, and all processes agree on one step to stop at.
     """
@@ -39,6 +41,8 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._name and time.monotonic() - self._noted_at > 1.0:
+            if hasattr(sys, "ps1"):  # an interactive session outlives the run
+                raise KeyboardInterrupt
             os._exit(128 + number)
         self._name = self._name or signal.Signals(number).name
         self._noted_at = time.monotonic()

@@ -252,7 +252,7 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
         step, sums = attempt.saved.step, dataclasses.replace(attempt.saved.notes.sums or sums)
     order = programs.order_of(epoch)
     begin = time.perf_counter() - sums.seconds
-    with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, attempt.is_lead) as progress:
+    with console.Progress(f"epoch {epoch}/{timeline.epochs}", timeline.steps_per_epoch, "step", attempt.is_lead) as progress:
         progress.skip(step % timeline.steps_per_epoch)
         read = functools.partial(read_steps, attempt, epoch, sums, progress)
         unread = None
@@ -361,7 +361,7 @@ def read_step(
             attempt.rollbacks,
         )
     sums.add(metrics)
-    progress.advance(metrics["loss"])
+    progress.advance(note=f"loss {metrics['loss']:.3f}")
 
 
 def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[str, float]], seconds: float) -> EpochRow:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from wrn_jax.config import datasets
+from wrn_jax.evaluation.metrics import wilson_interval
 from wrn_jax.report import formats, measures, statistics
 from wrn_jax.report.formats import NONE, NOT_EVALUATED
 from wrn_jax.report.render.blocks import Block, Bullets, Table, Text
@@ -60,9 +61,8 @@ def _sampling(groups: Sequence[Group]) -> Table:
         accuracies = [measures.values(group, which)[0] for group in groups]
         counts = [_num_test(group) for group in groups]
         for group, accuracy, count in zip(groups, accuracies, counts, strict=True):
-            rows.append(
-                [which, group.name, formats.percent(accuracy), formats.interval(*statistics.wilson(accuracy * count, count))]
-            )
+            interval = formats.interval(*wilson_interval(round(accuracy * count), count))
+            rows.append([which, group.name, formats.percent(accuracy), interval])
         for (first, a), (second, b) in itertools.combinations(list(zip(groups, accuracies, strict=True)), 2):
             found = statistics.proportions((a, counts[0]), (b, counts[0]))
             interval = formats.interval(found.low, found.high, "+")

@@ -1,0 +1,134 @@
+"""What `import wrn_jax` offers: training, evaluating and using a model from Python. It changes no setting of the process."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from wrn_jax import config as configs
+from wrn_jax import evaluate, export
+from wrn_jax.config import Config, datasets
+from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.evaluation.evaluator import Evaluator
+from wrn_jax.models import weight_layouts
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import devices
+from wrn_jax.training import loop
+from wrn_jax.training.checkpoints import Checkpoints, choose
+from wrn_jax.training.loop import Summary
+from wrn_jax.training.workdir import default_workdir, holds_run
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TrainedModel:
+    """A network with its weights, to be called with images.
+
+    Attributes:
+      config: what it was trained with; of a file of weights, the sizes of the network and the data set.
+      params, batch_stats: parameters and running statistics, nested dictionaries of float32 arrays.
+    """
+
+    config: Config
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    _evaluator: Evaluator
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Logits [N, classes] float32 of images [N, height, width, 3] uint8. Raises ValueError for other images."""
+        shape = datasets.info(self.config.data).image_shape
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
+            expected = ", ".join(map(str, shape))
+            raise ValueError(f"images: {images.dtype} {list(images.shape)}; should be uint8 [N, {expected}], N at least 1")
+        return np.concatenate(list(self._evaluator.logits(self.params, self.batch_stats, images)))
+
+
+def load_config(path_or_name: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in a file, or the recipe of that name, such as "session04".
+
+    Args:
+      path_or_name: the file, which is executed, or the name.
+      overrides: values by dotted keys, such as {"model.depth": 16}.
+
+    Raises:
+      UserError: there is no such file or recipe, or it or an override is wrong.
+    """
+    return configs.load_file(path_or_name).override(dict(overrides or {}))
+
+
+def train_model(
+    config: Config | str | Path, workdir: str | Path | None = None, resume: bool | Literal["auto"] = False
+) -> Summary:
+    """Trains, and prints how it goes, as `python -m wrn_jax.train`.
+
+    An interrupt (SIGINT, the stop button of a notebook) finishes the step, saves a checkpoint and raises `Interrupted`; the
+    same call with `resume=True` goes on from there. Where this does not run in the main thread, signals are not caught.
+
+    Args:
+      config: a configuration, or what `load_config` takes.
+      workdir: where records and checkpoints go; None: a new folder in `runs/`.
+      resume: continue the run in `workdir`; "auto": if there is one, else start it.
+
+    Returns:
+      The work directory, and the rows of the best and the last epoch.
+
+    Raises:
+      UserError, Diverged, Interrupted: see `wrn_jax.runtime.errors`.
+    """
+    name = "run" if isinstance(config, Config) else Path(config).stem
+    config = config if isinstance(config, Config) else load_config(config)
+    directory = default_workdir(name) if workdir is None else Path(workdir)
+    return loop.train(config, directory, holds_run(directory) if resume == "auto" else resume)
+
+
+def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run, and prints and writes what `python -m wrn_jax.evaluate` does.
+
+    Args:
+      workdir: the directory of the run.
+      checkpoint: "best", "last", or the number of an epoch that was kept.
+      options: further options of the command, such as "--flip" or "--no-train"; not `--out`.
+
+    Returns:
+      All figures, as in `evaluations/step-STEP.json` of the run.
+
+    Raises:
+      UserError: something in the run, the data or the options that the user can mend.
+    """
+    directory = Path(workdir)
+    evaluate.main(["--workdir", str(directory), "--checkpoint", checkpoint, *options])
+    folder = directory / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        step = choose(checkpoints.all(), checkpoint, folder).step
+    return json.loads((directory / "evaluations" / f"step-{step}.json").read_text())
+
+
+def load_model(source: str | Path, checkpoint: str = "best", data: str = "cifar100") -> TrainedModel:
+    """A trained network, on the first device.
+
+    Args:
+      source: the directory of a run, or a file of weights (.safetensors, PyTorch's .pth).
+      checkpoint: of a run: "best", "last", or the number of an epoch that was kept.
+      data: of a file: the data set that it was trained on, by which images are normalised.
+
+    Raises:
+      UserError: there is no such run, checkpoint or file, or it is damaged.
+    """
+    path = Path(source)
+    if path.is_dir():
+        model = export.restore(path, checkpoint)
+        config, weights = model.config, (model.params, model.batch_stats)
+        num_classes = model.num_classes
+    else:
+        read = weight_layouts.from_torch(weight_layouts.read_weights(path), str(path))
+        sizes = {"model.depth": read.depth, "model.widen_factor": read.widen_factor, "model.num_classes": read.num_classes}
+        config = Config().override(sizes | {"data.name": data}, str(path))
+        weights, num_classes = (read.params, read.batch_stats), read.num_classes
+    info = datasets.info(config.data)
+    mesh = devices.make_mesh(1)
+    network = Network(config.model, num_classes, devices.compute_dtype(config.precision, jax.devices()[0]))
+    evaluator = Evaluator(network.graphdef, Normalisation(info.mean, info.std), config.eval_batch_size, mesh)
+    return TrainedModel(config, *devices.replicate(weights, mesh), evaluator)
