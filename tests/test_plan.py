@@ -8,7 +8,7 @@ import pytest
 
 from wrn_jax import command, plan
 from wrn_jax.config import Config, Model, load_file
-from wrn_jax.config.schema import FINDINGS
+from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.models.network import Network
 from wrn_jax.planning import cost, description

@@ -46,24 +46,24 @@ DRAWN = "drawn"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluates what the arguments name, prints a summary and writes the figures. Raises UserError."""
-    made = command.parser(
+    parser = command.parser(
         "evaluate",
         "Evaluates checkpoints of a run, or a file of weights, on the test images.\n"
         "--config.KEY=VALUE changes a key of the run's configuration, such as eval_batch_size, precision, data.directory.",
     )
-    source = made.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=Path, metavar="DIR", help="the directory of the run")
     source.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or PyTorch .pth, instead of a run")
-    made.add_argument(
+    parser.add_argument(
         "--checkpoint",
         default="best",
         metavar="WHICH",
         help="best (default), last, the number of an epoch that was kept, or all that were, one after the other",
     )
-    made.add_argument("--no-train", dest="train", action="store_false", help="leave out the training images")
-    made.add_argument("--save-train", action="store_true", help="write the predictions on training images too")
-    made.add_argument("--flip", action="store_true", help="also average the outputs for each image and its mirror image")
-    made.add_argument(
+    parser.add_argument("--no-train", dest="train", action="store_false", help="leave out the training images")
+    parser.add_argument("--save-train", action="store_true", help="write the predictions on training images too")
+    parser.add_argument("--flip", action="store_true", help="also average the outputs for each image and its mirror image")
+    parser.add_argument(
         "--corruptions",
         nargs="?",
         const="",
@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="also evaluate corrupted test images: those of CIFAR-100-C in DIR; without DIR those of CIFAR-100-C in the data "
         f"directory, or, where it is not there, drawn ones; DIR = {DRAWN} draws in any case",
     )
-    made.add_argument("--corruption-images", type=int, metavar="N", help="only the first N of the corrupted images")
-    made.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: evaluations/ in the run)")
-    options, overrides = command.parse(made, argv)
+    parser.add_argument("--corruption-images", type=int, metavar="N", help="only the first N of the corrupted images")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: evaluations/ in the run)")
+    options, overrides = command.parse(parser, argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
     if options.weights:

@@ -8,6 +8,7 @@ from wrn_jax.config import (
     FREE_ON_RESUME,
     Config,
     Cosine,
+    Linear,
     Model,
     Recipe,
     apply_arguments,
@@ -19,7 +20,7 @@ from wrn_jax.config import (
     load_file,
     step,
 )
-from wrn_jax.config.schema import FINDINGS
+from wrn_jax.config.findings import FINDINGS
 from wrn_jax.runtime.errors import UserError
 
 RECIPES = ["session02", "session04", "quickstart", "session02_as_executed", "session04_as_executed"]
@@ -341,3 +342,29 @@ def test_help_names_every_key_with_its_meaning():
         if not key.startswith("augmentation_levels."):
             assert f"{key}  ({kind}; default {default})" in text
             assert description, key
+
+
+LINE = {"epoch 1": {"kind": "linear", "start": 0.01, "end": 0.1, "over": "5 epochs", "since": None}, "epoch 6": 0.1}
+
+
+class TestScheduleObjects:
+    def test_override_takes_them_as_files_do(self):
+        changed = Config().override({"recipe.learning_rate": {epoch(1): Linear(0.01, 0.1, epochs(5)), epoch(6): 0.1}})
+        assert changed == Config().override({"recipe.learning_rate": LINE})
+        assert Config().override({"recipe.dropout": Cosine(0.3, 0, epochs(9))}).recipe.dropout == {
+            epoch(1): Cosine(0.3, 0, epochs(9))
+        }
+        assert Config().override({"model": Model(depth=16)}).model.depth == 16
+
+    def test_the_command_line_takes_them_too(self):
+        text = "--config.recipe.learning_rate={epoch(1): Linear(0.01, 0.1, epochs(5)), epoch(6): 0.1}"
+        assert apply_arguments(Config(), [text]) == Config().override({"recipe.learning_rate": LINE})
+
+    @pytest.mark.parametrize("text", ["{epoch(1): open('x')}", "epoch.__class__", "{epoch(1): [0.1 for _ in 'a']}", "epoch()"])
+    def test_and_nothing_else_is_executed(self, text):
+        with pytest.raises(UserError, match=r"^command line: recipe\.dropout"):
+            apply_arguments(Config(), [f"--config.recipe.dropout={text}"])
+
+    def test_a_wrong_one_is_named(self):
+        with pytest.raises(UserError, match=r"recipe.dropout.epoch 1 = .*should be between 0 and 0.99"):
+            Config().override({"recipe.dropout": {epoch(1): Linear(0, 1, epochs(5))}})

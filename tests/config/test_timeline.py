@@ -61,7 +61,9 @@ def test_levels_are_traced_strengths():
     found = []
     for step in (0, 40 * 196, 70 * 196):
         now = at(np.int32(step))
-        found.append((line.level_names[int(now.augmentation)], float(now.strengths.cutout_size), float(now.strengths.rotate)))
+        found.append(
+            (line.level_names[int(now["augmentation"])], float(now.strengths.cutout_size), float(now.strengths.rotate))
+        )
     assert found == [("full", 8, 15), ("reduced", 6, 10), ("minimal", 4, 0)]
     assert at._cache_size() == 1
 

@@ -17,7 +17,9 @@ import pytest
 from tests import fake_cifar
 from tests.fake_cifar import assert_same, binary_files, no_decoding, one_line, write_archive
 from wrn_jax import config
+from wrn_jax.config import datasets
 from wrn_jax.config.datasets import DATASETS
+from wrn_jax.config.timeline import steps_per_epoch
 from wrn_jax.data import cifar, drawn_shapes, loading, preparation
 from wrn_jax.runtime.errors import UserError
 
@@ -66,7 +68,9 @@ def test_neither_preparing_nor_reading_imports_tensorflow(tmp_path):
     code = f"""
 import dataclasses, sys
 from wrn_jax import config
+from wrn_jax.config import datasets
 from wrn_jax.config.datasets import DATASETS
+from wrn_jax.config.timeline import steps_per_epoch
 from wrn_jax.data import loading
 DATASETS["cifar100"] = dataclasses.replace(DATASETS["cifar100"], num_train=300, num_test=100)
 asked = config.Data(directory="tfds", archive={str(archive)!r}, cache="arrays", validation_size=100)
@@ -190,24 +194,24 @@ def test_embedded_set_is_drawn_as_asked(tmp_path):
 def test_planned_sizes_are_the_real_ones(prepared, small_sets, tmp_path, name):
     asked = settings(prepared[1], tmp_path, name=name, embedded_train=300, embedded_test=1, validation_size=100)
     dataset = loading.load(asked)
-    assert loading.planned_sizes(asked) == (len(dataset.train.images), dataset.num_classes) == (200, 100)
+    assert datasets.planned_sizes(asked) == (len(dataset.train.images), dataset.num_classes) == (200, 100)
 
 
 @pytest.mark.parametrize(("name", "size"), [("embedded", 150), ("cifar100", 150), ("cifar100", 50_000)])
 def test_planned_sizes_refuse_what_loading_would(tmp_path, name, size):
     with pytest.raises(UserError, match=f"data.validation_size: {size} was asked for"):
-        loading.planned_sizes(settings(tmp_path, tmp_path, name=name, validation_size=size))
+        datasets.planned_sizes(settings(tmp_path, tmp_path, name=name, validation_size=size))
 
 
 @pytest.mark.parametrize(("examples", "batch", "steps"), [(50000, 256, 196), (100, 10, 10), (101, 10, 11), (3, 10, 1)])
 def test_steps_per_epoch_rounds_up(examples, batch, steps):
-    assert loading.steps_per_epoch(examples, batch) == steps
+    assert steps_per_epoch(examples, batch) == steps
 
 
 @pytest.mark.parametrize(("examples", "batch"), [(100, 10), (103, 10), (101, 100), (7, 16), (5, 23), (1, 4)])
 def test_order_is_a_permutation_that_wraps(examples, batch):
     order = loading.epoch_order(jax.random.key(0), 1, examples, batch)
-    assert order.shape == (loading.steps_per_epoch(examples, batch), batch)
+    assert order.shape == (steps_per_epoch(examples, batch), batch)
     assert order.dtype == jnp.int32
     flat = np.asarray(order).ravel()
     assert sorted(flat[:examples]) == list(range(examples))

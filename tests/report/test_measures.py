@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import sample_runs
-from wrn_jax.config import Config, schedules
+from wrn_jax.config import Config
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import measures, runs
 from wrn_jax.report.runs import Evaluation, Group, Run
@@ -156,23 +156,6 @@ def test_a_first_phase_of_one_update_is_no_transition():
     assert [(event.step, event.before, event.after) for event in found] == [(20, "0.02", "0.03")]
 
 
-@pytest.mark.parametrize(
-    ("phases", "expected"),
-    [
-        (0.1, []),
-        ({"epoch 1": RESTARTS | {"period": "4 epochs"}}, [(0, 40), (40, 80)]),
-        ({"epoch 1": RESTARTS | {"period": "2 epochs", "multiplier": 2}}, [(0, 20), (20, 60)]),
-        ({"epoch 1": 0.1, "epoch 2": RESTARTS | {"period": "3 epochs", "since": "epoch 1"}}, [(0, 30), (30, 60), (60, 90)]),
-        ({"epoch 1": 0.1, "epoch 5": RESTARTS | {"period": "2 epochs", "since": "epoch 1"}}, [(40, 60), (60, 80), (80, 100)]),
-        ({"epoch 1": RESTARTS | {"period": "3 epochs"}, "epoch 5": 0.1}, [(0, 30)]),
-        ({"epoch 1": {"kind": "cosine", "start": 0.1, "end": 0.0, "over": "30 steps", "beyond": "continue"}}, [(0, 60)]),
-        ({"epoch 1": {"kind": "cosine", "start": 0.1, "end": 0.0, "over": "30 steps"}}, []),
-    ],
-)
-def test_cycles_of_the_rate(phases, expected):
-    assert measures.cycles(timeline(phases)) == expected
-
-
 def group_on(plan, accuracies):
     rows = tuple(sample_runs.row(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, 1))
     return Group("a", (Run("a", "a", rows, Config(), plan),))
@@ -252,11 +235,3 @@ def test_corruptions_are_means_over_severities():
     assert measures.corruption_sources([group], "last") == ["drawn, 100 test images, mean over 0 kinds"]
     assert len(measures.corruption_sources([group, evaluated("b", other | {"corruption_images": 10})], "last")) == 2
     assert measures.corruptions(evaluated("a", one, {"corruptions": None}), "last") == {}
-
-
-def test_cycles_count_what_the_schedule_does():
-    """Restarts are where the rate itself jumps up."""
-    plan = timeline({"epoch 1": RESTARTS | {"period": "7 steps"}})
-    jumps = np.flatnonzero(np.diff(plan.values["learning_rate"]) > 0) + 1
-    assert [end for _, end in measures.cycles(plan)] == jumps.tolist()
-    assert isinstance(plan.recipe.learning_rate[schedules.epoch(1)], schedules.WarmRestarts)

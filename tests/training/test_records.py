@@ -5,14 +5,14 @@ import json
 import pytest
 
 from tests.sample_runs import HEADER
-from wrn_jax.config.timeline import SCHEDULED
+from wrn_jax.config.moving import NUMERIC
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.records import FORMAT, CheckpointNotes, EpochRow, EpochSums, Header, read_rows
 
 ROW = EpochRow(
     epoch=1,
     step=10,
-    moving={name: 0.1 for name in SCHEDULED} | {"augmentation": "full"},
+    moving={name: 0.1 for name in NUMERIC} | {"augmentation": "full"},
     train_loss=4.0,
     train_accuracy=0.1,
     test_loss=3.9,

@@ -33,7 +33,8 @@ pytestmark = pytest.mark.slow
 def hyperparameters(learning_rate, label_smoothing):
     """Those of a step without dropout, whose augmentation and mixup are in its batch."""
     now = Timeline(Recipe(), LEVELS, 1).at(jnp.int32(0))
-    return dataclasses.replace(now, learning_rate=jnp.float32(learning_rate), label_smoothing=jnp.float32(label_smoothing))
+    changes = {"learning_rate": jnp.float32(learning_rate), "label_smoothing": jnp.float32(label_smoothing)}
+    return dataclasses.replace(now, values=now.values | changes)
 
 
 def test_ten_steps_agree_with_pytorch():

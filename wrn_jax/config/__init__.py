@@ -4,26 +4,17 @@ In: configuration files, the command line, JSON. Out: a checked `Config`, and it
 value is at every step. Imports `runtime` alone.
 """
 
+from wrn_jax.config.command_line import apply_arguments, help_text
+from wrn_jax.config.files import load_file
 from wrn_jax.config.levels import LEVELS, Strengths
+from wrn_jax.config.moving import MOVING, Recipe
 from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, epoch, epochs, step, steps
-from wrn_jax.config.schema import (
-    FREE_ON_RESUME,
-    Config,
-    Data,
-    Model,
-    Optimizer,
-    Recipe,
-    apply_arguments,
-    flatten,
-    from_dict,
-    help_text,
-    keys,
-    load_file,
-)
+from wrn_jax.config.schema import FREE_ON_RESUME, Config, Data, Model, Optimizer, flatten, from_dict, keys
 
 __all__ = [
     "FREE_ON_RESUME",
     "LEVELS",
+    "MOVING",
     "Config",
     "Cosine",
     "Data",

@@ -4,8 +4,6 @@ Each check reads the values of every step of the run (`Timeline.values`) or the 
 results. A finding is no error. Where it is meant to be so, the configuration silences it by its name and says why:
 
     silence={"best-on-test": "as in the published runs, to be compared with them"}
-
-A *cycle* is a stretch in which the rate rises and then falls, or only falls; a restart begins the next.
 """
 
 import dataclasses
@@ -16,39 +14,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from wrn_jax.config import Config
+from wrn_jax.config.findings import FINDINGS
+from wrn_jax.config.rates import peak_after_warm_up, restarts, warm_up_end
 from wrn_jax.config.schedules import beginnings
 from wrn_jax.config.timeline import Timeline
 
 WIDTH = 128
 
-FINDINGS = {
-    "peak-not-reached": "after the warm-up the rate stays below three quarters of what the warm-up rises to",
-    "restarts-within-epoch": "the rate restarts less than an epoch after its last restart",
-    "uneven-evaluation": "the lowest rate that an epoch ends with differs from cycle to cycle by more than 10 % of the cycles' "
-    "top, so that accuracies cannot be compared; cycles of whole epochs avoid it",
-    "ends-high": "the last update's rate is above 5 % of the top of its cycle",
-    "rate-jump": "the rate at least doubles or halves from one update to the next where one phase gives way to another, and it "
-    "is neither a restart from the bottom of a cycle nor a step from one constant to another",
-    "rate-near-zero": "the rate is below 0.1 % of its peak for more than a tenth of the run at a stretch",
-    "long-warm-up": "the rate rises for more than a fifth of the run from its start (one-cycle recipes do so on purpose)",
-    "decay-times-rate": "weight decay times the peak rate after the warm-up is not within a factor of 4 of 5e-4 x 0.1, that of "
-    "the WideResNet paper (Zagoruyko & Komodakis, 2016)",
-    "batch-without-rate": "the batch size was changed by half or more and the rate was not; the usual rule changes both by the "
-    "same factor (Goyal et al., 2017)",
-    "phase-after-end": "a phase starts after the last epoch",
-    "checkpoint-after-end": "a checkpoint is to be kept after an epoch beyond the last one",
-    "early-stopping-idle": "the patience of early stopping is too long to end the run before its last epoch",
-    "patience-below-cycle": "early stopping has less patience than a cycle takes, and accuracy falls when the rate restarts",
-    "best-on-test": "without a hold-out the best epoch is chosen on the test set, which flatters it",
-    "small-hold-out": "the standard error of an accuracy on the hold-out is above 2 points (fewer than 625 images)",
-    "idle-augmentation": "an augmentation level has strengths but only probabilities of 0, or a probability without strengths",
-}
-"""What each finding means; `config.FINDINGS` has the same names."""
-
 # Published WideResNets on CIFAR: 0.05 x 5e-4 = 2.5e-5 (Tian et al., "Contrastive Representation Distillation", 2020),
 # 0.03 x 1e-3 = 3e-5 (Sohn et al., "FixMatch", 2020, CIFAR-100), 0.1 x 5e-4 = 5e-5 (the WideResNet paper; Cubuk et al.,
 # "AutoAugment", 2019; Foret et al., "SAM", 2021). Momentum was 0.9 in all.
 USUAL_DECAY_TIMES_RATE = (5e-5 / 4, 5e-5 * 4)
+
+# Four times the rate of the WideResNet paper, 0.1 for a batch of 128, by the rule that both grow alike (Goyal et al., 2017).
+HIGHEST_RATE_PER_IMAGE = 4 * 0.1 / 128
 
 OPERATIONS = {
     "affine_probability": ("shift", "scale", "rotate"),
@@ -113,36 +92,6 @@ def wrapped(head: str, text: str) -> list[str]:
     return textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * len(head), break_on_hyphens=False)
 
 
-def _steady(rates: np.ndarray) -> np.ndarray:
-    """The changes from each step to the next, float64 [steps - 1], those within float32's rounding set to 0."""
-    rates = rates.astype(np.float64)
-    change = np.diff(rates)
-    rounding = 1e-6 * np.maximum(rates[1:], rates[:-1]) + 1e-7 * rates.max()
-    return np.where(np.abs(change) > rounding, change, 0.0)
-
-
-def restarts(rates: np.ndarray) -> np.ndarray:
-    """The steps (from 0) at which the rate, having fallen, begins to rise: each begins a cycle."""
-    change = _steady(rates)
-    moved = np.flatnonzero(change)
-    up = change[moved] > 0
-    return moved[1:][up[1:] & ~up[:-1]] + 1
-
-
-def warm_up_end(rates: np.ndarray) -> int:
-    """The step (from 0) at which the rise that a run begins with has reached its top; 0 if it does not begin with a rise."""
-    change = _steady(rates)
-    falls = np.flatnonzero(change < 0)
-    rise = rates[: falls[0] + 1] if len(falls) else rates
-    return int(np.argmax(rise)) if (change[: len(rise) - 1] > 0).any() else 0
-
-
-def _peak_after_warm_up(rates: np.ndarray) -> float:
-    """The highest rate after the warm-up, or of the run if the warm-up never ends."""
-    after = rates[warm_up_end(rates) + 1 :] if warm_up_end(rates) else rates
-    return float(after.max() if len(after) else rates.max())
-
-
 def _peak_not_reached(config: Config, timeline: Timeline) -> list[Finding]:
     rates = timeline.values["learning_rate"]
     end = warm_up_end(rates)
@@ -185,7 +134,7 @@ def _uneven_evaluation(config: Config, timeline: Timeline) -> list[Finding]:
         return []
     lowest = [group[np.argmin(rates[group])] for group in groups]
     least, most = min(lowest, key=lambda step: rates[step]), max(lowest, key=lambda step: rates[step])
-    spread = (rates[most] - rates[least]) / _peak_after_warm_up(rates)
+    spread = (rates[most] - rates[least]) / peak_after_warm_up(rates)
     if spread <= 0.1:
         return []
     first, second = timeline.epoch_of(least), timeline.epoch_of(most)
@@ -231,7 +180,7 @@ def _rate_jump(config: Config, timeline: Timeline) -> list[Finding]:
 
 def _rate_near_zero(config: Config, timeline: Timeline) -> list[Finding]:
     rates = timeline.values["learning_rate"]
-    peak = _peak_after_warm_up(rates)
+    peak = peak_after_warm_up(rates)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], rates < 1e-3 * peak, [0]])))
     begin, end = max(edges.reshape(-1, 2).tolist(), key=lambda stretch: stretch[1] - stretch[0], default=(0, 0))
     if end - begin <= 0.1 * timeline.steps:
@@ -252,7 +201,7 @@ def _long_warm_up(config: Config, timeline: Timeline) -> list[Finding]:
 
 
 def _decay_times_rate(config: Config, timeline: Timeline) -> list[Finding]:
-    decay, peak = config.optimizer.weight_decay, _peak_after_warm_up(timeline.values["learning_rate"])
+    decay, peak = config.optimizer.weight_decay, peak_after_warm_up(timeline.values["learning_rate"])
     low, high = USUAL_DECAY_TIMES_RATE
     if low <= decay * peak <= high:
         return []
@@ -261,6 +210,15 @@ def _decay_times_rate(config: Config, timeline: Timeline) -> list[Finding]:
         f"{low:.3g} to {high:.3g}"
     )
     return [Finding("decay-times-rate", None, text)]
+
+
+def _rate_too_high(config: Config, timeline: Timeline) -> list[Finding]:
+    peak, batch = peak_after_warm_up(timeline.values["learning_rate"]), config.recipe.batch_size
+    highest = HIGHEST_RATE_PER_IMAGE * batch
+    if peak <= highest * (1 + 1e-6):
+        return []
+    text = f"the peak rate is {_figure(peak)} for a batch of {batch}; above {_figure(highest)} likely nothing is learned"
+    return [Finding("rate-too-high", None, text)]
 
 
 def batch_without_rate(config: Config, other: Config, whose: str) -> list[Finding]:
@@ -352,6 +310,7 @@ CHECKS = (
     _ends_high,
     _rate_jump,
     _rate_near_zero,
+    _rate_too_high,
     _long_warm_up,
     _decay_times_rate,
     _phase_after_end,

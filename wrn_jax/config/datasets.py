@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
+from wrn_jax.runtime.errors import UserError
+
 DatasetName = Literal["cifar100", "cifar10", "embedded"]
 """The keys of `DATASETS`, as the type of the key data.name."""
 
@@ -133,3 +135,23 @@ def info(data: DataKeys) -> DatasetInfo:
     """The data set that a configuration asks for; of the drawn one as many images as it says."""
     known = DATASETS[data.name]
     return dataclasses.replace(known, num_train=data.embedded_train, num_test=data.embedded_test) if known.drawn else known
+
+
+def planned_sizes(data: DataKeys) -> tuple[int, int]:
+    """(training images after the hold-out, classes) of the data set that `data` describes, without reading it.
+
+    Raises:
+      UserError: the hold-out cannot be made.
+    """
+    dataset = info(data)
+    check_hold_out(data.validation_size, dataset.num_train // dataset.num_classes, dataset.num_classes)
+    return dataset.num_train - data.validation_size, dataset.num_classes
+
+
+def check_hold_out(size: int, smallest: int, num_classes: int) -> None:
+    """Raises UserError unless `size` is a fair hold-out of classes of at least `smallest` examples each."""
+    if size < 0 or size % num_classes or (size and size // num_classes >= smallest):
+        raise UserError(
+            f"data.validation_size: {size} was asked for; expected 0 or a multiple of {num_classes} (the number of "
+            f"classes) of at most {max(smallest - 1, 0) * num_classes}, so that every class keeps a training example"
+        )

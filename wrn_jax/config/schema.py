@@ -5,69 +5,27 @@ of the key (so it fits on one line), and the same declaration reads JSON back. A
 assigns `config`; it is executed, so run only files that you trust.
 """
 
-import ast
 import dataclasses
 import difflib
 import json
 import math
 import os
 import re
-import runpy
-import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from wrn_jax.config import recipes
 from wrn_jax.config.datasets import DATASETS, DatasetName, info
+from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.levels import LEVELS, Strengths
-from wrn_jax.config.schedules import (
-    KINDS,
-    Cosine,
-    Linear,
-    PositionField,
-    Schedule,
-    WarmRestarts,
-    epoch,
-    epochs,
-    extremes,
-    step,
-    steps,
-)
-from wrn_jax.runtime.errors import UserError
+from wrn_jax.config.messages import cut, error, printable, shown
+from wrn_jax.config.moving import MOVING, STRICT, Images, Positive, Recipe
+from wrn_jax.config.schedules import KINDS, Cosine, Duration, Linear, Position, WarmRestarts
 
-FINDINGS = (
-    "peak-not-reached",
-    "restarts-within-epoch",
-    "uneven-evaluation",
-    "ends-high",
-    "rate-jump",
-    "rate-near-zero",
-    "long-warm-up",
-    "decay-times-rate",
-    "batch-without-rate",
-    "phase-after-end",
-    "checkpoint-after-end",
-    "early-stopping-idle",
-    "patience-below-cycle",
-    "best-on-test",
-    "small-hold-out",
-    "idle-augmentation",
-)
-"""Names of what `doctor` may find in a recipe, which `silence` may name; what they mean stands there."""
+NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 FREE_ON_RESUME = (
     "devices",
@@ -84,32 +42,10 @@ FREE_ON_RESUME = (
     "data.download",
     "data.cache",
     *(f"silence.{name}" for name in FINDINGS),
+    *(f"recipe.{value.name}" for value in MOVING.values() if value.free_on_resume),
 )
 """Keys that a resumed run may change, since they decide where and how safely it runs, or what is said about it; results differ
 by rounding at most."""
-
-__all__ = [
-    "Config",
-    "Cosine",
-    "Data",
-    "Linear",
-    "Model",
-    "Optimizer",
-    "Recipe",
-    "Strengths",
-    "WarmRestarts",
-    "epoch",
-    "epochs",
-    "load_file",
-    "step",
-    "steps",
-]
-
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
-NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Images = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 def _check_path(text: str) -> str:
@@ -124,27 +60,7 @@ def _check_path(text: str) -> str:
 FilePath = Annotated[str, AfterValidator(_check_path)]
 
 
-def _phases(value: Any) -> Any:
-    """A bare value means "from epoch 1 on"."""
-    return value if isinstance(value, Mapping) and "kind" not in value else {"epoch 1": value}
-
-
-def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
-    for unit in ("epoch", "step"):
-        counts = [(position.count, position.plus) for position in phases if position.unit == unit]
-        if counts != sorted(counts):
-            raise PydanticCustomError("whole_line", "KEY: the positions of the phases should be in the order of time")
-    first = next(iter(phases), None)
-    if first is None or first.plus or first.count != (1 if first.unit == "epoch" else 0):
-        raise PydanticCustomError("whole_line", "KEY: the first phase should begin at 'epoch 1' (or 'step 0')")
-    return phases
-
-
-Phases = Annotated[dict[PositionField, Schedule], BeforeValidator(_phases)]
-LevelPhases = Annotated[dict[PositionField, str], BeforeValidator(_phases)]
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Model:
     """The network: WideResNet-`depth`-`widen_factor` (Zagoruyko & Komodakis, "Wide Residual Networks", 2016)."""
 
@@ -169,7 +85,7 @@ class Model:
         return depth
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Data:
     """The data set, and how it is split."""
 
@@ -196,58 +112,7 @@ class Data:
     """Seed of the drawing of the embedded data set."""
 
 
-@dataclass(frozen=True, config=_STRICT)
-class Recipe:
-    """What moves during training, on one clock. Each of the moving values is a table from positions to values."""
-
-    epochs: Positive = 100
-    """Length of the recipe as written, before `scale`."""
-    scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Stretches everything that is given in epochs: 0.1 runs 100 epochs in 10. The run's length is rounded to whole epochs."""
-    batch_size: Images = 256
-    """Images per update, over all devices."""
-    learning_rate: Phases = Field(default_factory=lambda: {epoch(1): 0.1})
-    """Learning rate."""
-    dropout: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
-    """Dropout rate inside the blocks."""
-    mixup_alpha: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
-    """Both parameters of mixup's Beta distribution; 0 is off."""
-    label_smoothing: Phases = Field(default_factory=lambda: {epoch(1): 0.0})
-    """Probability mass that is spread evenly over all classes."""
-    augmentation: LevelPhases = Field(default_factory=lambda: {epoch(1): "full"})
-    """Name of an augmentation level."""
-    checkpoint_epochs: tuple[Positive, ...] = ()
-    """Epochs (of the recipe as written) after which a checkpoint is kept for good."""
-
-    @field_validator("learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation")
-    @classmethod
-    def _ordered(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
-        return _check_order(phases)
-
-    @field_validator("learning_rate", "mixup_alpha")
-    @classmethod
-    def _not_negative(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
-        for position, value in phases.items():
-            if not (extremes(value)[0] >= 0 and extremes(value)[1] <= 1e3):
-                raise PydanticCustomError(
-                    "whole_line", "KEY.{position} = {value}: should be between 0 and 1000",
-                    {"value": str(value), "position": str(position)},
-                )  # fmt: skip
-        return phases
-
-    @field_validator("dropout", "label_smoothing")
-    @classmethod
-    def _below_one(cls, phases: dict[Any, Any]) -> dict[Any, Any]:
-        for position, value in phases.items():
-            if not (extremes(value)[0] >= 0 and extremes(value)[1] <= 0.99):
-                raise PydanticCustomError(
-                    "whole_line", "KEY.{position} = {value}: should be between 0 and 0.99",
-                    {"value": str(value), "position": str(position)},
-                )  # fmt: skip
-        return phases
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Optimizer:
     """Stochastic gradient descent with momentum: clip, L2, momentum, learning rate, in this order."""
 
@@ -259,7 +124,7 @@ class Optimizer:
     """Global norm to which the raw gradients are clipped; none: no clipping."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Config:
     """A run, completely: the same configuration, versions and hardware give the same bits."""
 
@@ -307,12 +172,12 @@ class Config:
             if name not in FINDINGS:
                 raise PydanticCustomError(
                     "whole_line", "KEY: {name} is no finding; known: {known}",
-                    {"name": _cut(_shown(name), 40), "known": ", ".join(FINDINGS)},
+                    {"name": cut(shown(name), 40), "known": ", ".join(FINDINGS)},
                 )  # fmt: skip
             if not reason.strip() or not reason.isprintable() or len(reason) > 200:
                 raise PydanticCustomError(
                     "whole_line", "KEY.{name} = {reason}: should be a reason of 1 to 200 printable characters",
-                    {"name": name, "reason": _shown(reason)},
+                    {"name": name, "reason": shown(reason)},
                 )  # fmt: skip
         return silence
 
@@ -323,7 +188,7 @@ class Config:
             if not re.fullmatch(r"[\w-]{1,40}", name):
                 raise PydanticCustomError(
                     "whole_line", "KEY: a level's name should be 1 to 40 letters, digits, '_' or '-', not {name}",
-                    {"name": _shown(name)},
+                    {"name": shown(name)},
                 )  # fmt: skip
             for field in dataclasses.fields(strengths):
                 value, top = getattr(strengths, field.name), _highest(field.name)
@@ -331,7 +196,7 @@ class Config:
                 if not is_number or not 0 <= value <= top:
                     raise PydanticCustomError(
                         "whole_line", "KEY.{field} = {value}: should be between 0 and {top}",
-                        {"field": f"{name}.{field.name}", "top": f"{top:g}", "value": _shown(value)},
+                        {"field": f"{name}.{field.name}", "top": f"{top:g}", "value": shown(value)},
                     )  # fmt: skip
         return levels
 
@@ -342,7 +207,7 @@ class Config:
                 known = ", ".join(self.augmentation_levels) or "augmentation_levels, which is empty"
                 raise PydanticCustomError(
                     "whole_line", "recipe.augmentation = {name}: should be one of {known}",
-                    {"known": known, "name": _shown(name)},
+                    {"known": known, "name": shown(name)},
                 )  # fmt: skip
         return self
 
@@ -374,7 +239,7 @@ class Config:
         """
         tree = self.to_dict()
         for key, value in changes.items():
-            _assign(tree, key, value, source)
+            _assign(tree, key, plain(value), source)
         return from_dict(tree, source)
 
 
@@ -392,6 +257,7 @@ def _highest(name: str) -> float:
 
 
 _ADAPTER = TypeAdapter(Config)
+_PARTS = {part.__name__: part for part in (Config, Model, Data, Recipe, Optimizer, Strengths, Linear, Cosine, WarmRestarts)}
 
 
 def from_dict(tree: Mapping[str, Any], source: str) -> Config:
@@ -399,8 +265,8 @@ def from_dict(tree: Mapping[str, Any], source: str) -> Config:
     _check_plain(tree, "the configuration", source)
     try:
         return _ADAPTER.validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise _error(source, _first_error(error)) from None
+    except ValidationError as wrong:
+        raise error(source, first_error(wrong)) from None
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -414,94 +280,35 @@ def _check_plain(node: Any, key: str, source: str, depth: int = 0) -> None:
     """Raises UserError, which names the key, for what JSON cannot carry."""
     if isinstance(node, dict | list | tuple):
         if depth > 10:
-            raise _error(source, f"{'.'.join(key.split('.')[:4])}: is nested too deeply")
+            raise error(source, f"{'.'.join(key.split('.')[:4])}: is nested too deeply")
         for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
             if isinstance(node, dict):
                 if not isinstance(name, str):
-                    raise _error(source, f"{key} has the key {_shown(name)}: should be text, such as 'epoch 41'")
+                    raise error(source, f"{key} has the key {shown(name)}: should be text, such as 'epoch 41'")
                 _check_plain(name, key, source)
             _check_plain(inner, f"{key}.{name}" if depth else str(name), source, depth + 1)
     elif isinstance(node, str):
         if any("\ud800" <= character <= "\udfff" for character in node):
-            raise _error(source, f"{key} = {_shown(node)}: should be valid Unicode")
+            raise error(source, f"{key} = {shown(node)}: should be valid Unicode")
     elif isinstance(node, int) and abs(node) >= 10**1000:
-        raise _error(source, f"{key}: should have at most 1000 digits")
+        raise error(source, f"{key}: should have at most 1000 digits")
     elif not isinstance(node, int | float | None):
-        raise _error(
-            source, f"{key} = {_shown(node)}: should be a number, text, true, false, none, or a list or table of these"
-        )
+        raise error(source, f"{key} = {shown(node)}: should be a number, text, true, false, none, or a list or table of these")
 
 
-def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config:
-    """The object `config` that a Python configuration file assigns.
-
-    Args:
-      path: the file, or the name of a recipe of the package, such as "session04".
-      relative_to: a file whose folder a relative `path` starts from: `__file__` in a configuration built on another.
-
-    Raises:
-      UserError: the file is missing, fails, or does not assign a `Config`.
-    """
-    path = recipes.find(path) if relative_to is None else Path(relative_to).parent / path
-    if not os.path.isfile(path):
-        raise _error(path, f"no such configuration file; recipes that are known by name: {', '.join(recipes.names())}")
-    try:
-        config = runpy.run_path(str(path)).get("config")
-        if isinstance(config, Config):  # its tables can have been changed since they were checked
-            config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe))
-    except UserError:
-        raise
-    except ValidationError as error:
-        raise _error(path, f"{error.title}: {_first_error(error)}") from None
-    except (Exception, SystemExit) as error:
-        raise _error(path, f"{type(error).__name__}: {str(error).strip() or 'no message'}") from None
-    if not isinstance(config, Config):
-        raise _error(path, "assigns no 'config = Config(...)'")
-    return config
-
-
-def apply_arguments(config: Config, arguments: Sequence[str]) -> Config:
-    """`config` with the overrides of a command line: `--config.model.depth=16` or `--config.model.depth 16`.
-
-    Values are read as JSON or Python literals (16, 0.1, none, true, [1, 2], {"epoch 1": 0.3}), anything else as text.
-
-    Raises:
-      UserError: an argument that is no override, an unknown key, a wrong type or a value out of range.
-    """
-    changes: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("--config."):
-            raise UserError(f"unknown argument {_shown(argument)}; keys are set by --config.KEY=VALUE, --help shows all")
-        key, equals, text = argument.removeprefix("--config.").partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise _error("command line", f"{key}: a value is missing; write --config.{key}=VALUE")
-            text = rest.pop(0)
-        kind = "str" if key.startswith("silence.") else dict(keys()).get(key, ("",))[0]
-        changes[key] = _parse(text, kind)
-    return config.override(changes, "command line")
-
-
-def _parse(text: str, kind: str) -> Any:
-    """The value that `text` means for a key whose type is called `kind` in the help."""
-    if text.lower() in ("none", "null"):
-        return None
-    if kind.startswith("str"):
-        return text
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for read in (json.loads, ast.literal_eval):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Python's, of odd literals
-                value = read(text)
-            json.dumps(value)  # sets, bytes and the like are no values here
-            return value
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    return text
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value as `to_dict` has it: positions and durations as text, schedules and other parts of a configuration as tables."""
+    if isinstance(value, Position | Duration):
+        return str(value)
+    if depth > 10:
+        return value  # which is refused as too deep
+    if isinstance(value, dict):
+        return {plain(name): plain(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, depth + 1) for inner in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)}
+    return value
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
@@ -514,39 +321,16 @@ def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
         ["silence"],
     )
     if not isinstance(node, dict) or (leaf not in node and not is_open):
-        raise _error(source, _unknown(key))
+        raise error(source, _unknown(key))
     node[leaf] = value
 
 
-def _error(source: str | Path, text: str) -> UserError:
-    """A UserError of one printable line, of which the source is whole and the text is cut where it gets long."""
-    return UserError(f"{_printable(str(source))}: {_cut(_printable(text), 380)}")
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def _printable(text: str) -> str:
-    """White space made single spaces, and what cannot be printed escaped, as in `repr`."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
-
-
-def _shown(value: Any) -> str:
-    """A value in an error message, as in Python, at most 60 characters."""
-    try:
-        text = _printable(repr(value))
-    except Exception:  # numbers of thousands of digits, deep lists, objects of others
-        text = type(value).__name__
-    return _cut(text, 60)
-
-
-def _first_error(error: ValidationError) -> str:
+def first_error(failure: ValidationError) -> str:
     """The first error of a validation as one line: key, what was found, what is accepted."""
-    first = error.errors(include_url=False)[0]
+    first = failure.errors(include_url=False)[0]
     where = list(first["loc"])
     if where and isinstance(where[0], int):  # an argument without its name
-        names = list(getattr(globals().get(error.title), "__pydantic_fields__", ()))
+        names = list(getattr(_PARTS.get(failure.title), "__pydantic_fields__", ()))
         where[0] = names[where[0]] if where[0] < len(names) else f"argument {where[0] + 1}"
     tags = () if where[:1] == ["augmentation_levels"] else KINDS
     key = ".".join(str(part) for part in where if part not in tags and part != "[key]") or "the configuration"
@@ -557,7 +341,7 @@ def _first_error(error: ValidationError) -> str:
         return f"{key}: is missing"
     if first["type"] == "whole_line":
         return key + message.removeprefix("KEY") if message.startswith("KEY") else message
-    return f"{key} = {_shown(first['input'])}: {message[:1].lower()}{message[1:]}"
+    return f"{key} = {shown(first['input'])}: {message[:1].lower()}{message[1:]}"
 
 
 def _unknown(key: str) -> str:
@@ -575,7 +359,7 @@ def _unknown(key: str) -> str:
             "period",
         }
         close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts | {"multiplier"}), 1, 0.6)
-    return f"unknown key '{_cut(_printable(key), 100)}'" + (
+    return f"unknown key '{cut(printable(key), 100)}'" + (
         f"; did you mean '{close[0]}'?" if close else "; --help shows all keys"
     )
 
@@ -618,17 +402,3 @@ def _show(value: Any) -> str:
     if isinstance(value, dict):
         return "{}"
     return {None: "none", (): "[]"}.get(value, str(value))
-
-
-def help_text() -> str:
-    """The keys as a text for `--help`: one paragraph each with type, default and meaning."""
-    lines = ["configuration keys (set one by --config.KEY=VALUE):"]
-    for key, (kind, default, description) in keys():
-        if key.startswith("augmentation_levels.") and not key.startswith("augmentation_levels.full."):
-            continue
-        lines.append(f"  {key}  ({kind}; default {default})")
-        if description:
-            lines.append(f"      {description}")
-    lines.append("  augmentation_levels.LEVEL.*: the same for the levels " + ", ".join(LEVELS))
-    lines.append('phases are a value, or a table such as \'{"epoch 1": 0.3, "epoch 51": 0.2}\'')
-    return "\n".join(lines)

@@ -9,24 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wrn_jax.config import Recipe
+from wrn_jax.config.datasets import planned_sizes
 from wrn_jax.config.levels import Strengths
+from wrn_jax.config.moving import MOVING, NUMERIC, Recipe
 from wrn_jax.config.schedules import Clock, Schedule, beginnings, join
-
-SCHEDULED = ("learning_rate", "dropout", "mixup_alpha", "label_smoothing")
+from wrn_jax.config.schema import Config
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """The moving values at one step: float32 scalars, and the augmentation level as int32 index and as strengths."""
+    """The moving values at one step.
 
-    learning_rate: jax.Array
-    dropout: jax.Array
-    mixup_alpha: jax.Array
-    label_smoothing: jax.Array
-    augmentation: jax.Array
+    Attributes:
+      values: by the names of `MOVING`: float32 scalars, the augmentation level as an int32 index.
+      strengths: of that level.
+    """
+
+    values: dict[str, jax.Array]
     strengths: Strengths
+
+    def __getitem__(self, name: str) -> jax.Array:
+        return self.values[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Event:
 def shortest(value: np.floating) -> float:
     """The shortest decimal that is this float32: 0.3, not 0.30000001192092896."""
     return float(str(np.float32(value)))
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Updates in an epoch, the last of which may repeat images of the first."""
+    return -(-num_examples // batch_size)
 
 
 class Timeline:
@@ -71,10 +80,10 @@ class Timeline:
         self.steps = self.epochs * steps_per_epoch
         # The exact ratio of the lengths, so that rounding to whole epochs moves the phases along with the end.
         self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs)
-        self._functions = {name: join(getattr(recipe, name), self.clock) for name in SCHEDULED}
         self.level_names = tuple(dict.fromkeys(recipe.augmentation.values()))
         level_phases = {where: self.level_names.index(name) for where, name in recipe.augmentation.items()}
         self._level = join(level_phases, self.clock)
+        self._functions = {name: join(getattr(recipe, name), self.clock) for name in NUMERIC}
         self._strengths = jax.tree.map(
             lambda *values: np.array(values, np.float32), *[levels[name] for name in self.level_names]
         )
@@ -82,21 +91,31 @@ class Timeline:
             sorted({min(self.epochs, math.ceil(e * self.clock.scale - 1e-9)) for e in recipe.checkpoint_epochs})
         )
 
+    @classmethod
+    def of(cls, config: Config) -> "Timeline":
+        """The recipe of `config` on the clock of its run, which the data set, hold-out and batch give. Raises UserError."""
+        num_train, _ = planned_sizes(config.data)
+        return cls(config.recipe, config.augmentation_levels, steps_per_epoch(num_train, config.recipe.batch_size))
+
     def at(self, step: jax.Array) -> Hyperparameters:
         """The values at `step` (int32 scalar, traced or not); jittable."""
         level = self._level(step).astype(jnp.int32)
         return Hyperparameters(
-            **{name: function(step) for name, function in self._functions.items()},
-            augmentation=level,
+            values={name: function(step) for name, function in self._functions.items()} | {"augmentation": level},
             strengths=jax.tree.map(lambda values: jnp.asarray(values)[level], self._strengths),
         )
 
     @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:
         """Every moving value at every step: float32 [steps] by name; `augmentation` as index, int32 [steps]."""
-        at = jax.jit(jax.vmap(lambda step: {**vars(self.at(step))}))
-        found = jax.device_get(at(jnp.arange(self.steps, dtype=jnp.int32)))
-        return {name: found[name] for name in (*SCHEDULED, "augmentation")}
+        at = jax.jit(jax.vmap(lambda step: self.at(step).values))
+        values = jax.device_get(at(jnp.arange(self.steps, dtype=jnp.int32)))
+        return {name: values[name] for name in MOVING}
+
+    def value_at(self, name: str, step: int) -> float | str:
+        """A moving value at `step`: a number, or the name of the augmentation level."""
+        value = self.values[name][step]
+        return self.level_names[value] if MOVING[name].is_level else shortest(value)
 
     def epoch_of(self, step: int) -> int:
         """The epoch (from 1) that update `step` (from 0) belongs to."""
@@ -118,10 +137,7 @@ class Timeline:
                     "learning_rate_first": shortest(self.values["learning_rate"][first]),
                     "learning_rate_last": shortest(self.values["learning_rate"][last]),
                     "learning_rate_next": shortest(next_rates[index]),
-                    "dropout": shortest(self.values["dropout"][last]),
-                    "mixup_alpha": shortest(self.values["mixup_alpha"][last]),
-                    "label_smoothing": shortest(self.values["label_smoothing"][last]),
-                    "augmentation": self.level_names[self.values["augmentation"][last]],
+                    **{name: self.value_at(name, last) for name in MOVING if name != "learning_rate"},
                 }
             )
         return rows
@@ -129,7 +145,7 @@ class Timeline:
     def phases(self) -> list[Event]:
         """Every phase of every hyperparameter in the order of time, the first ones with an empty `before`."""
         found = []
-        for name in (*SCHEDULED, "augmentation"):
+        for name in MOVING:
             before = ""
             for step, value in beginnings(getattr(self.recipe, name), self.clock):
                 if step < self.steps:
@@ -141,7 +157,7 @@ class Timeline:
     def idle(self) -> list[str]:
         """What the recipe holds and this run never reaches: phases after its end."""
         found = []
-        for name in (*SCHEDULED, "augmentation"):
+        for name in MOVING:
             for position, value in getattr(self.recipe, name).items():
                 if self.clock.index(position) >= self.steps:
                     found.append(f"{name} {self._describe(value)} at {position}")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wrn_jax.config import Data, datasets
+from wrn_jax.config.timeline import steps_per_epoch
 from wrn_jax.data import cifar, drawn_shapes, preparation
 from wrn_jax.data.cifar import Split
 from wrn_jax.runtime.errors import UserError
@@ -46,17 +47,6 @@ def load(data: Data) -> Dataset:
     return Dataset(data.name, len(names), names, info.mean, info.std, train, valid, splits["test"])
 
 
-def planned_sizes(data: Data) -> tuple[int, int]:
-    """(training images after the hold-out, classes) of the data set that `data` describes, without reading it.
-
-    Raises:
-      UserError: the hold-out cannot be made.
-    """
-    info = datasets.info(data)
-    _check_hold_out(data.validation_size, info.num_train // info.num_classes, info.num_classes)
-    return info.num_train - data.validation_size, info.num_classes
-
-
 def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Split, Split | None]:
     """Takes `size` examples out of a split, size / num_classes of every class.
 
@@ -73,7 +63,7 @@ def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Spli
         return split, None
     if seed < 0:
         raise UserError(f"data.validation_seed: found {seed}; expected 0 or more")
-    _check_hold_out(size, int(np.bincount(split.labels, minlength=num_classes).min()), num_classes)
+    datasets.check_hold_out(size, int(np.bincount(split.labels, minlength=num_classes).min()), num_classes)
     # One random number per example; raw generator output is the part of numpy that never changes between versions.
     rank = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(split.labels))
     held = np.zeros(len(split.labels), bool)
@@ -81,11 +71,6 @@ def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Spli
         members = np.flatnonzero(split.labels == label)
         held[members[np.argsort(rank[members], kind="stable")[: size // num_classes]]] = True
     return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Number of batches that show every example at least once: ceil(num_examples / batch_size)."""
-    return -(-num_examples // batch_size)
 
 
 def epoch_order(key: jax.Array, epoch: int | jax.Array, num_examples: int, batch_size: int) -> jax.Array:
@@ -144,12 +129,3 @@ def _find_or_prepare(data: Data) -> Path:
         f"to a folder prepared by TFDS as array_record, or run `python -m wrn_jax.prepare --name {data.name} --archive "
         f"FILE` with a copy of {Path(archive.url).name}, or use --config.data.name=embedded"
     )
-
-
-def _check_hold_out(size, smallest, num_classes):
-    """Raises UserError unless `size` is a fair hold-out of classes of at least `smallest` examples each."""
-    if size < 0 or size % num_classes or (size and size // num_classes >= smallest):
-        raise UserError(
-            f"data.validation_size: {size} was asked for; expected 0 or a multiple of {num_classes} (the number of "
-            f"classes) of at most {max(smallest - 1, 0) * num_classes}, so that every class keeps a training example"
-        )

@@ -10,7 +10,8 @@ import numpy as np
 
 from wrn_jax.config import Config, apply_arguments, checks, load_file
 from wrn_jax.config.checks import WIDTH, Finding
-from wrn_jax.config.timeline import SCHEDULED, Timeline
+from wrn_jax.config.moving import NUMERIC
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.planning import cost
 from wrn_jax.runtime import devices
 from wrn_jax.training.setup import Setup, make_setup
@@ -99,7 +100,7 @@ def transition_table(timeline: Timeline) -> list[str]:
 
 def sparklines(timeline: Timeline, width: int = 80) -> list[str]:
     """Every moving value over the run as one line of bars, each from 0 to its maximum."""
-    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in SCHEDULED]
+    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in NUMERIC]
 
 
 def bars(values: np.ndarray, width: int = 80, top: float | None = None) -> str:

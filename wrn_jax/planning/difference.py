@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from wrn_jax.config import Config, checks
+from wrn_jax.config.moving import MOVING, NUMERIC
 from wrn_jax.config.schedules import beginnings
-from wrn_jax.config.timeline import SCHEDULED, Timeline, shortest
+from wrn_jax.config.timeline import Timeline, shortest
 from wrn_jax.planning import cost
 from wrn_jax.planning.description import Plan, bars, describe_length, labels, table
-
-MOVING = (*SCHEDULED, "augmentation")
 
 
 def describe_two(a: Plan, b: Plan) -> list[str]:
@@ -96,7 +95,7 @@ def phases_of_two(a: Timeline, b: Timeline, name: str, names: Sequence[str]) -> 
             moment = round(when if same_length else (when - 1) / timeline.epochs, 6)
             rows.setdefault(moment, ["", "", "", ""])[2 * column : 2 * column + 2] = f"{when:>5.4g}", text
     lines = table([("epoch", names[0], "epoch", names[1]), *(tuple(rows[moment]) for moment in sorted(rows))])
-    if name in SCHEDULED:
+    if name in NUMERIC:
         top = max(float(timeline.values[name].max()) for timeline in (a, b))
         lines += [f"{letter}  {bars(timeline.values[name], top=top)}" for letter, timeline in (("A", a), ("B", b))]
     return [name, *lines]

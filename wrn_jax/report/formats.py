@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Event, Timeline
 from wrn_jax.report import measures
 from wrn_jax.report.measures import RateCycle
@@ -16,15 +17,6 @@ NOT_RECORDED = "not recorded"
 NOT_EVALUATED = "not evaluated"
 JUDGES = {"test": "the test set", "valid": "the hold-out"}
 """What chose the best epoch."""
-
-NAMES = {
-    "learning_rate": "learning rate",
-    "dropout": "dropout",
-    "mixup_alpha": "mixup alpha",
-    "label_smoothing": "label smoothing",
-    "augmentation": "augmentation",
-}
-"""The moving hyperparameters, as people call them."""
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -100,7 +92,7 @@ def count(number: int, noun: str) -> str:
 
 def transition(event: Event) -> str:
     """What changes, as in dropout 0.3 -> 0.2."""
-    return f"{NAMES[event.name]} {setting(event.name, event.before)} -> {setting(event.name, event.after)}"
+    return f"{MOVING[event.name].label} {setting(event.name, event.before)} -> {setting(event.name, event.after)}"
 
 
 def setting(name: str, text: str) -> str:

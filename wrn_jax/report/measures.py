@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, beginnings
+from wrn_jax.config.rates import peak_after_warm_up, restarts
+from wrn_jax.config.schedules import Linear, beginnings
 from wrn_jax.config.timeline import Event, Timeline
 from wrn_jax.report import statistics
 from wrn_jax.report.runs import Evaluation, Group, Run
@@ -288,26 +289,6 @@ def transitions(timeline: Timeline) -> list[Event]:
     return [event for event in timeline.events() if event.step > 1]
 
 
-def cycles(timeline: Timeline) -> list[tuple[int, int]]:
-    """(beginning, end) of the finished cycles of warm restarts and waves, in updates since the start."""
-    pieces = beginnings(timeline.recipe.learning_rate, timeline.clock)
-    ends = [start for start, _ in pieces[1:]] + [timeline.steps]
-    found = []
-    for (start, piece), end in zip(pieces, ends, strict=True):
-        begin = start if getattr(piece, "since", None) is None else timeline.clock.index(piece.since)
-        if isinstance(piece, WarmRestarts):
-            length, growth = timeline.clock.length(piece.period), piece.multiplier
-        elif isinstance(piece, Cosine) and piece.beyond == "continue":
-            length, growth = 2 * timeline.clock.length(piece.over), 1
-        else:
-            continue
-        while begin + length <= min(end, timeline.steps):
-            if begin + length > start:
-                found.append((begin, begin + length))
-            begin, length = begin + length, length * growth
-    return found
-
-
 def rate_cycle(group: Group) -> RateCycle | None:
     """The rate around the evaluations of a recipe; None where the recipe is not known."""
     timeline = group.timeline
@@ -315,16 +296,19 @@ def rate_cycle(group: Group) -> RateCycle | None:
         return None
     rates = timeline.values["learning_rate"].astype(float)
     after = [entry["learning_rate_next"] for entry in timeline.table()]
-    warm = warm_up(timeline)
     found = []
     for epoch in range(1, min(timeline.epochs, max(len(run.rows) for run in group.counted)) + 1):
         within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
         before, low, high = (float(value) for value in (within[-1], within.min(), within.max()))
         rises = bool((np.diff(within) > 0).any())
         found.append(RateAt(epoch, accuracy_at(group, epoch), before, after[epoch - 1], low, high, rises))
-    restarts = sum(end < timeline.steps for _, end in cycles(timeline))
-    peak_after = rates[warm[1] if warm and warm[1] < len(rates) else 0 :].max()
-    cycle = RateCycle(tuple(found), float(rates.max()), float(peak_after), restarts, saw_tooth=False)
+    cycle = RateCycle(
+        evaluations=tuple(found),
+        peak=float(rates.max()),
+        peak_after=peak_after_warm_up(rates),
+        restarts=len(restarts(rates)),
+        saw_tooth=False,
+    )
     tail = found[-math.ceil(len(found) / 5) :]
     if 2 * sum(one.rises and one.high >= 3 * one.low for one in tail) <= len(tail):
         return cycle

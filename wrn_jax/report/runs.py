@@ -191,12 +191,11 @@ def load(source: str) -> Run:
 def _load_directory(path: Path, source: str) -> Run:
     config = saved_config(path)
     rows = _some(read_rows(path / "metrics.jsonl"), path / "metrics.jsonl")
-    steps_per_epoch = -(-max(1, datasets.info(config.data).num_train - config.data.validation_size) // config.recipe.batch_size)
-    timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
-    if len(rows) > timeline.epochs or rows[-1].step != len(rows) * steps_per_epoch:
+    timeline = Timeline.of(config)
+    if len(rows) > timeline.epochs or rows[-1].step != len(rows) * timeline.steps_per_epoch:
         raise UserError(
             f"{path}: metrics.jsonl and config.json are not of one run: {len(rows)} epochs, {rows[-1].step} updates "
-            f"there, {timeline.epochs} epochs of {steps_per_epoch} updates here"
+            f"there, {timeline.epochs} epochs of {timeline.steps_per_epoch} updates here"
         )
     return Run(
         name=path.resolve().name,
@@ -205,8 +204,8 @@ def _load_directory(path: Path, source: str) -> Run:
         config=config,
         timeline=timeline,
         headers=tuple(read_headers(path / "header.jsonl")),
-        kept=_kept(path / "checkpoints", steps_per_epoch),
-        evaluations=_evaluations(path / "evaluations", steps_per_epoch),
+        kept=_kept(path / "checkpoints", timeline.steps_per_epoch),
+        evaluations=_evaluations(path / "evaluations", timeline.steps_per_epoch),
     )
 
 

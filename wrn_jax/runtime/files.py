@@ -59,8 +59,7 @@ def cache_folder(cache: str | None = None) -> Path:
 
 def reason(error: BaseException, limit: int = 200) -> str:
     """What went wrong, without line breaks and in at most `limit` characters, to stand in a message."""
-    if type(error) is urllib.error.URLError:
-        error = error.reason  # what it wraps, without the angle brackets
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = " ".join(text.split())
+    # A URLError shows what it wraps in angle brackets.
+    cause = error.reason if type(error) is urllib.error.URLError else error
+    text = " ".join((getattr(cause, "strerror", None) or str(cause) or type(cause).__name__).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

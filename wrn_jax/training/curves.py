@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wrn_jax.config.moving import MOVING, NUMERIC
 from wrn_jax.training.records import SPLITS, EpochRow
 
 
@@ -45,9 +46,9 @@ def draw_curves(
             axis.plot(epochs, factor * column(f"{split}_{quantity}"), line, color=color, marker=marker, ms=3, label=name)
         axis.set_title(label, pad=14)
         axis.legend(loc="best", fontsize=8)
-    for axis, name in ((axes[0, 2], "learning_rate"), (axes[1, 0], "dropout"), (axes[1, 1], "mixup_alpha")):
+    for axis, name in zip((axes[0, 2], axes[1, 0], axes[1, 1]), NUMERIC, strict=False):
         axis.plot(clock, np.append(values[name], values[name][-1]), color="tab:red", drawstyle="steps-post")
-        axis.set_title(name.replace("_", " "), pad=14)
+        axis.set_title(MOVING[name].label, pad=14)
         axis.set_ylim(0, max(1e-9, 1.08 * float(values[name].max())))
     judge = "valid" if held_out else "test"
     gap = 100 * (column("train_accuracy") - column(f"{judge}_accuracy"))

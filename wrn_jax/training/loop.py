@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from wrn_jax.config import Config
-from wrn_jax.config.timeline import SCHEDULED, shortest
+from wrn_jax.config.moving import NUMERIC
+from wrn_jax.config.timeline import shortest
 from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
@@ -373,7 +374,7 @@ def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[
     return EpochRow(
         epoch=epoch,
         step=epoch * timeline.steps_per_epoch,
-        moving={name: shortest(sums.last[name]) for name in SCHEDULED} | {"augmentation": level},
+        moving={name: shortest(sums.last[name]) for name in NUMERIC} | {"augmentation": level},
         train_loss=sums.loss / counted,
         train_accuracy=sums.correct / counted,
         valid_loss=valid.get("loss"),

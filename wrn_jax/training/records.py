@@ -13,13 +13,11 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from wrn_jax.config.timeline import SCHEDULED
+from wrn_jax.config.moving import MOVING
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import read_jsonl
 
 FORMAT = 1
-MOVING = (*SCHEDULED, "augmentation")
-"""The columns of an epoch's row that hold moving values."""
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 """The splits as the records call them, and as people do."""
 
@@ -75,7 +73,7 @@ class EpochRow:
     def from_dict(cls, tree: Any, source: str) -> Self:
         """The row that `to_dict` wrote; `source` names it in errors. Raises UserError."""
         tree = _without_format(tree, source)
-        kinds = {name: _TEXT if name == "augmentation" else _NUMBER for name in MOVING if name in tree}
+        kinds = {name: _TEXT if value.is_level else _NUMBER for name, value in MOVING.items() if name in tree}
         moving = {name: _checked(kind, tree.pop(name), f"{source}, {name}") for name, kind in kinds.items()}
         return _checked(_EPOCH_ROW, tree | {"moving": moving}, source)
 

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from wrn_jax.config import Config, datasets
 from wrn_jax.config.datasets import DatasetInfo
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
@@ -55,18 +54,17 @@ def make_setup(config: Config, mesh: Mesh) -> Setup:
     """The setup of `config` on `mesh`; reads no data. Raises UserError for what does not fit the data set or the mesh."""
     devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
     config = resolve(config, mesh)
-    num_train, num_classes = loading.planned_sizes(config.data)
+    num_train, num_classes = datasets.planned_sizes(config.data)
     dataset = datasets.info(config.data)
     network = Network(config.model, num_classes, config.precision, batch_is_split=mesh.size > 1)
     optimizer = make_optimizer(config.optimizer)
     abstract_state = jax.eval_shape(functools.partial(create_state, network, optimizer), jax.random.key(0))
-    steps_per_epoch = loading.steps_per_epoch(num_train, config.recipe.batch_size)
     return Setup(
         config=config,
         mesh=mesh,
         dataset=dataset,
         num_train=num_train,
-        timeline=Timeline(config.recipe, config.augmentation_levels, steps_per_epoch),
+        timeline=Timeline.of(config),
         normalisation=Normalisation(dataset.mean, dataset.std),
         network=network,
         optimizer=optimizer,
@@ -78,7 +76,7 @@ def make_setup(config: Config, mesh: Mesh) -> Setup:
 
 def resolve(config: Config, mesh: Mesh) -> Config:
     """The configuration with what it leaves open settled: compute type and number of classes. Raises UserError."""
-    _, num_classes = loading.planned_sizes(config.data)
+    _, num_classes = datasets.planned_sizes(config.data)
     if config.model.num_classes is not None and config.model.num_classes < num_classes:
         raise UserError(f"model.num_classes = {config.model.num_classes}: {config.data.name} has {num_classes} classes")
     return config.override(

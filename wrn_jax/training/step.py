@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from wrn_jax.config.timeline import SCHEDULED, Hyperparameters
+from wrn_jax.config.timeline import Hyperparameters
 from wrn_jax.data.augment import augment
 from wrn_jax.data.mixup import mix, mixup_weight
 from wrn_jax.runtime import devices
@@ -85,8 +85,8 @@ def update(
 
     def objective(params: Any) -> tuple[jax.Array, Any]:
         model = nnx.merge(setup.network.graphdef, params, state.batch_stats)
-        logits = model(batch.images, now.dropout, dropout_key, train=True)
-        loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, now.label_smoothing)
+        logits = model(batch.images, now["dropout"], dropout_key, train=True)
+        loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, now["label_smoothing"])
         correct = mixed_correct(logits, batch.labels, batch.partner_labels, batch.weight)
         return loss * scale, (loss, correct, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
@@ -97,7 +97,7 @@ def update(
     gradients = jax.tree.map(lambda g: g / scale, gradients)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-    updates, opt_state = setup.optimizer.update(gradients, state.opt_state, state.params, learning_rate=now.learning_rate)
+    updates, opt_state = setup.optimizer.update(gradients, state.opt_state, state.params, learning_rate=now["learning_rate"])
     params: Any = optax.apply_updates(state.params, updates)
     loss_scale = state.loss_scale
     if setup.network.dtype == "float16":
@@ -134,7 +134,7 @@ def make_train_step(
         pixels = images.reshape(len(images), -1)[chosen].reshape(-1, *setup.dataset.image_shape)
         # Bytes, as the partners of mixup may be on any device, and all have to travel.
         augmented = augment(pixels, streams.augmentation, now.strengths)
-        weight = mixup_weight(streams.mixup, now.mixup_alpha)
+        weight = mixup_weight(streams.mixup, now["mixup_alpha"])
         partner = jax.random.permutation(streams.partner, chosen.shape[0])
         # Normalising is affine and the weights sum to one, so it may come last, and the images travel as they are.
         mixed = setup.normalisation(mix(augmented, partner, weight))
@@ -145,7 +145,7 @@ def make_train_step(
             weight=weight,
         )
         state, metrics = update(setup, state, batch, now, streams.dropout)
-        metrics |= {name: getattr(now, name) for name in (*SCHEDULED, "augmentation")}
+        metrics |= now.values
         metrics["examples"] = jnp.int32(chosen.shape[0])
         return state, metrics
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from wrn_jax.config import datasets
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.schedules import beginnings, extremes
-from wrn_jax.config.timeline import SCHEDULED, Timeline
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures, published_runs
-from wrn_jax.report.formats import NAMES, NONE, NOT_RECORDED
+from wrn_jax.report.formats import NONE, NOT_RECORDED
 from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.runs import Group, described, recipe_keys
 
@@ -14,7 +15,7 @@ _OWN_ROWS = {
     "model.depth": "network", "model.widen_factor": "network", "data.name": "data set",
     "data.validation_size": "training images",
     "recipe.batch_size": "batch size", "recipe.epochs": "epochs", "recipe.scale": "epochs",
-    **{f"recipe.{name}": label for name, label in NAMES.items()},
+    **{f"recipe.{name}": value.label for name, value in MOVING.items()},
     "recipe.checkpoint_epochs": "checkpoints kept after epochs", "optimizer.weight_decay": "weight decay (L2)",
     "optimizer.momentum": "momentum", "optimizer.clip_norm": "gradient clipping (global norm)", "precision": "precision",
     "early_stopping_patience": "early stopping, patience in epochs",
@@ -36,6 +37,7 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     def row(label: str, find: Callable[[Group], str]) -> tuple[str, list[str]]:
         return label, [NOT_RECORDED if group.config is None else find(group) for group in groups]
 
+    moving = sorted(MOVING, key=lambda name: name == "learning_rate")  # whose row stands above those of its shape
     found = [
         row("network", lambda group: f"WideResNet-{group.config.model.depth}-{group.config.model.widen_factor}"),
         row("parameters", _parameters),
@@ -44,9 +46,7 @@ def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         row("batch size", lambda group: str(group.config.recipe.batch_size)),
         row("epochs", lambda group: str(group.timeline.epochs)),
         row("updates", lambda group: f"{group.timeline.steps:,}"),
-        *[row(NAMES[name], lambda group, name=name: phases(group.timeline, name)) for name in SCHEDULED[1:]],
-        row("augmentation", lambda group: phases(group.timeline, "augmentation")),
-        row("learning rate", lambda group: phases(group.timeline, "learning_rate")),
+        *[row(MOVING[name].label, lambda group, name=name: phases(group.timeline, name)) for name in moving],
         row("warm-up", _warm_up),
         row("highest rate", lambda group: formats.rate(_highest_rate(group.timeline))),
         row("highest rate after the warm-up", lambda group: formats.rate(measures.rate_cycle(group).peak_after)),

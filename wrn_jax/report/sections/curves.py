@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wrn_jax.config.timeline import SCHEDULED, Timeline
+from wrn_jax.config.moving import MOVING, NUMERIC
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures
 from wrn_jax.report.render.blocks import Plot, Series
 from wrn_jax.report.runs import Group
@@ -35,12 +36,12 @@ def hyperparameters(groups: Sequence[Group]) -> list[Plot]:
     """The learning rate, also as it was around each evaluation, and all else that moves in any recipe."""
     timelines = [group.timeline for group in groups]
     plots = [_rate(groups), _rate_at_evaluations(groups)]
-    for name in SCHEDULED[1:]:
+    for name in NUMERIC[1:]:
         lines = [None if timeline is None else timeline.values[name].astype(float) for timeline in timelines]
         if any(line is not None and np.ptp(line) for line in lines):
-            title = formats.NAMES[name].capitalize()
-            description = f"The {formats.NAMES[name]} up to the end of every epoch and of every phase."
-            plots.append(_stepped(groups, name, title, formats.NAMES[name], lines, description))
+            title = MOVING[name].label.capitalize()
+            description = f"The {MOVING[name].label} up to the end of every epoch and of every phase."
+            plots.append(_stepped(groups, name, title, MOVING[name].label, lines, description))
     names = list(dict.fromkeys(name for timeline in timelines if timeline is not None for name in timeline.level_names))
     if len(names) > 1:
         lines = [None if timeline is None else _level_places(timeline, names) for timeline in timelines]

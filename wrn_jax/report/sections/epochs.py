@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from wrn_jax.config.moving import MOVING
+from wrn_jax.config.rates import restarts
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures, published_runs, statistics
-from wrn_jax.report.formats import NAMES, NONE
+from wrn_jax.report.formats import NONE
 from wrn_jax.report.render.blocks import Block, Bullets, Table, Text
 from wrn_jax.report.runs import Group, described
 
@@ -88,9 +92,11 @@ def events_by_epoch(group: Group) -> dict[int, list[str]]:
 
 
 def _long_cycles(timeline: Timeline) -> list[tuple[int, str]]:
-    """The ends of the rate's cycles that take an epoch or more, with the epoch in which each falls."""
-    long = [end for begin, end in measures.cycles(timeline) if end - begin >= timeline.steps_per_epoch]
-    return [(-(-end // timeline.steps_per_epoch), f"cycle {number} ends") for number, end in enumerate(long, 1)]
+    """The ends of the rate's cycles, with the epoch in which each falls; none where the cycles turn within epochs."""
+    ends = restarts(timeline.values["learning_rate"])
+    if len(ends) > 1 and np.diff(ends).max() < timeline.steps_per_epoch:
+        return []
+    return [(-(-end // timeline.steps_per_epoch), f"cycle {number} ends") for number, end in enumerate(ends.tolist(), 1)]
 
 
 def transitions(groups: Sequence[Group]) -> Block:
@@ -99,7 +105,7 @@ def transitions(groups: Sequence[Group]) -> Block:
     for group in groups:
         for event in measures.transitions(group.timeline) if group.timeline is not None else ():
             before, after = (formats.setting(event.name, text) for text in (event.before, event.after))
-            rows.append([group.name, formats.position(event.step, group.timeline), NAMES[event.name], before, after])
+            rows.append([group.name, formats.position(event.step, group.timeline), MOVING[event.name].label, before, after])
     unknown = [group.name for group in groups if group.timeline is None]
     note = f"Of {formats.listed(unknown)} none is recorded." if unknown else ""
     if not rows:
@@ -144,7 +150,7 @@ def milestone_epochs(group: Group) -> dict[int, list[str]]:
             if warm is not None and event.name == "learning_rate" and event.step <= warm[1]:
                 mark(event.epoch if event.step % group.timeline.steps_per_epoch > 1 else event.epoch - 1, "warm-up ends")
             else:
-                by_epoch.setdefault(event.epoch, []).append(NAMES[event.name])
+                by_epoch.setdefault(event.epoch, []).append(MOVING[event.name].label)
         for epoch, names in by_epoch.items():
             mark(epoch - 1, f"before a change of {formats.listed(list(dict.fromkeys(names)))}")
         if by_epoch:

@@ -1,0 +1,89 @@
+"""Configurations on the command line: `--config.KEY=VALUE`, and the keys as a help text."""
+
+import ast
+import json
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from wrn_jax.config.levels import LEVELS
+from wrn_jax.config.messages import error, shown
+from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, epoch, epochs, step, steps
+from wrn_jax.config.schema import Config, keys, plain
+from wrn_jax.runtime.errors import UserError
+
+
+def apply_arguments(config: Config, arguments: Sequence[str]) -> Config:
+    """`config` with the overrides of a command line: `--config.model.depth=16` or `--config.model.depth 16`.
+
+    Values are read as JSON or Python literals (16, 0.1, none, true, [1, 2], {"epoch 1": 0.3}), or with schedules as in a file
+    ({epoch(1): Linear(0.01, 0.1, epochs(5))}), anything else as text.
+
+    Raises:
+      UserError: an argument that is no override, an unknown key, a wrong type or a value out of range.
+    """
+    changes: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--config."):
+            raise UserError(f"unknown argument {shown(argument)}; keys are set by --config.KEY=VALUE, --help shows all")
+        key, equals, text = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise error("command line", f"{key}: a value is missing; write --config.{key}=VALUE")
+            text = rest.pop(0)
+        kind = "str" if key.startswith("silence.") else dict(keys()).get(key, ("",))[0]
+        changes[key] = _parse(text, kind)
+    return config.override(changes, "command line")
+
+
+def _parse(text: str, kind: str) -> Any:
+    """The value that `text` means for a key whose type is called `kind` in the help."""
+    if text.lower() in ("none", "null"):
+        return None
+    if kind.startswith("str"):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (json.loads, ast.literal_eval, _schedules):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Python's, of odd literals
+                value = read(text)
+            json.dumps(plain(value))  # sets, bytes and the like are no values here
+            return value
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text
+
+
+_NAMES = {f.__name__: f for f in (epoch, epochs, step, steps, Linear, Cosine, WarmRestarts)}
+
+
+def _schedules(text: str) -> Any:
+    """Reads literals that hold positions, durations and schedules as configuration files write them: {epoch(1): Linear(...)}.
+
+    Raises ValueError or SyntaxError for anything else; what is no such call or literal is not executed.
+    """
+    tree = ast.parse(text, mode="eval")
+    allowed = (ast.Expression, ast.Dict, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.UnaryOp, ast.USub)
+    if not all(isinstance(node, allowed) for node in ast.walk(tree)):
+        raise ValueError("not a table of schedules")
+    if not all(node.id in _NAMES for node in ast.walk(tree) if isinstance(node, ast.Name)):
+        raise ValueError("an unknown name")
+    return eval(compile(tree, "command line", "eval"), {"__builtins__": {}} | _NAMES)
+
+
+def help_text() -> str:
+    """The keys as a text for `--help`: one paragraph each with type, default and meaning."""
+    lines = ["configuration keys (set one by --config.KEY=VALUE):"]
+    for key, (kind, default, description) in keys():
+        if key.startswith("augmentation_levels.") and not key.startswith("augmentation_levels.full."):
+            continue
+        lines.append(f"  {key}  ({kind}; default {default})")
+        if description:
+            lines.append(f"      {description}")
+    lines.append("  augmentation_levels.LEVEL.*: the same for the levels " + ", ".join(LEVELS))
+    lines.append('phases are a value, or a table such as \'{"epoch 1": 0.3, "epoch 51": 0.2}\'')
+    return "\n".join(lines)

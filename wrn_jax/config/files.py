@@ -1,0 +1,41 @@
+"""Configuration files: ordinary Python that assigns `config`. It is executed, so load only files that you trust."""
+
+import dataclasses
+import os
+import runpy
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from wrn_jax.config import recipes
+from wrn_jax.config.messages import error
+from wrn_jax.config.schema import Config, first_error
+from wrn_jax.runtime.errors import UserError
+
+
+def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config:
+    """The object `config` that a Python configuration file assigns.
+
+    Args:
+      path: the file, or the name of a recipe of the package, such as "session04".
+      relative_to: a file whose folder a relative `path` starts from: `__file__` in a configuration built on another.
+
+    Raises:
+      UserError: the file is missing, fails, or does not assign a `Config`.
+    """
+    path = recipes.find(path) if relative_to is None else Path(relative_to).parent / path
+    if not os.path.isfile(path):
+        raise error(path, f"no such configuration file; recipes that are known by name: {', '.join(recipes.names())}")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+        if isinstance(config, Config):  # its tables can have been changed since they were checked
+            config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe))
+    except UserError:
+        raise
+    except ValidationError as wrong:
+        raise error(path, f"{wrong.title}: {first_error(wrong)}") from None
+    except (Exception, SystemExit) as failure:
+        raise error(path, f"{type(failure).__name__}: {str(failure).strip() or 'no message'}") from None
+    if not isinstance(config, Config):
+        raise error(path, "assigns no 'config = Config(...)'")
+    return config

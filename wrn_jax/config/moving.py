@@ -1,0 +1,114 @@
+"""What moves during training: the class `Recipe`, whose annotated fields are the one table of moving values.
+
+A new moving value is a field of `Recipe` with a `MovingValue`, its effect in one place (the step, the loss, the optimiser), and
+its test. Validation, the timeline, plans, records, curves and reports take name, label, bounds and format from here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError, core_schema
+
+from wrn_jax.config.schedules import PositionField, Schedule, epoch, extremes
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingValue:
+    """A value that moves on the clock of a run; an annotation of its field in `Recipe`, whose bounds it checks.
+
+    Attributes:
+      label: the name in tables and plots, with the unit if it has one.
+      low, high: bounds of the values, both allowed.
+      format: how a value is written in tables, as in Python's `format`.
+      is_level: whether the values are names of augmentation levels and not numbers.
+      free_on_resume: whether a resumed run may change it; only what changes no result by more than rounding.
+      name: the key after "recipe." and the column in `metrics.jsonl`: the name of the field.
+    """
+
+    label: str
+    low: float = 0.0
+    high: float = 1000.0
+    format: str = "g"
+    is_level: bool = False
+    free_on_resume: bool = False
+    name: str = ""
+
+    def check(self, phases: dict[Any, Any]) -> dict[Any, Any]:
+        """The phases as they are. Raises PydanticCustomError for a value out of bounds."""
+        for position, value in phases.items():
+            if not self.is_level and not (self.low <= extremes(value)[0] and extremes(value)[1] <= self.high):
+                raise PydanticCustomError(
+                    "whole_line", "KEY.{position} = {value}: should be between {low} and {high}",
+                    {"value": str(value), "position": str(position), "low": f"{self.low:g}", "high": f"{self.high:g}"},
+                )  # fmt: skip
+        return phases
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
+def _as_phases(value: Any) -> Any:
+    """A bare value means "from epoch 1 on"."""
+    return value if isinstance(value, Mapping) and "kind" not in value else {"epoch 1": value}
+
+
+def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
+    for unit in ("epoch", "step"):
+        counts = [(position.count, position.plus) for position in phases if position.unit == unit]
+        if counts != sorted(counts):
+            raise PydanticCustomError("whole_line", "KEY: the positions of the phases should be in the order of time")
+    first = next(iter(phases), None)
+    if first is None or first.plus or first.count != (1 if first.unit == "epoch" else 0):
+        raise PydanticCustomError("whole_line", "KEY: the first phase should begin at 'epoch 1' (or 'step 0')")
+    return phases
+
+
+Phases = Annotated[dict[PositionField, Schedule], BeforeValidator(_as_phases), AfterValidator(_check_order)]
+LevelPhases = Annotated[dict[PositionField, str], BeforeValidator(_as_phases), AfterValidator(_check_order)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """What moves during training, on one clock. Each of the moving values is a table from positions to values."""
+
+    epochs: Positive = 100
+    """Length of the recipe as written, before `scale`."""
+    scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Stretches everything that is given in epochs: 0.1 runs 100 epochs in 10. The run's length is rounded to whole epochs."""
+    batch_size: Images = 256
+    """Images per update, over all devices."""
+    learning_rate: Annotated[Phases, MovingValue("learning rate")] = Field(default_factory=lambda: {epoch(1): 0.1})
+    """Learning rate."""
+    dropout: Annotated[Phases, MovingValue("dropout", high=0.99)] = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Dropout rate inside the blocks."""
+    mixup_alpha: Annotated[Phases, MovingValue("mixup alpha")] = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Both parameters of mixup's Beta distribution; 0 is off."""
+    label_smoothing: Annotated[Phases, MovingValue("label smoothing", high=0.99)] = Field(
+        default_factory=lambda: {epoch(1): 0.0}
+    )
+    """Probability mass that is spread evenly over all classes."""
+    augmentation: Annotated[LevelPhases, MovingValue("augmentation", is_level=True)] = Field(
+        default_factory=lambda: {epoch(1): "full"}
+    )
+    """Name of an augmentation level."""
+    checkpoint_epochs: tuple[Positive, ...] = ()
+    """Epochs (of the recipe as written) after which a checkpoint is kept for good."""
+
+
+MOVING = {
+    name: dataclasses.replace(note, name=name)
+    for name, annotation in get_type_hints(Recipe, include_extras=True).items()
+    for note in getattr(annotation, "__metadata__", ())
+    if isinstance(note, MovingValue)
+}
+"""The moving values by name, in the order of their columns."""
+NUMERIC = tuple(name for name, value in MOVING.items() if not value.is_level)
+"""Names of those whose values are numbers."""
