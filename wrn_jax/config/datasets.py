@@ -121,7 +121,7 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 class DataKeys(Protocol):
-    """What `info` reads of a `config.Data`."""
+    """What is read here of a `config.Data`."""
 
     @property
     def name(self) -> str: ...
@@ -129,6 +129,8 @@ class DataKeys(Protocol):
     def embedded_train(self) -> int: ...
     @property
     def embedded_test(self) -> int: ...
+    @property
+    def validation_size(self) -> int: ...
 
 
 def info(data: DataKeys) -> DatasetInfo:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag, WithJsonSchema
 from pydantic.dataclasses import dataclass as checked_dataclass
 
@@ -86,8 +87,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _parse_duration(value: Any) -> Duration:
-    if isinstance(value, str) and (found := re.fullmatch(_NUMBER + r" (epoch|step)s?", value.strip())):
-        value = Duration(float(found[1]), found[2] + "s")
+    if isinstance(value, str) and (match := re.fullmatch(_NUMBER + r" (epoch|step)s?", value.strip())):
+        value = Duration(float(match[1]), match[2] + "s")
     if not isinstance(value, Duration) or not _is_number(value.amount) or value.unit not in ("epochs", "steps"):
         raise ValueError("a duration reads like '5 epochs' or '25 steps'")
     if not 0 < value.amount < 1e9:
@@ -99,14 +100,15 @@ def _parse_duration(value: Any) -> Duration:
 
 def _parse_position(value: Any) -> Position:
     pattern = r"(epoch|step) " + _NUMBER + r"(?: \+ ([0-9]{1,9}) steps?)?"
-    if isinstance(value, str) and (found := re.fullmatch(pattern, value.strip())):
-        value = Position(float(found[2]), found[1], int(found[3] or 0))
+    if isinstance(value, str) and (match := re.fullmatch(pattern, value.strip())):
+        value = Position(float(match[2]), match[1], int(match[3] or 0))
     if not isinstance(value, Position) or not _is_number(value.count) or value.unit not in ("epoch", "step"):
         raise ValueError("a position reads like 'epoch 41' (from 1), 'epoch 41 + 1 step' or 'step 980' (from 0)")
     lowest = 1 if value.unit == "epoch" else 0
     if not lowest <= value.count < 1e9 or (value.unit == "step" and value.count != int(value.count)):
         raise ValueError("epochs count from 1 and steps, which are whole, from 0; both stay below 1e9")
-    if not isinstance(value.plus, int) or isinstance(value.plus, bool) or not 0 <= value.plus < 1e9:
+    plus: Any = value.plus  # a recipe may have made the Position of anything
+    if not isinstance(plus, int) or isinstance(plus, bool) or not 0 <= plus < 1e9:
         raise ValueError("the steps after a position are whole, from 0 and below 1e9")
     return value
 
@@ -277,7 +279,7 @@ def beginnings(phases: Mapping[Position, Any], clock: Clock) -> list[tuple[int, 
     return sorted(latest.items())
 
 
-def join(phases: Mapping[Position, Any], clock: Clock) -> Callable[[jax.Array], jax.Array]:
+def join(phases: Mapping[Position, Any], clock: Clock) -> Callable[[ArrayLike], jax.Array]:
     """One function `step -> value` from a table of phases: each rules from its position until the next begins.
 
     A phase's own clock starts where it begins, or at its `since`. The result takes int32 steps of any shape, gives float32
@@ -286,7 +288,7 @@ def join(phases: Mapping[Position, Any], clock: Clock) -> Callable[[jax.Array], 
     pieces = beginnings(phases, clock)
     starts = np.array([start for start, _ in pieces], np.int32)
 
-    def value_at(step: jax.Array) -> jax.Array:
+    def value_at(step: ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.int32)
         values = []
         for start, piece in pieces:

@@ -13,6 +13,8 @@ an image gets its neutral parameters and returns that image unchanged, bit for b
 met.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -29,13 +31,13 @@ def unpack(pixels: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(pixels, jnp.uint8)[..., :3]
 
 
-def _join(red, green, blue):
+def _join(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
     """Pixels from channels of one shape that hold whole numbers in 0..255, of any type."""
     red, green, blue = (channel.astype(jnp.uint32) for channel in (red, green, blue))
     return red | green << 8 | blue << 16
 
 
-def _split(pixels):
+def _split(pixels: jax.Array) -> list[jax.Array]:
     """Red, green and blue as float32."""
     return [(pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16)]
 
@@ -65,12 +67,12 @@ def affine(pixels: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax
     flat = pixels.reshape(batch, -1)
     reach = width + 1  # from the upper left neighbour to the lower right one
 
-    def read(offset):
+    def read(offset: int) -> list[jax.Array]:
         # All four share one index, which the CPU's compiler then computes once.
         taps = jnp.take_along_axis(flat[:, offset : offset + height * width - reach], index, axis=1, mode="clip")
         return _split(taps.reshape(pixels.shape))
 
-    def blend(top_left, top_right, bottom_left, bottom_right):
+    def blend(top_left: jax.Array, top_right: jax.Array, bottom_left: jax.Array, bottom_right: jax.Array) -> jax.Array:
         upper = top_left + (top_right - top_left) * x_weight
         lower = bottom_left + (bottom_right - bottom_left) * x_weight
         return jnp.round(upper + (lower - upper) * y_weight)
@@ -78,7 +80,9 @@ def affine(pixels: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax
     return _join(*map(blend, read(0), read(1), read(width), read(reach)))
 
 
-def _source_coordinates(shift_x, shift_y, scale, angle, height, width):
+def _source_coordinates(
+    shift_x: jax.Array, shift_y: jax.Array, scale: jax.Array, angle: jax.Array, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
     """Where each target pixel reads: x in 0..W-1 and y in 0..H-1, both [B, H, W] float32, reflections folded in."""
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     radians = jnp.deg2rad(angle)
@@ -90,7 +94,7 @@ def _source_coordinates(shift_x, shift_y, scale, angle, height, width):
     return _reflect(source_x, width), _reflect(source_y, height)
 
 
-def _reflect(coordinate, size):
+def _reflect(coordinate: jax.Array, size: int) -> jax.Array:
     """Folds a coordinate into 0..size-1 by mirroring at both end pixels (BORDER_REFLECT_101).
 
     Linear interpolation commutes with this mirroring, so one fold replaces a border rule for each of the taps.
@@ -140,7 +144,7 @@ def hue_saturation_value(pixels: jax.Array, hue: jax.Array, saturation: jax.Arra
     return jnp.where(unchanged, pixels, _join(*_hsv_to_rgb(h, s, v)))
 
 
-def _rgb_to_hsv(red, green, blue):
+def _rgb_to_hsv(red: jax.Array, green: jax.Array, blue: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Hue in 0..179, saturation and value in 0..255, each [B, H, W]: cv2.COLOR_RGB2HSV on uint8, exactly.
 
     OpenCV divides by a table of reciprocals with 12 fractional bits. The same integers are formed here; all stay below
@@ -158,11 +162,11 @@ def _rgb_to_hsv(red, green, blue):
     return jnp.where(hue < 0, hue + 180, hue), saturation, value
 
 
-def _round_shift_12(number):
+def _round_shift_12(number: jax.Array) -> jax.Array:
     return jnp.floor((number + 2048) / 4096)
 
 
-def _hsv_to_rgb(hue, saturation, value):
+def _hsv_to_rgb(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Red, green and blue: cv2.COLOR_HSV2RGB on uint8.
 
     OpenCV's vector code, which does 32 pixels of a row at a time (with AVX2), drops the fraction; its scalar code for
@@ -173,7 +177,7 @@ def _hsv_to_rgb(hue, saturation, value):
     dip = saturation / 255
     peak = value / 255
 
-    def channel(distance):
+    def channel(distance: jax.Array) -> jax.Array:
         return jnp.floor(peak * (1 - dip * jnp.clip(distance, 0, 1)) * 255)
 
     red = channel(2 - jnp.abs(sector - 3))
@@ -191,10 +195,10 @@ def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Arra
     _, height, width, _ = images.shape
     rows = iter(jax.random.uniform(key, (26, len(images))))  # as many as are drawn below, each time one for each image
 
-    def draw(probability):
+    def draw(probability: jax.Array | float) -> jax.Array:
         return next(rows) < probability
 
-    def change(touched, strength):
+    def change(touched: jax.Array, strength: jax.Array | float) -> jax.Array:
         return jnp.where(touched, strength * (2 * next(rows) - 1), 0.0)
 
     pixels = flip(pack(images), draw(strengths.flip_probability))
@@ -238,7 +242,9 @@ def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Arra
     return unpack(pixels)
 
 
-def _unless_never(operation, probability, pixels, *parameters):
+def _unless_never(
+    operation: Callable[..., jax.Array], probability: jax.Array | float, pixels: jax.Array, *parameters: jax.Array
+) -> jax.Array:
     """operation(pixels, *parameters); on a CPU only if its probability is not 0.
 
     The branch also keeps the CPU's compiler from drawing the operation into whatever reads its result, where it would be
@@ -246,7 +252,7 @@ def _unless_never(operation, probability, pixels, *parameters):
     for the decision.
     """
 
-    def decided(*arguments):
+    def decided(*arguments: jax.Array) -> jax.Array:
         return jax.lax.cond(probability > 0, operation, lambda pixels, *_: pixels, *arguments)
 
     return jax.lax.platform_dependent(pixels, *parameters, cpu=decided, default=operation)

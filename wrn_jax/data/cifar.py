@@ -18,6 +18,7 @@ import re
 import tempfile
 from concurrent import futures
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def check_labels(where: str | os.PathLike, labels: np.ndarray, num_classes: int)
         )
 
 
-def _inspect(name, folder):
+def _inspect(name: str, folder: Path) -> tuple[tuple[str, ...], dict[str, list[Path]]]:
     """Checks what a prepared folder says of itself: (class names, {split: its record files})."""
     num_classes = DATASETS[name].num_classes
     path = folder / "dataset_info.json"
@@ -136,7 +137,7 @@ def _inspect(name, folder):
             f"{folder}: is in the format {file_format}, which only TensorFlow can read; expected "
             f"array_record (run `python -m wrn_jax.prepare --name {name} --data-dir DIR` for another DIR)"
         )
-    files = {}
+    files: dict[str, list[Path]] = {}
     for split in SPLITS:
         if split not in lengths:
             raise UserError(f"{path}: split {split!r} is missing, found {sorted(lengths)}; expected train and test")
@@ -152,7 +153,7 @@ def _inspect(name, folder):
     return names, files
 
 
-def _read_records(name, folder, split, files):
+def _read_records(name: str, folder: Path, split: str, files: list[Path]) -> Split:
     """Reads and decodes all records of a split."""
     import tensorflow_datasets as tfds
     from PIL import Image
@@ -162,9 +163,9 @@ def _read_records(name, folder, split, files):
     images = np.empty((DATASETS[name].size(split), *shape), np.uint8)
     labels = np.empty(len(images), np.int32)
 
-    def read(start):
+    def read(start: int) -> int:
         rows = range(start, min(start + 500, len(images)))
-        for row, record in zip(rows, source.__getitems__(list(rows)), strict=True):
+        for row, record in zip(rows, cast(Any, source).__getitems__(list(rows)), strict=True):
             with Image.open(io.BytesIO(record["image"])) as image:
                 pixels = np.asarray(image)
             if pixels.shape != shape or pixels.dtype != np.uint8:
@@ -196,7 +197,7 @@ def _read_records(name, folder, split, files):
     return Split(images, labels)
 
 
-def _check_arrays(where, name, split, images, labels):
+def _check_arrays(where: str | os.PathLike, name: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Refuses arrays that cannot be the split: number, shape, type, label range, equal class frequencies."""
     info = DATASETS[name]
     found = (images.shape, str(images.dtype), labels.shape, str(labels.dtype))
@@ -209,7 +210,7 @@ def _check_arrays(where, name, split, images, labels):
     check_labels(where, labels, info.num_classes)
 
 
-def _fingerprint(folder, files):
+def _fingerprint(folder: Path, files: dict[str, list[Path]]) -> str:
     """Digest of the content of the record files and their description; also finds what cannot be read."""
     digest = hashlib.sha256()
     for path in (folder / "dataset_info.json", folder / "features.json", *files["train"], *files["test"]):
@@ -221,7 +222,7 @@ def _fingerprint(folder, files):
     return digest.hexdigest()[:16]
 
 
-def _read_cache(name, path):
+def _read_cache(name: str, path: Path) -> dict[str, Split] | None:
     """The splits in a cache file, or None where there is none or it is of no use."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -236,7 +237,7 @@ def _read_cache(name, path):
     return splits
 
 
-def _write_cache(path, splits):
+def _write_cache(path: Path, splits: dict[str, Split]) -> None:
     """Writes a cache file so that a reader sees all of it or none; a failure is only a warning."""
     arrays = {f"{split}_{field}": getattr(splits[split], field) for split in SPLITS for field in ("images", "labels")}
     temporary = None

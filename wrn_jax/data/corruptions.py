@@ -15,10 +15,12 @@ results of SciPy, scikit-image, OpenCV, Pillow and ImageMagick; the tests say ho
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from wrn_jax.config.datasets import DATASETS
 
@@ -129,15 +131,16 @@ def gaussian_blur(images: jax.Array, key: jax.Array, sigma: float) -> jax.Array:
     return _along_both_axes(rows, images)
 
 
-def gaussian_rows(sigma: float, truncate: float, border: str) -> np.ndarray:
+def gaussian_rows(sigma: float, truncate: float, border: Literal["edge", "symmetric"]) -> np.ndarray:
     """A Gaussian filter along one axis as a [32, 32] matrix; it ends at `truncate` * sigma; `border` as in numpy.pad."""
     radius = int(truncate * sigma + 0.5)
     weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     sources = np.pad(np.eye(SIZE), ((radius, radius), (0, 0)), mode=border)
-    return sum(weight * sources[tap : tap + SIZE] for tap, weight in enumerate(weights / weights.sum()))
+    shifted = (weight * sources[tap : tap + SIZE] for tap, weight in enumerate(weights / weights.sum()))
+    return sum(shifted)  # pyright: ignore[reportReturnType]  # never empty, so not the number 0
 
 
-def _along_both_axes(rows, images):
+def _along_both_axes(rows: ArrayLike, images: jax.Array) -> jax.Array:
     """rows @ image @ rows.T for every channel of [B, 32, 32, C]."""
     rows = jnp.asarray(rows, jnp.float32)
     images = jnp.einsum("yi,bixc->byxc", rows, images, precision="highest")
@@ -155,7 +158,8 @@ def defocus_blur(images: jax.Array, key: jax.Array, radius: float, sigma: float)
     soften = sum(weight * np.eye(7, k=k) for k, weight in zip((-1, 0, 1), weights / weights.sum(), strict=True))
     kernel = soften @ (disc / disc.sum()) @ soften
     padded = jnp.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
-    return sum(kernel[y, x] * padded[:, y : y + SIZE, x : x + SIZE] for y, x in np.argwhere(kernel > 1e-9))
+    shifted = (kernel[y, x] * padded[:, y : y + SIZE, x : x + SIZE] for y, x in np.argwhere(kernel > 1e-9))
+    return sum(shifted)  # pyright: ignore[reportReturnType]  # never empty, so not the number 0
 
 
 def glass_blur(images: jax.Array, key: jax.Array, sigma: float, rounds: int) -> jax.Array:
@@ -198,10 +202,10 @@ def motion_blurred(images: jax.Array, angles: jax.Array, radius: float, sigma: f
     right = jnp.ceil(steps * jnp.cos(radians) - 0.5).astype(jnp.int32)
     padded = jnp.pad(images, ((0, 0), (width, width), (width, width), (0, 0)), mode="edge")
 
-    def window(image, down, right):
+    def window(image: jax.Array, down: jax.Array, right: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (width + down, width + right, 0), (SIZE, SIZE, image.shape[2]))
 
-    def add(total, tap):
+    def add(total: jax.Array, tap: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         weight, down, right = tap
         return total + weight * jax.vmap(window)(padded, down, right), None
 
@@ -350,7 +354,7 @@ def warped(images: jax.Array, moves: jax.Array, field: jax.Array, amount: float,
     return _bilinear(images, _mirror(source_x, -0.5, SIZE - 0.5), _mirror(source_y, -0.5, SIZE - 0.5))
 
 
-def _affine_sources(moves):
+def _affine_sources(moves: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Where each pixel reads so that the three points of `warped` move by `moves`: x and y, both [B, 32, 32]."""
     moves = moves[..., None, None]
     # The forward matrix [[xx, xy], [yx, yy]]: the points lie 20 pixels apart along the axes.
@@ -361,28 +365,28 @@ def _affine_sources(moves):
     corner_x, corner_y = 26 + moves[:, 1, 0], 6 + moves[:, 1, 1]
 
     # OpenCV 3 and 4 round both terms to 1/1024 of a pixel and their sum to 1/32. On pure noise that is 0.8 levels on average.
-    def source(along_x, along_y, start):
+    def source(along_x: jax.Array, along_y: jax.Array, start: float) -> jax.Array:
         fixed = jnp.round(1024 * along_x * x) + jnp.round(1024 * (start - along_x * corner_x + along_y * (y - corner_y)))
         return jnp.floor((fixed + 16) / 32) / 32
 
     return source(yy / area, -xy / area, 26), source(-yx / area, xx / area, 6)
 
 
-def _mirror(coordinate, low, high):
+def _mirror(coordinate: jax.Array, low: float, high: float) -> jax.Array:
     """Folds a coordinate into low..high by mirroring at both, then into 0..31."""
     span = high - low
     coordinate = (coordinate - low) % (2 * span)
     return jnp.clip(low + span - jnp.abs(span - coordinate), 0, SIZE - 1)
 
 
-def _bilinear(images, x, y):
+def _bilinear(images: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """Reads [B, 32, 32, C] images at x and y, both [B, 32, 32], in 0..31."""
     left, top = jnp.minimum(jnp.floor(x), SIZE - 2), jnp.minimum(jnp.floor(y), SIZE - 2)
     x_weight, y_weight = (x - left)[..., None], (y - top)[..., None]
     index = (top * SIZE + left).astype(jnp.int32).reshape(-1, SIZE**2, 1)
     pixels = images.reshape(-1, SIZE**2, images.shape[3])
 
-    def tap(offset):
+    def tap(offset: int) -> jax.Array:
         return jnp.take_along_axis(pixels, index + offset, axis=1, mode="clip").reshape(images.shape)
 
     upper = tap(0) + (tap(1) - tap(0)) * x_weight
@@ -462,7 +466,7 @@ def jpeg_compression(images: jax.Array, key: jax.Array, quality: int) -> jax.Arr
     return jnp.stack([red, green, blue], axis=-1).astype(jnp.float32)
 
 
-def _quantised(plane, table, quality):
+def _quantised(plane: jax.Array, table: np.ndarray, quality: int) -> jax.Array:
     """A plane of samples 0..255, [B, H, W] int32, through quantisation of its 8x8 blocks and back."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     table = np.clip((table * percent + 50) // 100, 1, 255)[None, None, :, None, :]
@@ -475,22 +479,22 @@ def _quantised(plane, table, quality):
     return jnp.clip(blocks + 128, 0, 255).reshape(batch, height, width)
 
 
-def _transform(blocks, matrix, axis, bits):
+def _transform(blocks: jax.Array, matrix: np.ndarray, axis: int, bits: int) -> jax.Array:
     """Multiplies by `matrix` along `axis` and divides by 2**bits, rounded to nearest."""
     columns = [jnp.expand_dims(jax.lax.index_in_dim(blocks, column, axis, keepdims=False), axis) for column in range(8)]
     shape = [1] * blocks.ndim
     shape[axis] = 8
     total = sum(matrix[:, column].astype(np.int32).reshape(shape) * values for column, values in enumerate(columns))
-    return (total + (1 << (bits - 1))) >> bits
+    return (total + (1 << (bits - 1))) >> bits  # pyright: ignore[reportReturnType]  # eight of JAX's arrays
 
 
-def _halved(plane):
+def _halved(plane: jax.Array) -> jax.Array:
     """Means of 2x2 samples; halves are rounded down in even columns and up in odd ones, as libjpeg does."""
     total = plane[:, ::2, ::2] + plane[:, ::2, 1::2] + plane[:, 1::2, ::2] + plane[:, 1::2, 1::2]
     return (total + (1 + np.arange(total.shape[2]) % 2)[None, None, :]) >> 2
 
 
-def _doubled(plane):
+def _doubled(plane: jax.Array) -> jax.Array:
     """Twice the samples each way: 9, 3, 3 and 1 sixteenths of the four nearest, border samples repeated."""
     batch, height, width = plane.shape
     padded = jnp.pad(plane, ((0, 0), (1, 1), (1, 1)), mode="edge")

@@ -42,7 +42,7 @@ def draw(num_train: int, num_test: int, seed: int) -> tuple[tuple[np.ndarray, np
     return _draw_set(num_train, (seed, 0)), _draw_set(num_test, (seed, 1))
 
 
-def _draw_set(num_images, entropy):
+def _draw_set(num_images: int, entropy: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Draws rounds of 100 images, one per class: (images [num_images, 32, 32, 3] uint8, labels [num_images] int32)."""
     rounds = -(-num_images // NUM_CLASSES)
     images = np.empty((rounds, NUM_CLASSES, SIZE, SIZE, 3), np.uint8)
@@ -56,7 +56,7 @@ def _draw_set(num_images, entropy):
     return images.reshape(-1, SIZE, SIZE, 3)[:num_images], labels.reshape(-1)[:num_images]
 
 
-def _draw_round(rng):
+def _draw_round(rng: np.random.Generator) -> np.ndarray:
     """One image of every class in class order, [100, 32, 32, 3] uint8."""
     line = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
     column, row = line[None, None, :], line[None, :, None]
@@ -90,30 +90,36 @@ def _draw_round(rng):
     return np.rint(np.clip(picture, 0, 255)).astype(np.uint8)
 
 
-def _uniform(rng, low, high, shape=(NUM_CLASSES, 1, 1), channels=None):
+def _uniform(
+    rng: np.random.Generator,
+    low: float,
+    high: float,
+    shape: tuple[int, ...] = (NUM_CLASSES, 1, 1),
+    channels: int | None = None,
+) -> np.ndarray:
     """Uniform float32 numbers, one per image ([100, 1, 1]) or one per image and channel ([100, 1, 1, channels])."""
     shape = shape if channels is None else (*shape, channels)
     return rng.random(shape, np.float32) * np.float32(high - low) + np.float32(low)
 
 
-def _sign(rng):
+def _sign(rng: np.random.Generator) -> np.ndarray:
     """-1 or 1 for each image, [100, 1, 1] float32."""
     return np.where(rng.random((NUM_CLASSES, 1, 1)) < 0.5, np.float32(-1), np.float32(1))
 
 
-def _turn(rng, across, down, tangent):
+def _turn(rng: np.random.Generator, across: np.ndarray, down: np.ndarray, tangent: float) -> tuple[np.ndarray, np.ndarray]:
     """Rotates coordinates by an angle whose half has a tangent in [-tangent, tangent]; needs no sine."""
     half = _uniform(rng, -tangent, tangent)
     cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     return cosine * across + sine * down, cosine * down - sine * across
 
 
-def _paint(picture, inside, colour):
+def _paint(picture: np.ndarray, inside: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Lays a colour where `inside` (pixels from the edge, positive inside) says so, with a one-pixel soft edge."""
     return picture + (colour - picture) * np.clip(inside + np.float32(0.5), 0, 1)[..., None]
 
 
-def _blotches(rng, cells):
+def _blotches(rng: np.random.Generator, cells: int) -> np.ndarray:
     """Smooth noise in -1..1, [100, 32, 32, 3]: random values on a coarse grid, interpolated linearly."""
     values = _uniform(rng, -1, 1, (NUM_CLASSES, cells, cells, 3))
     place = np.arange(SIZE, dtype=np.float32) * np.float32((cells - 1) / SIZE)
@@ -123,38 +129,38 @@ def _blotches(rng, cells):
     return values[:, :, low] + (values[:, :, low + 1] - values[:, :, low]) * part[:, None]
 
 
-def _stroke(rng, column, row, reach, thickest):
+def _stroke(rng: np.random.Generator, column: np.ndarray, row: np.ndarray, reach: float, thickest: float) -> np.ndarray:
     """A short thick line anywhere within `reach` pixels of the centre: pixels from its edge, [100, 32, 32]."""
     across, down = _turn(rng, column - _uniform(rng, -reach, reach), row - _uniform(rng, -reach, reach), tangent=1)
     beyond = np.maximum(np.abs(across) - _uniform(rng, 0, 7), 0)
     return _uniform(rng, 1, thickest) - np.sqrt(beyond * beyond + down * down)
 
 
-def _by_shape(x, y):
+def _by_shape(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Distance to the edge of each class's shape, positive inside; x, y in units of the radius, [100, 32, 32]."""
     drawers = (_circle, _square, _triangle, _star, _cross, _ring, _heart, _crescent, _bar, _hourglass)
     parts = [draw_shape(x[rows], y[rows]) for draw_shape, rows in zip(drawers, _shape_rows(), strict=True)]
     return np.concatenate(parts)
 
 
-def _shape_rows():
+def _shape_rows() -> list[slice]:
     """Rows of a round that hold each shape: class index = 10 * shape + texture."""
     return [slice(10 * index, 10 * index + 10) for index in range(10)]
 
 
-def _circle(x, y):
+def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.92 - np.sqrt(x * x + y * y)
 
 
-def _square(x, y):
+def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.8 - np.maximum(np.abs(x), np.abs(y))
 
 
-def _triangle(x, y):
+def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.minimum(0.55 - y, 0.5 - 0.87 * np.abs(x) + 0.5 * y)
 
 
-def _star(x, y):
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # A point lies in a five-pointed star when it is on the inner side of at least four of its five lines.
     side, wide = np.abs(x), 0.4
     distances = (
@@ -171,35 +177,37 @@ def _star(x, y):
     return second
 
 
-def _cross(x, y):
+def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     long, short = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
     return np.minimum(0.95 - long, 0.33 - short)
 
 
-def _ring(x, y):
+def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.27 - np.abs(np.sqrt(x * x + y * y) - 0.69)
 
 
-def _heart(x, y):
+def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     side = np.abs(x)
     lobe = 0.5 - np.sqrt((side - 0.43) * (side - 0.43) + (y + 0.34) * (y + 0.34))
     point = np.minimum(0.62 - 0.72 * side - 0.69 * y, y + 0.34)
     return np.maximum(lobe, point)
 
 
-def _crescent(x, y):
+def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.minimum(0.95 - np.sqrt(x * x + y * y), np.sqrt((x - 0.5) * (x - 0.5) + y * y) - 0.66)
 
 
-def _bar(x, y):
+def _bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.minimum(1 - np.abs(x), 0.4 - np.abs(y))
 
 
-def _hourglass(x, y):
+def _hourglass(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.minimum(0.85 - np.abs(y), 0.8 * np.abs(y) + 0.1 - 0.8 * np.abs(x))
 
 
-def _by_texture(rng, across, down, radius, inside):
+def _by_texture(
+    rng: np.random.Generator, across: np.ndarray, down: np.ndarray, radius: np.ndarray, inside: np.ndarray
+) -> np.ndarray:
     """Share of the second colour in 0..1, [100, 32, 32]; across, down, radius, inside in pixels."""
     period, phase = _uniform(rng, 4.2, 6.5), (_uniform(rng, 0, 1), _uniform(rng, 0, 1))
     flip, chance = _sign(rng), rng.random((NUM_CLASSES, SIZE // 2, SIZE // 2)) < 0.5
@@ -234,11 +242,11 @@ def _by_texture(rng, across, down, radius, inside):
     return blend
 
 
-def _from_middle(u):
+def _from_middle(u: np.ndarray) -> np.ndarray:
     """Signed distance from the middle of the unit cell that u lies in, -0.5..0.5."""
     return u - np.floor(u) - 0.5
 
 
-def _wave(u):
+def _wave(u: np.ndarray) -> np.ndarray:
     """A square wave of period 1 in 0..1 with soft edges."""
     return np.clip((np.abs(_from_middle(u)) - 0.25) * 5 + 0.5, 0, 1)

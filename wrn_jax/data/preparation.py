@@ -13,7 +13,9 @@ import tempfile
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -131,7 +133,7 @@ def prepare(
     return final
 
 
-def _download(original, path):
+def _download(original: Archive, path: Path) -> None:
     """Fetches the original archive to `path` and checks that it is that."""
     digest, received = hashlib.sha256(), 0
     try:
@@ -156,7 +158,7 @@ def _download(original, path):
         )
 
 
-def _extract(name, archive, folder):
+def _extract(name: str, archive: Path, folder: Path) -> None:
     """Copies the files that are needed out of an archive into `folder`.
 
     Only regular files with an expected name and size are taken, and written under names of our own, so nothing else in
@@ -183,7 +185,9 @@ def _extract(name, archive, folder):
                         f"{archive}: {member.name} is {kind} of {member.size} bytes; expected a file of "
                         f"{size or f'at most {MAX_NAMES_BYTES}'} bytes, as in {Path(original.url).name}"
                     )
-                with tar.extractfile(member) as source, open(folder / Path(member.name).name, "wb") as target:
+                source = tar.extractfile(member)
+                assert source, "of regular files there is a reader"
+                with source, open(folder / Path(member.name).name, "wb") as target:
                     shutil.copyfileobj(source, target)
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{archive}: cannot be unpacked ({files.reason(error)}); {hint}") from error
@@ -191,12 +195,12 @@ def _extract(name, archive, folder):
         raise UserError(f"{archive}: {', '.join(missing)} not found in it; {hint}")
 
 
-def _record_bytes(name):
+def _record_bytes(name: str) -> int:
     """Bytes of a record in the archive: its labels, one byte each, and its pixels."""
     return len(ARCHIVES[name].label_files) + math.prod(DATASETS[name].image_shape)
 
 
-def _build(name, extracted, data_dir):
+def _build(name: str, extracted: Path, data_dir: Path) -> Path:
     """Writes extracted files as TFDS does and returns the folder.
 
     TFDS's own builder needs TensorFlow to open the binary files and to encode pixels as PNG, so a builder derived from it
@@ -210,16 +214,17 @@ def _build(name, extracted, data_dir):
         name, VERSION = stock.name, stock.VERSION
         __module__ = stock.__module__  # which the description of the folder names
 
-        def _split_generators(self, dl_manager):
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
             for key, (file, count) in archive.label_files.items():
                 names = [line for line in cifar.read_text(extracted / file).split("\n") if line]
                 if len(names) != count:
                     raise UserError(f"{name} archive: {file} holds {len(names)} class names; expected {count}")
-                self.info.features[key].names = names
+                cast(Any, self.info.features)[key].names = names
             paths = {split: [extracted / file for file in files] for split, files in archive.files.items()}
             return {split: _examples(name, split, paths[split]) for split in paths}
 
-    builder = Builder(data_dir=data_dir, file_format="array_record")
+    # TFDS types every builder as the abstract one.
+    builder = cast(Any, Builder)(data_dir=data_dir, file_format="array_record")
     tfds.disable_progress_bar()  # it reports shards, which says nothing here
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of the temporary folder
@@ -229,7 +234,7 @@ def _build(name, extracted, data_dir):
     return Path(builder.data_dir)
 
 
-def _examples(name, split, paths):
+def _examples(name: str, split: str, paths: Sequence[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (key, example) as TFDS's builder does, with images as PNG."""
     from PIL import Image
 

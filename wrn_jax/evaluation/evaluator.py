@@ -61,7 +61,9 @@ def make_eval_step(
     returns the sums of `masked_counts` over the images that are no padding.
     """
 
-    def eval_step(params, batch_stats, images, labels):
+    def eval_step(
+        params: dict[str, Any], batch_stats: dict[str, Any], images: jax.Array, labels: jax.Array
+    ) -> dict[str, jax.Array]:
         logits = nnx.merge(graphdef, params, batch_stats)(normalisation(images))
         return masked_counts(logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
 
@@ -73,7 +75,7 @@ def make_logits_step(
 ) -> Callable[[dict[str, Any], dict[str, Any], jax.Array], jax.Array]:
     """Builds the step from parameters, running statistics and images [B, H, W, C] uint8 to logits [B, classes] float32."""
 
-    def logits_step(params, batch_stats, images):
+    def logits_step(params: dict[str, Any], batch_stats: dict[str, Any], images: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, params, batch_stats)(normalisation(images))
 
     return logits_step

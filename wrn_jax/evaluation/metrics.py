@@ -7,6 +7,7 @@ with a logit that is not finite has no prediction: it counts, and as wrong.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -138,7 +139,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
         return float((special.softmax(logits * inverse, axis=1) * logits).sum(axis=1).mean() - own)
 
     low, high = (-math.log(temperature) for temperature in reversed(TEMPERATURES))
-    return math.exp(-optimize.brentq(slope, low, high, xtol=1e-12)) if slope(low) < 0 < slope(high) else None
+    return math.exp(-cast(float, optimize.brentq(slope, low, high, xtol=1e-12))) if slope(low) < 0 < slope(high) else None
 
 
 def accuracy_by_group(scored: Scored, group_of: Sequence[int], groups: int) -> list[float | None]:

@@ -13,6 +13,7 @@ lowered for.
 """
 
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -87,12 +88,14 @@ def combine(matrix: np.ndarray, terms: list[jax.Array]) -> list[jax.Array]:
     return results
 
 
-def row_of_tiles(factors: jax.Array, rows: list[jax.Array], matrix: np.ndarray, starts: list[int], step: int, count: int):
+def row_of_tiles(
+    factors: jax.Array, rows: list[jax.Array], matrix: np.ndarray, starts: list[int], step: int, count: int
+) -> jax.Array:
     """One row of matrix @ window @ matrix.T for all windows, as [6, B * T * T, C].
 
     The row's factors come as an array, since the row is a loop's; the columns are written out.
     """
-    combined = sum(factor * row for factor, row in zip(factors, rows, strict=True))
+    combined = cast(jax.Array, sum(factor * row for factor, row in zip(factors, rows, strict=True)))
     columns = [combined[:, :, start : start + step * (count - 1) + 1 : step] for start in starts]
     return jnp.stack(combine(matrix, columns)).reshape(WINDOW, -1, combined.shape[-1])
 
@@ -125,7 +128,7 @@ def winograd(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     tiles = jnp.dot(both, kernel.reshape(9, -1)).reshape(WINDOW, WINDOW, channels, -1)
     padded = pad(inputs)
 
-    def row(carry, now):
+    def row(carry: None, now: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         factors, kernels = now
         products = jax.lax.dot_general(input_row(factors, padded), kernels, (((2,), (1,)), ((0,), (0,))))
         return carry, jnp.stack(combine(OUTPUT, list(products)), axis=1)
@@ -139,7 +142,7 @@ def winograd_kernel_gradient(inputs: jax.Array, gradient: jax.Array) -> jax.Arra
     """The gradient by the kernel: G^T [sum over tiles of (B^T x B) (A dy A^T)] G."""
     padded = pad(inputs)
 
-    def row(carry, now):
+    def row(carry: None, now: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         input_factors, gradient_factors = now
         left, right = input_row(input_factors, padded), gradient_row(gradient_factors, gradient)
         return carry, jax.lax.dot_general(left, right, (((1,), (1,)), ((0,), (0,))))
@@ -156,7 +159,7 @@ def column_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, 
     height, width = (stride * (extent - 1) + 1 for extent in gradient.shape[1:3])
     flat = gradient.reshape(-1, gradient.shape[-1])
 
-    def row(i):
+    def row(i: int) -> jax.Array:
         taps = [padded[:, i : i + height : stride, j : j + width : stride] for j in range(size)]
         # Without the barrier the copies become part of the product, which reads them many times.
         columns = jax.lax.optimization_barrier(jnp.concatenate(taps, axis=3))
@@ -231,7 +234,8 @@ def convolve(inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: 
     batch, and so would hold a collective, which XLA's CPU backend does not keep in order with those outside the loop:
     processes then receive each other's parts of different sums (JAX 0.10 and 0.12).
     """
-    if not isinstance(inputs.shape[0], int):
+    batch: Any = inputs.shape[0]  # a symbol where a program is exported for any number of images
+    if not isinstance(batch, int):
         return convolve_plain(inputs, kernel, stride)
     return jax.lax.platform_dependent(
         inputs,
@@ -241,11 +245,15 @@ def convolve(inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: 
     )
 
 
-def _forward(inputs, kernel, stride, batch_is_split):
+def _forward(
+    inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: bool
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return convolve(inputs, kernel, stride, batch_is_split), (inputs, kernel)
 
 
-def _backward(stride, batch_is_split, saved, gradient):
+def _backward(
+    stride: int, batch_is_split: bool, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     inputs, kernel = saved
     kernel_gradient = plain_kernel_gradient if batch_is_split else cpu_kernel_gradient
     by_input = jax.lax.platform_dependent(

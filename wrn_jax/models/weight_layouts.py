@@ -169,7 +169,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  # only where it is wanted
     except ImportError:
         raise UserError(
             f"{path}: is read by PyTorch, which is not installed: pip install torch, or convert the file to .safetensors"

@@ -11,6 +11,7 @@ Layers are built for pure use: `nnx.split` the network once, keep parameters and
 
 import functools
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ BATCH_NORM_MOMENTUM = 0.1
 """Weight of the new batch in the running averages (PyTorch's sense; Flax's `momentum` is one minus it)."""
 
 
-def dropout(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
+def dropout(inputs: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """Inverted dropout with a traced rate (Srivastava et al., "Dropout", 2014).
 
     One random byte decides over each element, so the rate is rounded to a multiple of 1/256 and a quarter of the random bits
@@ -48,12 +49,12 @@ def dropout(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(kept, scaled, 0).astype(inputs.dtype)
 
 
-def _dropout_scale(rate: jax.Array) -> jax.Array:
+def _dropout_scale(rate: jax.Array | float) -> jax.Array:
     return 256 / (256 - jnp.round(rate * 256))
 
 
 @jax.custom_vjp
-def relu_dropout(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
+def relu_dropout(inputs: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """`dropout` of the rectified `inputs`; arguments as there.
 
     What was kept and positive is what the result holds a positive number of, and the convolution after it keeps the result
@@ -62,12 +63,12 @@ def relu_dropout(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Arra
     return dropout(nnx.relu(inputs), rate, key)
 
 
-def _relu_dropout_forward(inputs, rate, key):
+def _relu_dropout_forward(inputs: jax.Array, rate: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     outputs = relu_dropout(inputs, rate, key)
     return outputs, (outputs, rate)
 
 
-def _relu_dropout_backward(residuals, gradient):
+def _relu_dropout_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, None, None]:
     outputs, rate = residuals
     scaled = gradient.astype(jnp.float32) * _dropout_scale(rate)
     return jnp.where(outputs > 0, scaled, 0).astype(gradient.dtype), None, None
@@ -86,11 +87,15 @@ def scale_and_shift(inputs: jax.Array, factor: jax.Array, offset: jax.Array) -> 
     return (inputs * factor[:, None, :] + offset[:, None, :]).astype(inputs.dtype)
 
 
-def _scale_and_shift_forward(inputs, factor, offset):
+def _scale_and_shift_forward(
+    inputs: jax.Array, factor: jax.Array, offset: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return scale_and_shift(inputs, factor, offset), (inputs, factor)
 
 
-def _scale_and_shift_backward(saved, gradient):
+def _scale_and_shift_backward(
+    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     inputs, factor = saved
     wide = gradient.astype(jnp.float32)
     by_input = (wide * factor[:, None, :]).astype(inputs.dtype)
@@ -202,7 +207,7 @@ class Block(nnx.Module):
         changes = channels_in != channels_out or stride != 1
         self.shortcut = conv(channels_in, channels_out, 1, stride) if changes else None
 
-    def __call__(self, inputs: jax.Array, rate: jax.Array, key: jax.Array | None, train: bool) -> jax.Array:
+    def __call__(self, inputs: jax.Array, rate: jax.Array | float, key: jax.Array | None, train: bool) -> jax.Array:
         """[B, H, W, channels_in] to [B, H / stride, W / stride, channels_out]."""
         activated = nnx.relu(self.bn1(inputs, train))
         outputs = self.bn2(self.conv1(activated), train)
@@ -211,12 +216,16 @@ class Block(nnx.Module):
         return self.conv2(outputs) + shortcut
 
 
-def _run_and_recompute(block: Block, inputs: jax.Array, rate: jax.Array, key: jax.Array | None, train: bool) -> jax.Array:
+def _run_and_recompute(
+    block: Block, inputs: jax.Array, rate: jax.Array | float, key: jax.Array | None, train: bool
+) -> jax.Array:
     """As `Block.__call__`; the gradient starts from the inputs again."""
     graphdef, *states = nnx.split(block, nnx.Param, nnx.BatchStat)
 
     @jax.checkpoint
-    def run(params, stats, inputs, rate, key):
+    def run(
+        params: Any, stats: Any, inputs: jax.Array, rate: jax.Array | float, key: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
         copy = nnx.merge(graphdef, params, stats)  # a variable of the outer trace must not be written to in here
         outputs = copy(inputs, rate, key, train)
         return outputs, nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
@@ -229,7 +238,15 @@ def _run_and_recompute(block: Block, inputs: jax.Array, rate: jax.Array, key: ja
 class Group(nnx.Module):
     """Blocks of equal width; the first one changes width and stride. `norm` and `conv` as in `Block`."""
 
-    def __init__(self, blocks: int, channels_in: int, channels_out: int, stride: int, norm, conv):
+    def __init__(
+        self,
+        blocks: int,
+        channels_in: int,
+        channels_out: int,
+        stride: int,
+        norm: Callable[[int], BatchNorm],
+        conv: Callable[[int, int, int, int], Convolution],
+    ):
         first = Block(channels_in, channels_out, stride, norm, conv)
         others = [Block(channels_out, channels_out, 1, norm, conv) for _ in range(blocks - 1)]
         # String keys: integer keys come back from a checkpoint as strings, and `jax.export` refuses them.
@@ -299,7 +316,7 @@ class WideResNet(nnx.Module):
         outputs = self.conv1(images)
         blocks = [block for group in (self.block1, self.block2, self.block3) for block in group.layer.values()]
         for index, block in enumerate(blocks):
-            block_key = jax.random.fold_in(key, index) if train else None
+            block_key = jax.random.fold_in(cast(jax.Array, key), index) if train else None
             run = _run_and_recompute if train and self.recompute else Block.__call__
             outputs = run(block, outputs, rate, block_key, train)
         # Without the barrier the CPU compiler of JAX 0.12 makes NaN of the mean in bfloat16.

@@ -141,7 +141,8 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     """Spearman's correlation, -1..1; None if either does not vary."""
     if len(set(first)) < 2 or len(set(second)) < 2:
         return None
-    return float(stats.spearmanr(first, second).statistic)
+    result: Any = stats.spearmanr(first, second)
+    return float(result.statistic)
 
 
 def _by_t(test: Any, difference: float, first: Sequence[float], second: Sequence[float], **options: Any) -> Difference:

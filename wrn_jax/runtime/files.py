@@ -51,7 +51,7 @@ def read_jsonl(path: Path) -> list[Any]:
     return values
 
 
-def cache_folder(cache: str | None = None) -> Path:
+def cache_folder(cache: str | os.PathLike | None = None) -> Path:
     """The cache folder as an absolute path: `cache`, else the package's folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache or f"{base}/wrn_jax").expanduser().absolute()
