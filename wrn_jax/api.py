@@ -132,4 +132,5 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str = "cifar1
     mesh = devices.make_mesh(1)
     network = Network(config.model, num_classes, devices.compute_dtype(config.precision, jax.devices()[0]))
     evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
-    return TrainedModel(config, *devices.replicate(weights, mesh), evaluator)
+    params, batch_stats = devices.replicate(weights, mesh)
+    return TrainedModel(config, params, batch_stats, evaluator)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
@@ -16,7 +17,7 @@ from wrn_jax.runtime.files import cache_folder
 
 
 class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UserError(" ".join(message.split()))
 
 
@@ -25,7 +26,7 @@ NO_CONFIG = "--config FILE is missing, for example --config session04; --help sh
 
 def parser(program: str, description: str, with_keys: bool = False) -> argparse.ArgumentParser:
     """An argument parser whose errors are `UserError`s; `with_keys` adds `--config` and lists the keys in the help."""
-    made = _OneLineParser(
+    parser = _OneLineParser(
         prog=f"python -m wrn_jax.{program}",
         description=description,
         epilog=configs.help_text() if with_keys else None,
@@ -34,12 +35,12 @@ def parser(program: str, description: str, with_keys: bool = False) -> argparse.
     )
     if with_keys:
         accepted = f"configuration file (Python; it is executed), or a recipe's name: {', '.join(recipes.names())}"
-        made.add_argument("--config", type=Path, metavar="FILE", help=accepted)
-        made.add_argument("--config.KEY", metavar="VALUE", help="changes one key, for example --config.model.depth=16")
-    return made
+        parser.add_argument("--config", type=Path, metavar="FILE", help=accepted)
+        parser.add_argument("--config.KEY", metavar="VALUE", help="changes one key, for example --config.model.depth=16")
+    return parser
 
 
-def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the arguments of the form `--config.KEY`, in their order."""
     options: list[str] = []
     overrides: list[str] = []
@@ -52,7 +53,7 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[ar
         overrides.append(argument)
         if "=" not in argument and rest:
             overrides.append(rest.pop(0))
-    return made.parse_args(options), overrides
+    return parser.parse_args(options), overrides
 
 
 def read_config(path_or_name: Path | None, overrides: Sequence[str]) -> configs.Config:
@@ -69,7 +70,7 @@ def keep_caches() -> None:
     """
     folder = cache_folder()
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue] (made at run time)
         jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the small programs add up to seconds
 

@@ -18,12 +18,12 @@ from wrn_jax.runtime.files import write_atomically
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads runs, compares them and writes the report. Raises UserError."""
-    made = command.parser("compare", "Compares recipes by their runs; runs that differ in their seeds alone are one recipe.")
-    made.add_argument("runs", nargs="+", metavar="RUN", help="a run's directory, a log as CSV, session02 or session04")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
-    made.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
-    made.add_argument("--title", help="the heading of the report")
-    options, overrides = command.parse(made, argv)
+    parser = command.parser("compare", "Compares recipes by their runs; runs that differ in their seeds alone are one recipe.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's directory, a log as CSV, session02 or session04")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
+    parser.add_argument("--title", help="the heading of the report")
+    options, overrides = command.parse(parser, argv)
     if overrides:
         raise UserError(f"{overrides[0]}: nothing is configured here; see --help")
     groups = runs.group([runs.load(source) for source in options.runs], options.names)

@@ -88,24 +88,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line. Raises UserError."""
-    made = command.parser("export", "Writes the model of a run for PyTorch, Orbax and plain JAX; the data set is not needed.")
-    made.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the directory of the run")
-    made.add_argument(
+    parser = command.parser("export", "Writes the model of a run for PyTorch, Orbax and plain JAX; the data set is not needed.")
+    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the directory of the run")
+    parser.add_argument(
         "--checkpoint",
         default="best",
         metavar="WHICH",
         help="best (default), last, or the number of an epoch that was kept",
     )
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; created when missing")
-    made.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="what to write (default: all)")
-    made.add_argument(
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; created when missing")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="what to write (default: all)")
+    parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
         help="compute type of the StableHLO program (default float32); weights stay float32",
     )
-    made.add_argument("--force", action="store_true", help="replace files that are there")
-    return made.parse_args(argv)
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    return parser.parse_args(argv)
 
 
 def check_packages(formats: Collection[str]) -> None:

@@ -16,19 +16,19 @@ from wrn_jax.data import preparation
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, prepares, and says where. Raises UserError."""
-    made = command.parser(
+    parser = command.parser(
         "prepare", "Writes CIFAR as TFDS array_record files, from the original binary archive, without TensorFlow."
     )
-    made.add_argument("--name", choices=sorted(preparation.ARCHIVES), default="cifar100", help="data set (default: cifar100)")
-    source = made.add_mutually_exclusive_group()
+    parser.add_argument("--name", choices=sorted(preparation.ARCHIVES), default="cifar100", help="data set (default: cifar100)")
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--archive", metavar="FILE", help="local copy of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz")
     source.add_argument("--download", action="store_true", help="fetch the archive (about 170 MB)")
-    made.add_argument(
+    parser.add_argument(
         "--data-dir",
         metavar="DIR",
         help="TFDS data folder to write to (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)",
     )
-    options = made.parse_args(argv)
+    options = parser.parse_args(argv)
     folder = preparation.prepare(options.name, options.data_dir, options.archive, options.download)
     print(f"{options.name} is in {folder}")
     print(f"export TFDS_DATA_DIR={shlex.quote(str(folder.parent.parent))}")

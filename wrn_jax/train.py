@@ -19,22 +19,22 @@ from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the arguments, trains, and says how it ended. Raises what `runtime.errors` has."""
-    made = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
-    made.add_argument("--workdir", type=Path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
-    made.add_argument(
+    parser = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
+    parser.add_argument(
         "--resume",
         nargs="?",
         const="yes",
         choices=("yes", "auto"),
         help="continue the run in --workdir (--config may be left out); auto: if there is one, else start it",
     )
-    made.add_argument("--on-nonfinite", choices=("stop", "rollback"), help="short for --config.on_nonfinite")
-    made.add_argument("--deterministic", action="store_true", help="the same bits on the same GPU, at some cost of speed")
-    made.add_argument("--distributed", action="store_true", help="join the other processes of a multi-host run first")
-    made.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where --distributed cannot find it out")
-    made.add_argument("--processes", type=int, metavar="N", help="number of processes, likewise")
-    made.add_argument("--process", type=int, metavar="I", help="which one this is, from 0, likewise")
-    options, overrides = command.parse(made, argv)
+    parser.add_argument("--on-nonfinite", choices=("stop", "rollback"), help="short for --config.on_nonfinite")
+    parser.add_argument("--deterministic", action="store_true", help="the same bits on the same GPU, at some cost of speed")
+    parser.add_argument("--distributed", action="store_true", help="join the other processes of a multi-host run first")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where --distributed cannot find it out")
+    parser.add_argument("--processes", type=int, metavar="N", help="number of processes, likewise")
+    parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0, likewise")
+    options, overrides = command.parse(parser, argv)
     if options.resume and options.workdir is None:
         raise UserError("--resume needs --workdir, the directory of the run to continue")
     if options.distributed and options.workdir is None:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = configs.apply_arguments(saved_config(options.workdir), overrides)
     else:
         config = command.read_config(options.config, overrides)
-    workdir = options.workdir or default_workdir(options.config.stem)
+    workdir = options.workdir or default_workdir(Path(str(options.config)).stem)
     if options.on_nonfinite:
         config = config.override({"on_nonfinite": options.on_nonfinite})
     if options.deterministic:

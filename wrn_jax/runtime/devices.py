@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -11,11 +11,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wrn_jax.runtime.errors import UserError
 
+
+class Device(Protocol):
+    """What is asked of a `jax.Device`, which has no type that a checker can see."""
+
+    platform: str
+    device_kind: str
+
+
 AXIS = "data"
 """Name of the mesh's only axis; the batch is split over it."""
 
 
-def make_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(num_devices: int | None = None, devices: Sequence[Device] | None = None) -> Mesh:
     """A one-dimensional mesh over the first `num_devices` (none: all) of `devices` (none: those that are there).
 
     Raises UserError if there are fewer.
@@ -79,7 +87,7 @@ def check_divisible(batch_size: int, mesh: Mesh, groups: int, key: str) -> None:
         raise UserError(f"model.batch_norm_groups = {groups}: should divide {key} = {batch_size}")
 
 
-def compute_dtype(precision: str, device: jax.Device) -> str:
+def compute_dtype(precision: str, device: Device) -> str:
     """The compute type that `precision` means on `device`: "float32", "bfloat16" or "float16"."""
     if precision != "auto":
         return precision
@@ -93,7 +101,7 @@ def compute_dtype(precision: str, device: jax.Device) -> str:
     return "float32"
 
 
-def steps_per_call(wanted: int | None, device: jax.Device) -> int:
+def steps_per_call(wanted: int | None, device: Device) -> int:
     """Updates in one call of the compiled program: `wanted`, or what suits `device`.
 
     On a CPU one, since XLA's convolutions run many times slower inside a loop there. On an accelerator a few, so that a small
@@ -102,7 +110,7 @@ def steps_per_call(wanted: int | None, device: jax.Device) -> int:
     return wanted or (1 if device.platform == "cpu" else 8)
 
 
-def compiler_options(device: jax.Device) -> dict[str, str]:
+def compiler_options(device: Device) -> dict[str, str]:
     """XLA's settings for programs with convolutions on `device`.
 
     JAX 0.10 hands a CPU's convolutions of 32 channels and more to YNNPACK, which runs them on one thread (measured up to 64

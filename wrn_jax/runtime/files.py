@@ -56,7 +56,7 @@ def cache_folder(cache: str | None = None) -> Path:
 
 def reason(error: BaseException) -> str:
     """What went wrong, without line breaks and short enough to stand in a message."""
-    if type(error) is urllib.error.URLError:
-        error = error.reason  # what it wraps, without the angle brackets
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    # What a URLError wraps, without the angle brackets.
+    cause = error.reason if type(error) is urllib.error.URLError else error
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return " ".join(text.split())[:200]

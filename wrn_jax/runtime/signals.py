@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -27,7 +27,7 @@ class StopRequest:
         self._name = ""
         self._noted_at = 0.0
         self._is_single = jax.process_count() == 1
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         # Python runs signal handlers on the main thread only; a run on another one, in a notebook say, is left alone.
