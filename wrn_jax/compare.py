@@ -85,25 +85,27 @@ def collect(groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def _recipe(group: Group) -> dict[str, Any]:
-    which = measures.WHICH
+    epochs = measures.WHICH
     return {
         "runs": [
             {
                 "name": run.name, "source": run.source, "seed": run.seed, "finished": run.finished,
-                "counted": run.name in [one.name for one in group.counted], "rows": [row.to_dict() for row in run.rows],
-                "selection": measures.selection(run), "evaluations": [one.figures for one in run.evaluations],
+                "counted": run.name in [counted.name for counted in group.counted], "rows": [row.to_dict() for row in run.rows],
+                "selection": measures.selection(run), "evaluations": [evaluation.figures for evaluation in run.evaluations],
             }
             for run in group.runs
         ],
         "config": None if group.config is None else group.config.to_dict(),
         "best_chosen_on": group.judge,
-        "test_accuracy": {one: measures.summary(measures.values(group, one)) for one in which},
-        "gap_under_augmentation": {one: measures.summary(measures.augmented_gaps(group, one)) for one in which},
+        "test_accuracy": {which: measures.summary(measures.values(group, which)) for which in epochs},
+        "gap_under_augmentation": {which: measures.summary(measures.augmented_gaps(group, which)) for which in epochs},
         "measures": {
-            one: {m.name: measures.summary(measures.measured(group, one, m.path)) for m in measures.MEASURES} for one in which
+            which: {m.name: measures.summary(measures.measured(group, which, m.path)) for m in measures.MEASURES}
+            for which in epochs
         },
         "corruptions": {
-            one: {name: measures.summary(found) for name, found in measures.corruptions(group, one).items()} for one in which
+            which: {name: measures.summary(accuracies) for name, accuracies in measures.corruptions(group, which).items()}
+            for which in epochs
         },
         "rate": measures.rate_cycle(group),
         "transitions": [] if group.timeline is None else group.timeline.events(),

@@ -88,7 +88,7 @@ def changed(config, key):
 @pytest.mark.slow
 def test_every_key_in_which_recipes_differ_is_shown(tmp_path):
     (first,) = sample_runs.recipe(tmp_path, "a", [[0.1] * 5]).runs
-    keys = dict.fromkeys(re.sub(r"\.epoch \d+.*", "", key) for key in recipe_keys(first))  # a schedule is one
+    keys = dict.fromkeys(re.sub(r"\.epoch \d+.*", "", key) for key in recipe_keys(first.config))  # a schedule is one
     assert {"recipe.dropout", "optimizer.momentum", "model.batch_norm_groups", "augmentation_levels.full.rotate"} <= keys.keys()
     for key in keys:
         config, timeline = changed(first.config, key), first.timeline
@@ -102,7 +102,7 @@ def test_a_key_without_a_row_of_its_own_is_shown(tmp_path, monkeypatch):
     """A new key need not be entered anywhere."""
     (run,) = sample_runs.recipe(tmp_path, "a", [[0.1] * 5]).runs
     kinds = iter([{"optimizer.kind": "sgd"}, {"optimizer.kind": "lion"}])
-    monkeypatch.setattr(configuration, "recipe_keys", lambda run: recipe_keys(run) | next(kinds))
+    monkeypatch.setattr(configuration, "recipe_keys", lambda config: recipe_keys(config) | next(kinds))
     table = configuration.table([Group("a", (run,)), Group("b", (run,))])
     assert cells(table, "optimizer.kind") == {"setting": "optimizer.kind", "a": "sgd", "b": "lion"}
     assert {table.rows[index][0] for index in table.marked} == {"optimizer.kind"}

@@ -243,7 +243,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, first, second, names, mess
 
 def test_recipe_keys_leave_out_where_and_how_safely(tmp_path):
     run = runs.load(str(sample_runs.write(tmp_path / "a", CURVE)))
-    keys = runs.recipe_keys(run)
+    keys = runs.recipe_keys(run.config)
     assert "recipe.dropout.epoch 51" in keys
     assert not {"seed", "devices", "data.directory", "augmentation_levels.off.rotate"} & keys.keys()
     assert json.dumps(keys)

@@ -63,8 +63,8 @@ def summary(groups: Sequence[Group], reached: Verdict) -> list[Block]:
     if measures.logs(groups):
         rows += [
             row("final training less best test accuracy (points)", lambda group: formats.gaps(_mixed_gaps(group))),
-            row("notebook", lambda group: published_runs.PUBLISHED[group.log]["notebook"] if group.log else NONE),
-            row("published model", lambda group: published_runs.PUBLISHED[group.log]["place"] if group.log else NONE),
+            row("notebook", lambda group: published_runs.PUBLISHED[group.log].notebook if group.log else NONE),
+            row("published model", lambda group: published_runs.PUBLISHED[group.log].place if group.log else NONE),
         ]
     note = (
         f"{formats.spread_note(groups)}Training accuracy is counted on augmented and mixed images with dropout on. Gaps are "
@@ -100,12 +100,11 @@ def unfinished(groups: Sequence[Group]) -> list[str]:
     """A line about each recipe that has runs which have not run to their end."""
     found = []
     for group in groups:
-        runs = [run for run in group.runs if not run.finished]
+        runs = [f"{run.name} (epoch {run.last.epoch} of {run.epochs})" for run in group.runs if not run.finished]
         if runs:
-            told = ", ".join(f"{run.name} (epoch {run.last.epoch} of {run.timeline.epochs})" for run in runs)
             after = f"none is, so all are taken as they were after epoch {group.counted[0].last.epoch}"
             counted = "they count in the curves and epoch tables only" if group.finished else after
-            found.append(f"{group.name}: not finished: {told}; {counted}.")
+            found.append(f"{group.name}: not finished: {', '.join(runs)}; {counted}.")
     return found
 
 
@@ -153,7 +152,7 @@ def _finding_row(finding: Finding, groups: Sequence[Group]) -> list[str]:
     digits = {"%": 2, "points": 2, "nats": 4, "epochs": 1}.get(aspect.unit, 0)
     cells = [formats.values(aspect.values[group.name], aspect.factor, digits) for group in groups]
     head = aspect.name + (f" ({aspect.unit})" if aspect.unit in ("%", "points", "nats") else "")
-    if finding.ahead is None:
+    if finding.ahead is None or finding.margin is None:
         level = "level" if len(set(cells)) == 1 else "level in front"
         return [head, *cells, level if finding.margin == 0 else NONE, NONE, NONE]
     ahead = finding.ahead if aspect.better else f"smaller: {finding.ahead}"
@@ -221,16 +220,17 @@ def caveats(groups: Sequence[Group]) -> list[str]:
     """What limits what this report says."""
     counts = "; ".join(f"{group.name} n = {len(group.counted)}" for group in groups)
     texts = [f"{counts}. An interval over few seeds is wide, and its width itself uncertain.", *unfinished(groups)]
-    known = [group for group in groups if group.config is not None]
-    scaled = [f"{group.name} by {group.config.recipe.scale:g}" for group in known if group.config.recipe.scale != 1]
+    scales = {group.name: group.config.recipe.scale for group in groups if group.config is not None}
+    scaled = [f"{name} by {scale:g}" for name, scale in scales.items() if scale != 1]
     if scaled:
         texts.append(
             f"Scaled recipes: {', '.join(scaled)}. Phases given in epochs are scaled with the length, those given in updates "
             "are not; what holds at this length need not hold at the full one."
         )
-    if len({group.timeline.steps for group in known}) > 1:
-        told = "; ".join(f"{group.name} {group.timeline.steps:,}" for group in known)
-        texts.append(f"The recipes take unlike numbers of updates: {told}.")
+    steps = {group.name: group.timeline.steps for group in groups if group.timeline is not None}
+    if len(set(steps.values())) > 1:
+        lengths = "; ".join(f"{name} {number:,}" for name, number in steps.items())
+        texts.append(f"The recipes take unlike numbers of updates: {lengths}.")
     if measures.logs(groups):
         texts.append(
             "The logs' test loss is as the notebooks computed it; whether label smoothing is part of it is not recorded."
@@ -252,10 +252,10 @@ def _run_caveats(group: Group) -> list[str]:
         skipped = sum(row.skipped_steps for row in run.rows)
         if rollbacks or skipped:
             texts.append(f"{run.name}: rollbacks to a checkpoint: {rollbacks}; skipped updates: {skipped}.")
-        for one in run.evaluations:
-            recorded = run.rows[one.epoch - 1].test_accuracy if one.epoch <= len(run.rows) else None
-            found = one.figures["splits"]["test"]["accuracy"]
-            if recorded is not None and abs(recorded - found) > 0.002:
-                told = f"{formats.percent(found)} % as evaluated, {formats.percent(recorded)} % as recorded in training"
-                texts.append(f"{run.name}, epoch {one.epoch}: {told}; precision, versions or images may differ.")
+        for evaluation in run.evaluations:
+            epoch, accuracy = evaluation.epoch, evaluation.figures["splits"]["test"]["accuracy"]
+            recorded = run.rows[epoch - 1].test_accuracy if epoch <= len(run.rows) else None
+            if recorded is not None and abs(recorded - accuracy) > 0.002:
+                both = f"{formats.percent(accuracy)} % as evaluated, {formats.percent(recorded)} % as recorded in training"
+                texts.append(f"{run.name}, epoch {epoch}: {both}; precision, versions or images may differ.")
     return texts

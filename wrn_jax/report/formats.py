@@ -37,14 +37,14 @@ def spread(summary: Summary | None, factor: float = 100, digits: int = 2, sign: 
     return text if summary.sd is None else f"{text} ± {factor * summary.sd:.{digits}f}"
 
 
-def values(found: Sequence[float] | None, factor: float = 100, digits: int = 2) -> str:
+def values(figures: Sequence[float] | None, factor: float = 100, digits: int = 2) -> str:
     """Mean and standard deviation of the runs' values."""
-    return spread(measures.summary(found), factor, digits)
+    return spread(measures.summary(figures), factor, digits)
 
 
-def gaps(found: Sequence[float] | None) -> str:
+def gaps(figures: Sequence[float] | None) -> str:
     """Mean and standard deviation of the runs' gaps, in points, with the sign of the mean."""
-    return NOT_EVALUATED if found is None else spread(measures.summary(found), sign="+")
+    return NOT_EVALUATED if figures is None else spread(measures.summary(figures), sign="+")
 
 
 def clean_gap(group: Group, which: str = "last") -> str:
@@ -57,9 +57,11 @@ def interval(low: float | None, high: float | None, sign: str = "") -> str:
     return NONE if low is None or high is None else f"{100 * low:{sign}.2f} to {100 * high:{sign}.2f}"
 
 
-def difference(found: Difference) -> str:
+def difference(figures: Difference) -> str:
     """A difference with its interval, as in +1.61 points (95 % interval +0.35 to +2.87, p = 0.012)."""
-    return f"{points(found.difference)} points (95 % interval {interval(found.low, found.high, '+')}, {p_value(found.p)})"
+    return (
+        f"{points(figures.difference)} points (95 % interval {interval(figures.low, figures.high, '+')}, {p_value(figures.p)})"
+    )
 
 
 def p_value(p: float | None) -> str:
@@ -108,8 +110,8 @@ def position(step: int, timeline: Timeline) -> str:
 
 def epochs_of(group: Group, which: str) -> str:
     """The last or best epochs of the runs that count; one number if they agree."""
-    found = [str(measures.row(run, which).epoch) for run in group.counted]
-    return found[0] if len(set(found)) == 1 else ", ".join(found)
+    figures = [str(measures.row(run, which).epoch) for run in group.counted]
+    return figures[0] if len(set(figures)) == 1 else ", ".join(figures)
 
 
 def spread_note(groups: Sequence[Group]) -> str:

@@ -6,7 +6,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,10 +157,14 @@ def row(run: Run, which: str) -> EpochRow:
     return run.last if which == "last" else run.best
 
 
-def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float] | None:
-    """A quantity of each of the runs that count; None if any does not have it."""
-    found = [getattr(row(run, which), quantity) for run in group.counted]
-    return None if any(value is None for value in found) else found
+def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float]:
+    """A quantity of each of the runs that count, one that every row has."""
+    return [getattr(row(run, which), quantity) for run in group.counted]
+
+
+def mean(group: Group, which: str) -> float:
+    """The mean test accuracy of the runs that count."""
+    return float(np.mean(values(group, which)))
 
 
 def augmented_gaps(group: Group, which: str) -> list[float]:
@@ -177,11 +181,13 @@ def compare(groups: Sequence[Group], which: str) -> list[Pair]:
     """All pairs of recipes by test accuracy over their seeds, first minus second."""
     pairs = [_pair(first, second, which) for first, second in itertools.combinations(groups, 2)]
     finished = {group.name for group in groups if group.finished}
-    tested = [
-        pair for pair in pairs if pair.welch is not None and pair.welch.p is not None and {pair.first, pair.second} <= finished
-    ]
-    adjusted = dict(zip(map(id, tested), statistics.holm([pair.welch.p for pair in tested]), strict=True))
-    return [dataclasses.replace(pair, adjusted=adjusted.get(id(pair))) for pair in pairs]
+    p_values = {
+        index: pair.welch.p
+        for index, pair in enumerate(pairs)
+        if pair.welch is not None and pair.welch.p is not None and {pair.first, pair.second} <= finished
+    }
+    adjusted = dict(zip(p_values, statistics.holm(list(p_values.values())), strict=True))
+    return [dataclasses.replace(pair, adjusted=adjusted.get(index)) for index, pair in enumerate(pairs)]
 
 
 def _pair(first: Group, second: Group, which: str) -> Pair:
@@ -203,38 +209,40 @@ def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:
 def compare_images(first: Group, second: Group, which: str) -> Images:
     """Two recipes on the same test images, from saved predictions."""
     start = Images(first.name, second.name, which)
-    sides = []
+    sides: list[list[tuple[Run, np.ndarray]]] = []
+    digests: set[str | None] = set()
     for group in (first, second):
-        usable = [(run, one) for run, one in evaluations(group, which) if one.correct is not None]
-        if not usable:
+        predicted = [(run, saved) for run, saved in evaluations(group, which) if saved.correct is not None]
+        if not predicted:
             return dataclasses.replace(start, reason=f"no predictions of {group.name} after the {which} epoch")
-        sides.append(usable)
-    if len({one.digest for side in sides for _, one in side}) > 1:
+        digests |= {saved.digest for _, saved in predicted}
+        sides.append([(run, saved.correct) for run, saved in predicted if saved.correct is not None])
+    if len(digests) > 1:
         return dataclasses.replace(start, reason="the predictions are of different images")
-    seeds = [{run.seed: (run, one) for run, one in side if run.seed is not None} for side in sides]
+    seeds = [{run.seed: (run, correct) for run, correct in side if run.seed is not None} for side in sides]
     shared = sorted(seeds[0].keys() & seeds[1].keys())
     couples = [(seeds[0][seed], seeds[1][seed]) for seed in shared] or list(zip(*sides, strict=False))
-    correct = [np.stack([one.correct for _, one in side]) for side in sides]
+    stacks = [np.stack([correct for _, correct in side]) for side in sides]
     return dataclasses.replace(
         start,
-        count=correct[0].shape[1],
-        pairs=tuple(_image_pair(*one, *other) for one, other in couples),
+        count=stacks[0].shape[1],
+        pairs=tuple(_image_pair(*left, *right) for left, right in couples),
         by_seed=bool(shared),
-        together=statistics.over_images(*correct),
-        networks=(len(correct[0]), len(correct[1])),
+        together=statistics.over_images(*stacks),
+        networks=(len(stacks[0]), len(stacks[1])),
     )
 
 
-def _image_pair(first: Run, one: Evaluation, second: Run, other: Evaluation) -> ImagePair:
-    only_first, only_second = int((one.correct & ~other.correct).sum()), int((other.correct & ~one.correct).sum())
-    found = statistics.over_images(one.correct[None], other.correct[None])
+def _image_pair(first: Run, first_correct: np.ndarray, second: Run, second_correct: np.ndarray) -> ImagePair:
+    only_first, only_second = int((first_correct & ~second_correct).sum()), int((second_correct & ~first_correct).sum())
+    found = statistics.over_images(first_correct[None], second_correct[None])
     return ImagePair(first.name, second.name, found, statistics.mcnemar(only_first, only_second))
 
 
 def selection(run: Run) -> Selection:
     """Best, highest and last epoch of a run."""
     length = min(len(run.rows), max(3, math.ceil(len(run.rows) / 10)))
-    tail = statistics.summarise([one.test_accuracy for one in run.rows[-length:]])
+    tail = statistics.summarise([row.test_accuracy for row in run.rows[-length:]])
     last, best, top = run.last, run.best, run.top
     return Selection(
         run.name, run.judge, last.test_accuracy, last.epoch, best.test_accuracy, best.epoch,
@@ -242,27 +250,30 @@ def selection(run: Run) -> Selection:
     )  # fmt: skip
 
 
-def mean_curve(group: Group, quantity: str) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-    """(epochs, mean, lowest, highest) of a quantity over the runs that have the epoch; NaN where none has it."""
+def mean_curve(group: Group, value: Callable[[EpochRow], float | None]) -> tuple[list[int], list[np.ndarray]]:
+    """The epochs, and (mean, lowest, highest) of a value over the runs that have the epoch; NaN where none has it."""
     length = max(len(run.rows) for run in group.runs)
     table = np.full((len(group.runs), length), np.nan)
     for index, run in enumerate(group.runs):
-        table[index, : len(run.rows)] = [getattr(one, quantity) for one in run.rows]
+        table[index, : len(run.rows)] = [value(row) for row in run.rows]
     empty = np.isnan(table).all(axis=0)
     filled = np.where(empty, 0.0, table)
     mean, low, high = (function(filled, axis=0) for function in (np.nanmean, np.nanmin, np.nanmax))
-    return list(range(1, length + 1)), *(np.where(empty, np.nan, line) for line in (mean, low, high))
+    return list(range(1, length + 1)), [np.where(empty, np.nan, line) for line in (mean, low, high)]
 
 
 def accuracy_at(group: Group, epoch: int) -> float | None:
     """Mean test accuracy after `epoch` over the runs that have it."""
-    found = [run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch]
-    return float(np.mean(found)) if found else None
+    return _mean_accuracy(group, epoch) if any(len(run.rows) >= epoch for run in group.runs) else None
+
+
+def _mean_accuracy(group: Group, epoch: int) -> float:
+    return float(np.mean([run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch]))
 
 
 def falls(run: Run) -> tuple[int, float, int]:
     """(number of epochs whose test accuracy is below that of the epoch before, largest such fall, its epoch or 0)."""
-    steps = np.diff([one.test_accuracy for one in run.rows])
+    steps = np.diff([row.test_accuracy for row in run.rows])
     if not (steps < 0).any():
         return 0, 0.0, 0
     worst = int(np.argmin(steps))
@@ -271,7 +282,7 @@ def falls(run: Run) -> tuple[int, float, int]:
 
 def first_epoch_at(run: Run, accuracy: float) -> int | None:
     """The first epoch whose test accuracy reaches `accuracy`."""
-    return next((one.epoch for one in run.rows if one.test_accuracy >= accuracy), None)
+    return next((row.epoch for row in run.rows if row.test_accuracy >= accuracy), None)
 
 
 def warm_up(timeline: Timeline) -> tuple[Linear, int] | None:
@@ -295,32 +306,34 @@ def rate_cycle(group: Group) -> RateCycle | None:
     if timeline is None:
         return None
     rates = timeline.values["learning_rate"].astype(float)
-    after = [entry["learning_rate_next"] for entry in timeline.table()]
-    found = []
+    after = [float(entry["learning_rate_next"]) for entry in timeline.table()]
+    evaluations: list[RateAt] = []
     for epoch in range(1, min(timeline.epochs, max(len(run.rows) for run in group.counted)) + 1):
         within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
         before, low, high = (float(value) for value in (within[-1], within.min(), within.max()))
         rises = bool((np.diff(within) > 0).any())
-        found.append(RateAt(epoch, accuracy_at(group, epoch), before, after[epoch - 1], low, high, rises))
+        evaluations.append(RateAt(epoch, _mean_accuracy(group, epoch), before, after[epoch - 1], low, high, rises))
     cycle = RateCycle(
-        evaluations=tuple(found),
+        evaluations=tuple(evaluations),
         peak=float(rates.max()),
         peak_after=peak_after_warm_up(rates),
         restarts=len(restarts(rates)),
         saw_tooth=False,
     )
-    tail = found[-math.ceil(len(found) / 5) :]
-    if 2 * sum(one.rises and one.high >= 3 * one.low for one in tail) <= len(tail):
+    tail = evaluations[-math.ceil(len(evaluations) / 5) :]
+    if 2 * sum(evaluation.rises and evaluation.high >= 3 * evaluation.low for evaluation in tail) <= len(tail):
         return cycle
     if len(tail) < 10:
         return dataclasses.replace(cycle, saw_tooth=True)
-    lower = [one.accuracy for one in tail if one.position <= 1 / 3]
-    upper = [one.accuracy for one in tail if one.position >= 2 / 3]
+    lower = [evaluation.accuracy for evaluation in tail if evaluation.position <= 1 / 3]
+    upper = [evaluation.accuracy for evaluation in tail if evaluation.position >= 2 / 3]
     return dataclasses.replace(
         cycle,
         saw_tooth=True,
         tail=len(tail),
-        correlation=statistics.rank_correlation([one.before for one in tail], [one.accuracy for one in tail]),
+        correlation=statistics.rank_correlation(
+            [evaluation.before for evaluation in tail], [evaluation.accuracy for evaluation in tail]
+        ),
         low_third=(len(lower), float(np.mean(lower)) if lower else None),
         high_third=(len(upper), float(np.mean(upper)) if upper else None),
     )
@@ -367,11 +380,13 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
 
 def corruptions(group: Group, which: str) -> dict[str, list[float]]:
     """Mean accuracy over the severities of each kind of corruption, one value for each run; those that all runs have."""
-    found = [one.figures.get("corruptions") for _, one in evaluations(group, which)]
-    if len(found) < len(group.counted) or not all(isinstance(kinds, dict) for kinds in found):
+    runs: list[dict[str, list[float]]] = [
+        evaluation.figures.get("corruptions") or {} for _, evaluation in evaluations(group, which)
+    ]
+    if len(runs) < len(group.counted):
         return {}
-    names = [name for name in found[0] if all(kinds.get(name) for kinds in found)]
-    return {name: [float(np.mean(kinds[name])) for kinds in found] for name in names}
+    names = [name for name in runs[0] if all(kinds.get(name) for kinds in runs)]
+    return {name: [float(np.mean(kinds[name])) for kinds in runs] for name in names}
 
 
 def corruption_sources(groups: Sequence[Group], which: str) -> list[str]:

@@ -1,14 +1,16 @@
 """The published runs of sessions 02 and 04: their logs, as data of the package, and what the comparison of them said.
 
-WideResNet-28-10 on CIFAR-100, PyTorch, one seed each; the schedules that made them are configs/session02_as_executed.py and
-configs/session04_as_executed.py. Accuracies are fractions, in 0..1, unless % is said.
+WideResNet-28-10 on CIFAR-100, PyTorch, one seed each; the recipes that made them are session02_as_executed and
+session04_as_executed. Accuracies are fractions, in 0..1, unless % is said.
 """
 
 import csv
+import dataclasses
 import importlib.resources
 from pathlib import Path
 from typing import Any
 
+from wrn_jax.config import Config, load_file, recipes
 from wrn_jax.training.records import EpochRow, rows_from
 
 LOGS = ("session02", "session04")
@@ -27,18 +29,6 @@ DOCUMENTED_TRAIN = {"session02": 69.26, "session04": 97.85}
 DOCUMENTED_GAP = {"session02": -1.94, "session04": 24.87}
 # The epochs of its table.
 DOCUMENTED_EPOCHS = (1, 5, 10, 20, 25, 30, 40, 41, 50, 60, 70, 71, 75, 80, 81, 90, 93, 99, 100)
-# The rates it describes, which never ran: as recipe.learning_rate in configs/session02.py and configs/session04.py.
-DESCRIBED_RATE = {
-    "session02": {
-        "epoch 1": {"kind": "linear", "start": 0.01, "end": 0.1, "over": "5 epochs"},
-        "epoch 6": {"kind": "warm_restarts", "peak": 0.1, "floor": 1e-4, "period": "25 epochs", "since": "epoch 1"},
-    },
-    "session04": {
-        "epoch 1": {"kind": "linear", "start": 0.01, "end": 0.15, "over": "5 epochs"},
-        "epoch 6": {"kind": "warm_restarts", "peak": 0.15, "floor": 5e-4, "period": "20 epochs", "since": "epoch 1"},
-        "epoch 61": {"kind": "cosine", "start": 0.15, "end": 1e-5, "over": "40 epochs"},
-    },
-}
 # The test accuracy (%) that the runs were to reach.
 TARGET = 73.0
 # Published test accuracies (%) of the same network on CIFAR-100.
@@ -48,83 +38,44 @@ PEERS = (
     ("WRN-28-10 with cutout", 81.6),
     ("WRN-28-10 with RandAugment", 83.3),
 )
-# Where the published files lie, the notebook that made them, and the files by name with the epoch each is of.
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """The notebook that made a run, where its files lie, and the files by name with the epoch each is of."""
+
+    notebook: str
+    place: str
+    files: dict[str, int]
+
+
 PUBLISHED = {
-    "session02": {
-        "notebook": "08_ERA_V4_Session-02.ipynb",
-        "place": "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session8",
-        "files": {
+    "session02": Published(
+        "08_ERA_V4_Session-02.ipynb",
+        "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session8",
+        {
             "best_model.pth": 100,
             **{f"checkpoint_epoch{epoch}.pth": epoch for epoch in (10, 20, 25, 30, 40, 50, 60, 75, 90)},
             "final_model.pth": 100,
         },
-    },
-    "session04": {
-        "notebook": "08_ERA_V4_Session-04.ipynb",
-        "place": "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session04",
-        "files": {
-            "best_model.pth": 99,
-            **{f"checkpoint_epoch{epoch}.pth": epoch for epoch in range(10, 101, 10)},
-        },
-    },
+    ),
+    "session04": Published(
+        "08_ERA_V4_Session-04.ipynb",
+        "https://huggingface.co/pandurangpatil/cifar100-wideresnet-session04",
+        {"best_model.pth": 99, **{f"checkpoint_epoch{epoch}.pth": epoch for epoch in range(10, 101, 10)}},
+    ),
 }
 
 
-def _executed_levels(levels: dict[str, float]) -> dict[str, float]:
-    """Cutout as it ran: one or two rectangles with sides of 10 to 20 %, at the level's probability, instead of a square."""
-    changes = {}
-    for name, probability in levels.items():
-        key = f"augmentation_levels.{name}"
-        changes |= {
-            f"{key}.cutout_probability": 0.0,
-            f"{key}.holes_probability": probability,
-            f"{key}.holes_smallest": 0.1,
-            f"{key}.holes_largest": 0.2,
-        }
-    return changes
+def executed(name: str) -> Config:
+    """What ran; precision and classes are the notebook's."""
+    config = load_file(recipes.folder() / f"{name}_as_executed.py")
+    return config.override({"precision": "float16", "model.num_classes": 100})
 
 
-_SHARED = {
-    "precision": "float16",
-    "model.num_classes": 100,
-    "data.validation_size": 0,
-    "early_stopping_patience": 15,
-}
-# What ran, as changes from the package's defaults; optimiser, network, batch size and length are these defaults.
-EXECUTED: dict[str, dict[str, Any]] = {
-    "session02": _SHARED
-    | {
-        "recipe.learning_rate": {
-            "epoch 1": 0.01,
-            "epoch 1 + 1 step": {"kind": "linear", "start": 0.01, "end": 0.1, "over": "5 epochs"},
-            "epoch 6 + 1 step": {
-                "kind": "warm_restarts", "peak": 0.01, "floor": 1e-4, "period": "25 steps", "since": "epoch 6",
-            },
-        },
-        "recipe.dropout": 0.3,
-        "recipe.mixup_alpha": 0.2,
-        "recipe.label_smoothing": 0.1,
-        "recipe.checkpoint_epochs": [10, 20, 25, 30, 40, 50, 60, 75, 90, 100],
-    }
-    | _executed_levels({"full": 0.5}),
-    "session04": _SHARED
-    | {
-        "recipe.learning_rate": {
-            "epoch 1": 0.01,
-            "epoch 1 + 1 step": {"kind": "linear", "start": 0.01, "end": 0.15, "over": "5 epochs"},
-            "epoch 6 + 1 step": {
-                "kind": "warm_restarts", "peak": 0.01, "floor": 5e-4, "period": "20 steps", "since": "epoch 6",
-            },
-            "epoch 61": {"kind": "cosine", "start": 0.01, "end": 1e-5, "over": "40 steps", "beyond": "continue"},
-        },
-        "recipe.dropout": {"epoch 1": 0.3, "epoch 51": 0.2, "epoch 81": 0.1},
-        "recipe.mixup_alpha": {"epoch 1": 0.2, "epoch 41": 0.15, "epoch 71": 0.0},
-        "recipe.label_smoothing": {"epoch 1": 0.1, "epoch 51": 0.05},
-        "recipe.augmentation": {"epoch 1": "full", "epoch 41": "reduced", "epoch 71": "minimal"},
-        "recipe.checkpoint_epochs": [10, 20, 30, 40, 50, 60, 70, 80, 90, 100],
-    }
-    | _executed_levels({"minimal": 0.3, "reduced": 0.35, "full": 0.5}),
-}  # fmt: skip
+def described(name: str) -> Config:
+    """What the comparison describes, with rates that never ran."""
+    return load_file(recipes.folder() / f"{name}.py")
 
 
 def rows(name: str) -> list[EpochRow]:

@@ -83,6 +83,11 @@ class Run:
         return None if self.config is None or self.log else self.config.seed
 
     @property
+    def epochs(self) -> int:
+        """The epochs of the whole run; of a CSV those that it has."""
+        return len(self.rows) if self.timeline is None else self.timeline.epochs
+
+    @property
     def last(self) -> EpochRow:
         """The row of the last epoch."""
         return self.rows[-1]
@@ -100,14 +105,13 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether it has run all its epochs, or ended early by its own rule; a CSV counts as finished."""
-        if self.timeline is None or self.last.epoch >= self.timeline.epochs:
-            return True
-        patience = self.config.early_stopping_patience
-        return patience is not None and self.last.epoch - self.best.epoch >= patience
+        patience = None if self.config is None else self.config.early_stopping_patience
+        stopped = patience is not None and self.last.epoch - self.best.epoch >= patience
+        return stopped or self.last.epoch >= self.epochs
 
     def evaluation(self, epoch: int) -> Evaluation | None:
         """The evaluation of the checkpoint after `epoch`."""
-        return next((one for one in self.evaluations if one.epoch == epoch), None)
+        return next((evaluation for evaluation in self.evaluations if evaluation.epoch == epoch), None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -205,7 +209,7 @@ def _load_directory(path: Path, source: str) -> Run:
 
 
 def _load_log(name: str) -> Run:
-    config = Config().override(published_runs.EXECUTED[name])
+    config = published_runs.executed(name)
     published = published_runs.PUBLISHED[name]
     return Run(
         name=name,
@@ -213,7 +217,7 @@ def _load_log(name: str) -> Run:
         rows=tuple(published_runs.rows(name)),
         config=config,
         timeline=Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH),
-        kept=tuple(Kept(file, epoch) for file, epoch in published["files"].items()),
+        kept=tuple(Kept(file, epoch) for file, epoch in published.files.items()),
         log=name,
     )
 
@@ -226,10 +230,10 @@ def _load_csv(path: Path, source: str) -> Run:
     return Run(name=path.stem, source=source, rows=_some(rows_from(columns, path), path))
 
 
-def described(run: Run) -> Timeline:
-    """The recipe of a published log with the rates that its document describes, which never ran."""
-    recipe = run.config.override({"recipe.learning_rate": published_runs.DESCRIBED_RATE[run.log]}).recipe
-    return Timeline(recipe, run.config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
+def described(log: str) -> Timeline:
+    """The recipe of a published log as its document describes it."""
+    config = published_runs.described(log)
+    return Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
 
 
 def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:
@@ -276,8 +280,8 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
     if names is None:
         names = _distinct_names([_common_name([run.name for run in together]) for together in members.values()])
     if len(names) != len(members):
-        told = _listing(members.values())
-        raise UserError(f"--names: {len(names)} given, but the runs are of {len(members)} recipes: {told}")
+        listing = _listing(members.values())
+        raise UserError(f"--names: {len(names)} given, but the runs are of {len(members)} recipes: {listing}")
     if len(set(names)) < len(names):
         raise UserError("--names: every recipe should have its own name")
     return tuple(Group(name, tuple(together)) for name, together in zip(names, members.values(), strict=True))
@@ -323,7 +327,7 @@ def _common_name(names: Sequence[str]) -> str:
 
 def _check_same_images(runs: Sequence[Run]) -> None:
     """Raises UserError for runs whose test images are known to differ."""
-    known = [(run, test_images(run)) for run in runs if run.config is not None]
+    known = [(run, test_images(run.config)) for run in runs if run.config is not None]
     for run, images in known[1:]:
         first, expected = known[0]
         if images != expected:
@@ -337,24 +341,24 @@ def _about(images: tuple[Any, ...]) -> str:
     return f"{images[0]}, {images[1]:,} images" + (f", drawn from seed {images[2]}" if images[2] is not None else "")
 
 
-def test_images(run: Run) -> tuple[str, int, int | None]:
-    """(data set, number of test images, seed they were drawn from) of a run that has a configuration."""
-    data = run.config.data
+def test_images(config: Config) -> tuple[str, int, int | None]:
+    """(data set, number of test images, seed they were drawn from) of a run with this configuration."""
+    data = config.data
     info = datasets.info(data)
     return data.name, info.num_test, data.embedded_seed if info.drawn else None
 
 
-def recipe_keys(run: Run) -> dict[str, Any]:
-    """The keys, by dotted name, that make the recipe of a run that has a configuration: without seed, place and safety
+def recipe_keys(config: Config) -> dict[str, Any]:
+    """The keys, by dotted name, that make the recipe of a configuration: without seed, place and safety
     settings, and without augmentation levels that it does not use."""
-    tree = run.config.to_dict()
-    used = set(run.config.recipe.augmentation.values())
+    tree = config.to_dict()
+    used = set(config.recipe.augmentation.values())
     tree["augmentation_levels"] = {name: level for name, level in tree["augmentation_levels"].items() if name in used}
     free = ("seed", *FREE_ON_RESUME)
     return {key: value for key, value in flatten(tree).items() if key not in free}
 
 
 def _recipe_key(run: Run) -> Any:
-    if run.log or run.config is None:
+    if run.log or run.config is None or run.timeline is None:
         return run.source  # nothing says that two logs are of one recipe
-    return json.dumps([run.timeline.steps_per_epoch, run.judge, recipe_keys(run)], sort_keys=True)
+    return json.dumps([run.timeline.steps_per_epoch, run.judge, recipe_keys(run.config)], sort_keys=True)

@@ -124,7 +124,8 @@ def why_not(groups: Sequence[Group], pair: Pair | None = None) -> str:
 
 def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
     counts = f"n = {pair.counts[0]} and {pair.counts[1]}"
-    if reason := why_not([groups[pair.first], groups[pair.second]], pair):
+    reason = why_not([groups[pair.first], groups[pair.second]], pair)
+    if reason or pair.welch is None:
         return (
             f"**No verdict on {pair.first} and {pair.second}**: {reason}. After the last epoch {_ahead(pair, groups, 'last')}."
         )
@@ -140,7 +141,7 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
 
 
 def _mean(group: Group, which: str) -> str:
-    return formats.percent(float(np.mean(measures.values(group, which))))
+    return formats.percent(measures.mean(group, which))
 
 
 def _ahead(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
@@ -153,6 +154,7 @@ def _ahead(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
 
 
 def _better(pair: Pair) -> str:
+    assert pair.welch is not None  # since it is significant
     first, second, found = pair.first, pair.second, pair.welch
     if pair.difference < 0:
         first, second, found = second, first, found.reverse()
@@ -168,7 +170,7 @@ def _at_best(best: Pair, last: Pair, groups: Mapping[str, Group]) -> str:
 
 
 def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
-    order = sorted(groups, key=lambda group: -float(np.mean(measures.values(group, "last"))))
+    order = sorted(groups, key=lambda group: -measures.mean(group, "last"))
     standing = "; ".join(
         f"{group.name} {formats.values(measures.values(group, 'last'))} % (n = {len(group.counted)})" for group in order
     )
@@ -214,7 +216,7 @@ def aspects(groups: Sequence[Group]) -> list[Aspect]:
 
 def _target(groups: Sequence[Group]) -> float:
     """An accuracy, in whole per cent, that the mean of every recipe has at the end."""
-    return int(100 * min(float(np.mean(measures.values(group, "last"))) for group in groups) + 1e-9) / 100
+    return int(100 * min(measures.mean(group, "last") for group in groups) + 1e-9) / 100
 
 
 def _largest_falls(group: Group) -> list[float]:
@@ -227,8 +229,9 @@ def _spread(group: Group) -> list[float] | None:
 
 
 def _first_epochs(group: Group, target: float) -> list[float] | None:
-    found = [measures.first_epoch_at(run, target) for run in group.counted]
-    return [float(epoch) for epoch in found] if group.finished and None not in found else None
+    epochs = [measures.first_epoch_at(run, target) for run in group.counted]
+    reached = [float(epoch) for epoch in epochs if epoch is not None]
+    return reached if group.finished and len(reached) == len(epochs) else None
 
 
 def _transitions(group: Group) -> list[float] | None:
@@ -244,16 +247,18 @@ def _judge(aspect: Aspect, groups: Sequence[Group]) -> Finding:
     margin = sign * float(np.mean(known[first]) - np.mean(known[second]))
     if not margin:
         return Finding(aspect, margin=0.0)
-    p = _p(aspect, first, second, groups)
+    p = _p(aspect, (first, known[first]), (second, known[second]), groups)
     return Finding(aspect, first, margin, p, None if p is None else p < SIGNIFICANCE)
 
 
-def _p(aspect: Aspect, first: str, second: str, groups: Sequence[Group]) -> float | None:
+def _p(
+    aspect: Aspect, first: tuple[str, Sequence[float]], second: tuple[str, Sequence[float]], groups: Sequence[Group]
+) -> float | None:
+    names = {first[0], second[0]}
     if aspect.name == "test accuracy, last epoch":
-        return next(pair.adjusted for pair in measures.compare(groups, "last") if {pair.first, pair.second} == {first, second})
-    values = aspect.values[first], aspect.values[second]
-    finished = all(group.finished for group in groups if group.name in (first, second))
-    return statistics.welch(*values).p if finished and min(map(len, values)) > 1 else None
+        return next(pair.adjusted for pair in measures.compare(groups, "last") if {pair.first, pair.second} == names)
+    finished = all(group.finished for group in groups if group.name in names)
+    return statistics.welch(first[1], second[1]).p if finished and min(len(first[1]), len(second[1])) > 1 else None
 
 
 _WHERE = {
@@ -267,21 +272,21 @@ def _uses(groups: Sequence[Group], pairs: Sequence[Pair], findings: Sequence[Fin
     found = [_for_accuracy(groups, pairs)]
     for finding in findings:
         where = _WHERE.get(finding.aspect.name)
-        if where and finding.shown:
+        if where and finding.shown and finding.margin is not None:
             margin = f"{finding.aspect.factor * finding.margin:.2f} points"
             found.append(f"{where}: {finding.ahead}, {margin} ahead of the next in {finding.aspect.name}.")
         if finding.aspect.unit == "epochs" and finding.ahead and finding.shown is not False:
             found.append(_for_short_training(finding))
     steps = {group.name: group.timeline.steps for group in groups if group.timeline is not None}
     if len(set(steps.values())) > 1:
-        fewest = min(steps, key=steps.get)
+        fewest = min(steps, key=steps.__getitem__)
         told = ", ".join(f"{name} {number:,}" for name, number in steps.items())
         found.append(f"Where updates are dear: {fewest} takes the fewest ({told}).")
     return found + [text for group in groups for text in _for_low_rate(group)]
 
 
 def _for_accuracy(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
-    best, *others = sorted(groups, key=lambda group: -float(np.mean(measures.values(group, "last"))))
+    best, *others = sorted(groups, key=lambda group: -measures.mean(group, "last"))
     beaten = [
         pair.second if pair.first == best.name else pair.first
         for pair in pairs
@@ -297,14 +302,16 @@ def _for_accuracy(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
 
 
 def _for_short_training(finding: Finding) -> str:
-    told = ", ".join(f"{name} {np.mean(epochs):.4g}" for name, epochs in finding.aspect.values.items())
+    told = ", ".join(f"{name} {np.mean(epochs):.4g}" for name, epochs in finding.aspect.values.items() if epochs)
     lead = "" if finding.shown else "; a lead, since it is not judged"
     return f"Where training is cut short: {finding.ahead} ({finding.aspect.name} of test images: {told}{lead})."
 
 
 def _for_low_rate(group: Group) -> list[str]:
     cycle = measures.rate_cycle(group)
-    lower, upper = (cycle.low_third[1], cycle.high_third[1]) if cycle else (None, None)
+    if cycle is None:
+        return []
+    lower, upper = cycle.low_third[1], cycle.high_third[1]
     if lower is None or upper is None or lower <= upper:
         return []
     return [f"{group.name}: take weights from a low point of its rate. Test accuracy was {formats.thirds(cycle)}."]
@@ -312,7 +319,7 @@ def _for_low_rate(group: Group) -> list[str]:
 
 def confounds(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """What the runs differ in beside the recipe: (key, value by recipe) of network, data, precision and program."""
-    known = {group.name: recipe_keys(group.runs[0]) for group in groups if group.config is not None}
+    known = {group.name: recipe_keys(group.config) for group in groups if group.config is not None}
     outside = sorted(
         {key for keys in known.values() for key in keys if key.startswith(("model.", "data.")) or key == "precision"}
     )

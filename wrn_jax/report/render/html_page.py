@@ -39,10 +39,11 @@ def to_html(document: Document) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {
+    filters: dict[str, Any] = {
         "kind": lambda block: type(block).__name__, "markup": to_markup, "plain": plain, "id": plot_id,
         "classes": column_classes, "data_table": data_table, "marks": numbered_marks,
     }  # fmt: skip
+    environment.filters.update(filters)
     return environment.get_template("page.html").render(
         document=document,
         themes={theme: THEMES[theme] | {"lines": COLOURS[theme]} for theme in THEMES},

@@ -42,7 +42,7 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     lines = [_draw_series(axis, place, series, plot.stepped) for place, series in enumerate(plot.series)]
     for x, _ in marks:
         axis.axvline(x, color=theme["quiet"], linestyle=":", linewidth=1, zorder=1)
-    above = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+    above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
     for x, text in mark_labels(plot):
         axis.annotate(text, (x, 1.01), color=theme["quiet"], fontsize=9, **above)
     axis.set_title(plain(plot.title), loc="left", fontsize=13, fontweight="bold", pad=20 if marks else 10, parse_math=False)
@@ -54,11 +54,22 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     # Under the label of the axis: the names of the lines, and under them the texts of the marks.
-    below = {"xycoords": "axes fraction", "xytext": (-40, -44 - 18 * rows), "textcoords": "offset points", "va": "top"}
+    below: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "xytext": (-40, -44 - 18 * rows),
+        "textcoords": "offset points",
+        "va": "top",
+    }
     axis.annotate("\n".join(legend), (0, 0), fontsize=9, color=theme["quiet"], linespacing=1.3, parse_math=False, **below)
     if lines:
         corner = axis.transAxes + ScaledTranslation(-40 / 72, -36 / 72, figure.dpi_scale_trans)
-        place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": corner, "borderaxespad": 0, "borderpad": 0}
+        place: dict[str, Any] = {
+            "loc": "upper left",
+            "bbox_to_anchor": (0, 0),
+            "bbox_transform": corner,
+            "borderaxespad": 0,
+            "borderpad": 0,
+        }
         box = axis.legend(lines, names, ncols=columns, frameon=False, handlelength=4, **place)
         for text in box.get_texts():
             text.set_parse_math(False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from wrn_jax.config import datasets
+from wrn_jax.config import Config, Data, datasets
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.schedules import beginnings, extremes
 from wrn_jax.config.timeline import Timeline
@@ -25,48 +25,59 @@ _OWN_ROWS = {
 
 def table(groups: Sequence[Group]) -> Table:
     """The configurations, what differs marked."""
-    found = [[label, *cells] for label, cells in rows(groups)]
-    different = frozenset(index for index, row in enumerate(found) if len(set(row[1:])) > 1)
+    labelled = rows(groups)
+    different = frozenset(index for index, (_, cells) in enumerate(labelled) if len(set(cells)) > 1)
     note = "What differs is marked." if len(groups) > 1 else ""
-    return Table("Configuration side by side", ["setting", *[group.name for group in groups]], found, different, note)
+    return Table(
+        "Configuration side by side",
+        ["setting", *[group.name for group in groups]],
+        [[label, *cells] for label, cells in labelled],
+        different,
+        note,
+    )
 
 
 def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """(setting, value by recipe)."""
 
-    def row(label: str, find: Callable[[Group], str]) -> tuple[str, list[str]]:
-        return label, [NOT_RECORDED if group.config is None else find(group) for group in groups]
+    def row(label: str, find: Callable[[Config, Timeline], str]) -> tuple[str, list[str]]:
+        known = [(group.config, group.timeline) for group in groups]
+        return label, [NOT_RECORDED if config is None or plan is None else find(config, plan) for config, plan in known]
 
-    moving = sorted(MOVING, key=lambda name: name == "learning_rate")  # whose row stands above those of its shape
-    found = [
-        row("network", lambda group: f"WideResNet-{group.config.model.depth}-{group.config.model.widen_factor}"),
-        row("parameters", _parameters),
-        row("data set", lambda group: group.config.data.name),
-        row("training images", _training_images),
-        row("batch size", lambda group: str(group.config.recipe.batch_size)),
-        row("epochs", lambda group: str(group.timeline.epochs)),
-        row("updates", lambda group: f"{group.timeline.steps:,}"),
-        *[row(MOVING[name].label, lambda group, name=name: phases(group.timeline, name)) for name in moving],
-        row("warm-up", _warm_up),
-        row("highest rate", lambda group: formats.rate(_highest_rate(group.timeline))),
-        row("highest rate after the warm-up", lambda group: formats.rate(measures.rate_cycle(group).peak_after)),
-        row("new cycles of the rate", lambda group: f"{measures.rate_cycle(group).restarts}"),
+    def moving(name: str) -> tuple[str, list[str]]:
+        return row(MOVING[name].label, lambda _, plan: phases(plan, name))
+
+    cycles = [measures.rate_cycle(group) for group in groups]
+    table = [
+        row("network", lambda config, _: f"WideResNet-{config.model.depth}-{config.model.widen_factor}"),
+        ("parameters", [_parameters(group) for group in groups]),
+        row("data set", lambda config, _: config.data.name),
+        row("training images", lambda config, _: _training_images(config.data)),
+        row("batch size", lambda config, _: str(config.recipe.batch_size)),
+        row("epochs", lambda _, plan: str(plan.epochs)),
+        row("updates", lambda _, plan: f"{plan.steps:,}"),
+        *[moving(name) for name in MOVING if name != "learning_rate"],
+        moving("learning_rate"),
+        row("warm-up", lambda _, plan: _warm_up(plan)),
+        row("highest rate", lambda _, plan: formats.rate(_highest_rate(plan))),
+        ("highest rate after the warm-up", [formats.rate(cycle.peak_after) if cycle else NOT_RECORDED for cycle in cycles]),
+        ("new cycles of the rate", [str(cycle.restarts) if cycle else NOT_RECORDED for cycle in cycles]),
     ]
     if measures.logs(groups):
-        never = [phases(described(group.runs[0]), "learning_rate") if group.log else NONE for group in groups]
-        found.append(("learning rate as published, which never ran", never))
-    found += [
-        row("weight decay (L2)", lambda group: f"{group.config.optimizer.weight_decay:g}"),
-        row("momentum", lambda group: f"{group.config.optimizer.momentum:g}"),
-        row("gradient clipping (global norm)", lambda group: _or_off(group.config.optimizer.clip_norm)),
-        row("precision", lambda group: group.config.precision),
-        row("early stopping, patience in epochs", lambda group: _or_off(group.config.early_stopping_patience)),
+        never = [phases(described(group.log), "learning_rate") if group.log else NONE for group in groups]
+        table.append(("learning rate as published, which never ran", never))
+    table += [
+        row("weight decay (L2)", lambda config, _: f"{config.optimizer.weight_decay:g}"),
+        row("momentum", lambda config, _: f"{config.optimizer.momentum:g}"),
+        row("gradient clipping (global norm)", lambda config, _: _or_off(config.optimizer.clip_norm)),
+        row("precision", lambda config, _: config.precision),
+        row("early stopping, patience in epochs", lambda config, _: _or_off(config.early_stopping_patience)),
         ("best epoch chosen on", [formats.JUDGES[group.judge] for group in groups]),
-        row("checkpoints kept after epochs", lambda group: ", ".join(map(str, group.timeline.checkpoint_epochs)) or "none"),
+        row("checkpoints kept after epochs", lambda _, plan: ", ".join(map(str, plan.checkpoint_epochs)) or "none"),
         ("seeds", [_seeds(group) for group in groups]),
     ]
-    different = {label for label, cells in found if len(set(cells)) > 1}
-    return found + _other_keys(groups, different)
+    different = {label for label, cells in table if len(set(cells)) > 1}
+    return table + _other_keys(groups, different)
 
 
 def phases(timeline: Timeline, name: str) -> str:
@@ -75,8 +86,8 @@ def phases(timeline: Timeline, name: str) -> str:
     if not events:
         only = [event for event in timeline.phases() if event.name == name][-1].after
         return formats.setting(name, only) + ("" if " " in only else " (constant)")
-    told = [f"{formats.setting(name, event.after)} ({formats.position(event.step, timeline)})" for event in events]
-    return " -> ".join([formats.setting(name, events[0].before), *told])
+    changes = [f"{formats.setting(name, event.after)} ({formats.position(event.step, timeline)})" for event in events]
+    return " -> ".join([formats.setting(name, events[0].before), *changes])
 
 
 def _parameters(group: Group) -> str:
@@ -84,19 +95,18 @@ def _parameters(group: Group) -> str:
     return f"{number:,}" if number is not None else NOT_RECORDED
 
 
-def _training_images(group: Group) -> str:
-    data = group.config.data
+def _training_images(data: Data) -> str:
     number = datasets.info(data).num_train
     held = f", {data.validation_size:,} more held out" if data.validation_size else ""
     return f"{number - data.validation_size:,}{held}"
 
 
-def _warm_up(group: Group) -> str:
-    found = measures.warm_up(group.timeline)
-    if found is None:
+def _warm_up(timeline: Timeline) -> str:
+    warm_up = measures.warm_up(timeline)
+    if warm_up is None:
         return "none"
-    line, _ = found
-    return f"{line.start:g} to {line.end:g} over {group.timeline.clock.stretch(line.over)}"
+    line, _ = warm_up
+    return f"{line.start:g} to {line.end:g} over {timeline.clock.stretch(line.over)}"
 
 
 def _highest_rate(timeline: Timeline) -> float:
@@ -114,7 +124,7 @@ def _seeds(group: Group) -> str:
 
 def _other_keys(groups: Sequence[Group], different: set[str]) -> list[tuple[str, list[str]]]:
     """The keys that differ where no row does; of augmentation levels those that all recipes use."""
-    by_group = [None if group.config is None else recipe_keys(group.runs[0]) for group in groups]
+    by_group = [None if group.config is None else recipe_keys(group.config) for group in groups]
     known = [keys for keys in by_group if keys is not None]
     rows = []
     for key in sorted(set().union(*known)):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures
 from wrn_jax.report.render.blocks import Plot, Series
 from wrn_jax.report.runs import Group
+from wrn_jax.training.records import EpochRow
 
 X_LABEL = "finished epochs"
 
@@ -19,15 +20,31 @@ def curves(groups: Sequence[Group]) -> list[Plot]:
     """Accuracies, losses and gaps; what no recipe has a figure of is left out."""
     band = _band_text(groups)
     plots = [
-        _curve(groups, "test_accuracy", 100, "Test accuracy", "test accuracy (%)", f"Accuracy on the test images. {band}"),
         _curve(
-            groups, "train_accuracy", 100, "Training accuracy, on augmented and mixed images", "training accuracy (%)",
-            f"Counted on the images as they are trained on, dropout on: not comparable with test accuracy. {band}",
+            groups, "test_accuracy", lambda row: row.test_accuracy, "Test accuracy", "test accuracy (%)",
+            f"Accuracy on the test images. {band}", factor=100,
         ),
-        _curve(groups, "valid_accuracy", 100, "Accuracy on the hold-out", "validation accuracy (%)", band),
-        _curve(groups, "test_loss", 1, "Test loss", "test loss (nats)", band),
-        _curve(groups, "train_loss", 1, "Training loss", "training loss (nats)", f"Of smoothed and mixed labels. {band}"),
-        _gap(groups, band),
+        _curve(
+            groups, "train_accuracy", lambda row: row.train_accuracy, "Training accuracy, on augmented and mixed images",
+            "training accuracy (%)",
+            f"Counted on the images as they are trained on, dropout on: not comparable with test accuracy. {band}", factor=100,
+        ),
+        _curve(
+            groups, "valid_accuracy", lambda row: row.valid_accuracy, "Accuracy on the hold-out", "validation accuracy (%)",
+            band, factor=100,
+        ),
+        _curve(groups, "test_loss", lambda row: row.test_loss, "Test loss", "test loss (nats)", band),
+        _curve(
+            groups, "train_loss", lambda row: row.train_loss, "Training loss", "training loss (nats)",
+            f"Of smoothed and mixed labels. {band}",
+        ),
+        _curve(
+            groups, "gap", lambda row: row.train_accuracy - row.test_accuracy,
+            "Gap under augmentation: training minus test accuracy", "gap (points)",
+            "Training accuracy, on augmented and mixed images with dropout on, minus test accuracy. It rises when "
+            "augmentation, mixup or dropout step down, whatever the network has learnt: it is no measure of overfitting. "
+            f"{band}", factor=100,
+        ),
     ]  # fmt: skip
     return [plot for plot in plots if plot is not None]
 
@@ -39,9 +56,9 @@ def hyperparameters(groups: Sequence[Group]) -> list[Plot]:
     for name in NUMERIC[1:]:
         lines = [None if timeline is None else timeline.values[name].astype(float) for timeline in timelines]
         if any(line is not None and np.ptp(line) for line in lines):
-            title = MOVING[name].label.capitalize()
-            description = f"The {MOVING[name].label} up to the end of every epoch and of every phase."
-            plots.append(_stepped(groups, name, title, MOVING[name].label, lines, description))
+            label = MOVING[name].label
+            description = f"The {label} up to the end of every epoch and of every phase."
+            plots.append(_stepped(groups, name, label.capitalize(), label, lines, description))
     names = list(dict.fromkeys(name for timeline in timelines if timeline is not None for name in timeline.level_names))
     if len(names) > 1:
         lines = [None if timeline is None else _level_places(timeline, names) for timeline in timelines]
@@ -63,7 +80,9 @@ def marks(groups: Sequence[Group]) -> tuple[tuple[float, str], ...]:
     """The transitions of all recipes as (finished epochs, text); one that several recipes share is told once."""
     found: dict[tuple[float, str], list[str]] = {}
     for group in groups:
-        for event in measures.transitions(group.timeline) if group.timeline is not None else ():
+        if group.timeline is None:
+            continue
+        for event in measures.transitions(group.timeline):
             where = event.step / group.timeline.steps_per_epoch
             text = f"{formats.transition(event)}, from {formats.position(event.step, group.timeline)} on"
             found.setdefault((where, text), []).append(group.name)
@@ -78,13 +97,18 @@ def _band_text(groups: Sequence[Group]) -> str:
     return f"Line: mean over the seeds; band: from the lowest to the highest run, of {told}."
 
 
-def _curve(groups: Sequence[Group], quantity: str, factor: float, title: str, label: str, description: str) -> Plot | None:
-    series = []
-    for group in groups:
-        epochs, *lines = measures.mean_curve(group, quantity)
-        mean, low, high = (factor * line for line in lines)
-        series.append(_series(group, epochs, mean, low, high))
-    return _plot(quantity, title, label, series, groups, description)
+def _curve(
+    groups: Sequence[Group],
+    name: str,
+    value: Callable[[EpochRow], float | None],
+    title: str,
+    label: str,
+    description: str,
+    factor: float = 1,
+) -> Plot | None:
+    curves = [(group, *measures.mean_curve(group, value)) for group in groups]
+    series = [_series(group, epochs, *[factor * line for line in lines]) for group, epochs, lines in curves]
+    return _plot(name, title, label, series, groups, description)  # fmt: skip
 
 
 def _series(group: Group, epochs: Sequence[float], mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> Series:
@@ -94,32 +118,16 @@ def _series(group: Group, epochs: Sequence[float], mean: np.ndarray, low: np.nda
 
 
 def _plot(name: str, title: str, label: str, series: list[Series], groups: Sequence[Group], description: str) -> Plot | None:
-    if all(math.isnan(value) for one in series for value in one.y):
+    if all(math.isnan(value) for line in series for value in line.y):
         return None
     return Plot(name, title, X_LABEL, label, series, marks(groups), description)
-
-
-def _gap(groups: Sequence[Group], band: str) -> Plot | None:
-    series = []
-    for group in groups:
-        length = max(len(run.rows) for run in group.runs)
-        table = np.full((len(group.runs), length), np.nan)
-        for index, run in enumerate(group.runs):
-            table[index, : len(run.rows)] = [100 * (row.train_accuracy - row.test_accuracy) for row in run.rows]
-        lines = np.nanmean(table, axis=0), np.nanmin(table, axis=0), np.nanmax(table, axis=0)
-        series.append(_series(group, list(range(1, length + 1)), *lines))
-    description = (
-        "Training accuracy, on augmented and mixed images with dropout on, minus test accuracy. It rises when augmentation, "
-        f"mixup or dropout step down, whatever the network has learnt: it is no measure of overfitting. {band}"
-    )
-    return _plot("gap", "Gap under augmentation: training minus test accuracy", "gap (points)", series, groups, description)
 
 
 def _rate(groups: Sequence[Group]) -> Plot | None:
     series = []
     for group in groups:
         if group.timeline is None:
-            rates = [row.moving.get("learning_rate", math.nan) for row in group.runs[0].rows]
+            rates = [float(row.moving.get("learning_rate", math.nan)) for row in group.runs[0].rows]
             series.append(Series(group.name, list(range(1, len(rates) + 1)), rates))
             continue
         table = group.timeline.values["learning_rate"].astype(float).reshape(-1, group.timeline.steps_per_epoch)
@@ -141,7 +149,13 @@ def _rate_at_evaluations(groups: Sequence[Group]) -> Plot | None:
         if cycle is None:
             series.append(Series(group.name, [1], [math.nan]))
             continue
-        series.append(Series(group.name, [one.epoch for one in cycle.evaluations], [one.before for one in cycle.evaluations]))
+        series.append(
+            Series(
+                group.name,
+                [evaluation.epoch for evaluation in cycle.evaluations],
+                [evaluation.before for evaluation in cycle.evaluations],
+            )
+        )
     description = (
         "The rate of the last update before each evaluation. Where it jumps from epoch to epoch, the evaluations fell at "
         "unlike places of the rate's cycle."
@@ -154,7 +168,7 @@ def _logarithmic(plot: Plot | None) -> Plot | None:
     """The plot on a logarithmic axis, where all its values allow it: a saw-tooth is lost beside a warm-up ten times as high."""
     if plot is None:
         return None
-    values = [value for one in plot.series for line in (one.y, one.low or (), one.high or ()) for value in line]
+    values = [value for series in plot.series for line in (series.y, series.low or (), series.high or ()) for value in line]
     return dataclasses.replace(plot, log_y=all(value > 0 for value in values if not math.isnan(value)))
 
 
@@ -164,7 +178,7 @@ def _stepped(
     places = sorted(set().union(*(_edges(group.timeline, name) for group in groups if group.timeline is not None)))
     series = []
     for group, line in zip(groups, lines, strict=True):
-        if line is None:
+        if line is None or group.timeline is None:
             series.append(Series(group.name, [1], [math.nan]))
             continue
         steps_per_epoch = group.timeline.steps_per_epoch

@@ -78,7 +78,7 @@ def events_by_epoch(group: Group) -> dict[int, list[str]]:
             found.setdefault(epoch, []).append("checkpoint")
         for epoch, text in _long_cycles(group.timeline):
             found.setdefault(epoch, []).append(text)
-        for epoch, text in _long_cycles(described(group.runs[0])) if group.log else ():
+        for epoch, text in _long_cycles(described(group.log)) if group.log else ():
             found.setdefault(epoch, []).append(f"{text} as published (not executed)")
         for event in measures.transitions(group.timeline):
             within = event.step % group.timeline.steps_per_epoch
@@ -103,7 +103,9 @@ def transitions(groups: Sequence[Group]) -> Block:
     """All transitions of all recipes."""
     rows = []
     for group in groups:
-        for event in measures.transitions(group.timeline) if group.timeline is not None else ():
+        if group.timeline is None:
+            continue
+        for event in measures.transitions(group.timeline):
             before, after = (formats.setting(event.name, text) for text in (event.before, event.after))
             rows.append([group.name, formats.position(event.step, group.timeline), MOVING[event.name].label, before, after])
     unknown = [group.name for group in groups if group.timeline is None]
@@ -188,7 +190,7 @@ def _portrait(group: Group) -> list[str]:
         + (f", by {formats.percent(fall)} points at most (epoch {epoch})." if epoch else "."),
     ]
     cycle = measures.rate_cycle(group)
-    if cycle is not None:
+    if cycle is not None and group.timeline is not None:
         rate, peak = cycle.evaluations[-1].before, cycle.peak_after
         texts.append(
             f"The rate before the last evaluation was {formats.rate(rate)}, {formats.share(rate / peak)} % of the highest "
@@ -215,7 +217,7 @@ def artifacts(group: Group) -> Block:
     note = ""
     if group.log:
         facts = published_runs.PUBLISHED[group.log]
-        note = f"At {facts['place']}, made by the notebook {facts['notebook']}. Accuracies are the log's."
+        note = f"At {facts.place}, made by the notebook {facts.notebook}. Accuracies are the log's."
     heads = [*(["file"] if group.log else ["run", "checkpoint"]), "epoch", "test accuracy (%)", "remark"]
     return Table(f"Checkpoints of {group.name}", heads, rows, note=note)
 

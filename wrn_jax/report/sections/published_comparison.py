@@ -1,8 +1,9 @@
 """What the published comparison of sessions 02 and 04 got wrong, and what it could not know, from the logs of its runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from wrn_jax.config.schedules import Linear, WarmRestarts
 from wrn_jax.report import formats, measures, published_runs
 from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.runs import Group, Run
@@ -40,16 +41,18 @@ def _test(run: Run, epoch: int) -> float:
 
 def _between(first: Run, second: Run) -> list[tuple[str, int, str, str]]:
     """What follows for differences between the two runs."""
-    one, other = (published_runs.DOCUMENTED[run.log] for run in (first, second))
+    first_stated, second_stated = (published_runs.DOCUMENTED[log] for log in published_runs.LOGS)
     rows = []
-    for epoch in sorted(one.keys() | other.keys()):
+    for epoch in sorted(first_stated.keys() | second_stated.keys()):
         logged = _test(first, epoch) - _test(second, epoch)
-        stated = one.get(epoch, _test(first, epoch)) - other.get(epoch, _test(second, epoch))
+        stated = first_stated.get(epoch, _test(first, epoch)) - second_stated.get(epoch, _test(second, epoch))
         rows.append(("test accuracy, session02 - session04 (points)", epoch, f"{stated:+.2f}", f"{logged:+.2f}"))
     best, last = (100 * row.test_accuracy for row in (second.best, second.last))
-    rows.append(("fall after the best epoch (points), session04", 100, f"{best - other[100]:.2f}", f"{best - last:.2f}"))
+    rows.append(
+        ("fall after the best epoch (points), session04", 100, f"{best - second_stated[100]:.2f}", f"{best - last:.2f}")
+    )
     logged = [100 * (run.last.train_accuracy - run.best.test_accuracy) for run in (first, second)]
-    stated = [published_runs.DOCUMENTED_GAP[run.log] for run in (first, second)]
+    stated = [published_runs.DOCUMENTED_GAP[log] for log in published_runs.LOGS]
     what = "these gaps, session04 - session02 (points)"
     rows.append((what, 100, f"{stated[1] - stated[0]:+.2f}", f"{logged[1] - logged[0]:+.2f}"))
     return rows
@@ -61,8 +64,8 @@ def could_not_know(groups: Sequence[Group]) -> list[str]:
     texts = [f"**n = 1.** One run of one seed stands for each recipe: {formats.listed(list(found))}."]
     if len(found) == 2:
         texts.append(_order(*(found[log] for log in published_runs.LOGS)))
-    for group in found.values():
-        texts += [_chosen(group), _executed(group), _evaluated(group)]
+    for log, group in found.items():
+        texts += [_chosen(group), _executed(log, group), _evaluated(group)]
     if len(found) == 2:
         texts.append(_like_places(*(found[log] for log in published_runs.LOGS)))
     if "session04" in found:
@@ -99,9 +102,15 @@ def _chosen(group: Group) -> str:
     )
 
 
-def _executed(group: Group) -> str:
-    described = ", then ".join(_describe(phase) for phase in published_runs.DESCRIBED_RATE[group.log].values())
+def _cycle(group: Group) -> measures.RateCycle:
     cycle = measures.rate_cycle(group)
+    assert cycle is not None  # the schedules of published logs are known
+    return cycle
+
+
+def _executed(log: str, group: Group) -> str:
+    described = ", then ".join(_describe(phase) for phase in published_runs.described(log).recipe.learning_rate.values())
+    cycle = _cycle(group)
     return (
         f"**{group.log}: the schedule was not executed as described.** Described is {described}. After the warm-up the rate "
         f"never exceeded {formats.rate(cycle.peak_after)}, and its cycles took updates, not epochs: it began a new one "
@@ -109,18 +118,18 @@ def _executed(group: Group) -> str:
     )
 
 
-def _describe(phase: Mapping[str, Any]) -> str:
-    match phase["kind"]:
-        case "linear":
-            return f"a warm-up from {phase['start']:g} to {phase['end']:g} over {phase['over']}"
-        case "warm_restarts":
-            return f"warm restarts from {phase['peak']:g} to {phase['floor']:g} every {phase['period']}"
+def _describe(phase: Any) -> str:
+    match phase:
+        case Linear(start=start, end=end, over=over):
+            return f"a warm-up from {start:g} to {end:g} over {over}"
+        case WarmRestarts(peak=peak, floor=floor, period=period):
+            return f"warm restarts from {peak:g} to {floor:g} every {period}"
         case _:
-            return f"a cosine from {phase['start']:g} to {phase['end']:g} over {phase['over']}"
+            return f"a cosine from {phase.start:g} to {phase.end:g} over {phase.over}"
 
 
 def _evaluated(group: Group) -> str:
-    cycle = measures.rate_cycle(group)
+    cycle = _cycle(group)
     told = ", ".join(
         f"after epoch {one.epoch} it was {formats.rate(one.after)} ({formats.percent(one.accuracy)} %)"
         for one in cycle.evaluations[-2:]
@@ -131,7 +140,7 @@ def _evaluated(group: Group) -> str:
 
 
 def _like_places(first: Group, second: Group) -> str:
-    cycles = measures.rate_cycle(first), measures.rate_cycle(second)
+    cycles = _cycle(first), _cycle(second)
     low, high = ([getattr(cycle, third)[1] for cycle in cycles] for third in ("low_third", "high_third"))
     return (
         f"**At like places of the saw-tooth** session04 minus session02 is {formats.points(low[1] - low[0])} points where the "
@@ -142,6 +151,7 @@ def _like_places(first: Group, second: Group) -> str:
 
 def _gap(group: Group) -> str:
     """The jump of the training accuracy where mixup ends, which shows what the gap measures."""
+    assert group.timeline is not None
     event = next(event for event in group.timeline.events() if event.name == "mixup_alpha" and event.after == "0")
     before, after = group.runs[0].rows[event.epoch - 2], group.runs[0].rows[event.epoch - 1]
     train, test = (

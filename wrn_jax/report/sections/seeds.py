@@ -57,26 +57,22 @@ def _differences(groups: Sequence[Group]) -> Table:
 def _sampling(groups: Sequence[Group]) -> Table:
     """How sure the accuracies of single networks are, as far as the test images go."""
     rows = []
+    (count,) = {datasets.info(group.config.data).num_test for group in groups if group.config is not None}
     for which in measures.WHICH:
         accuracies = [measures.values(group, which)[0] for group in groups]
-        counts = [_num_test(group) for group in groups]
-        for group, accuracy, count in zip(groups, accuracies, counts, strict=True):
+        for group, accuracy in zip(groups, accuracies, strict=True):
             interval = formats.interval(*wilson_interval(round(accuracy * count), count))
             rows.append([which, group.name, formats.percent(accuracy), interval])
         for (first, a), (second, b) in itertools.combinations(list(zip(groups, accuracies, strict=True)), 2):
-            found = statistics.proportions((a, counts[0]), (b, counts[0]))
+            found = statistics.proportions((a, count), (b, count))
             interval = formats.interval(found.low, found.high, "+")
             rows.append([which, f"{first.name} - {second.name} (points)", formats.points(found.difference), interval])
     note = (
-        f"{counts[0]:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
+        f"{count:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
         "tested on different images: what the choice of the images leaves open about these very networks, not what another "
         "seed would change. For a best epoch that was chosen on these images it is too narrow."
     )
     return Table("The single networks", ("epoch", "recipe", "test accuracy (%)", "95 % interval"), rows, note=note)
-
-
-def _num_test(group: Group) -> int:
-    return datasets.info(group.config.data).num_test
 
 
 def over_images(groups: Sequence[Group]) -> list[Block]:
@@ -84,9 +80,9 @@ def over_images(groups: Sequence[Group]) -> list[Block]:
     blocks: list[Block] = []
     reasons = []
     for which in measures.WHICH:
-        found = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
-        reasons += [f"{one.first} and {one.second}, {which} epoch: {one.reason}" for one in found if one.reason]
-        rows = [row for one in found if not one.reason for row in _image_rows(one)]
+        pairs = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
+        reasons += [f"{pair.first} and {pair.second}, {which} epoch: {pair.reason}" for pair in pairs if pair.reason]
+        rows = [row for pair in pairs if not pair.reason for row in _image_rows(pair)]
         if rows:
             blocks.append(_image_table(which, rows))
     if reasons and not blocks:
@@ -118,11 +114,14 @@ def _image_rows(found: measures.Images) -> list[list[str]]:
         ])  # fmt: skip
     how = "by seed" if found.by_seed else "in the order given"
     first, second = found.networks
+    together = found.together
+    if together is None:
+        return rows
     rows.append([
         f"{found.first} - {found.second}, all together: {first} and {second} networks, {found.count:,} images (above: pairs "
         f"{how})",
-        formats.points(found.together.difference), formats.interval(found.together.low, found.together.high, "+"),
-        NONE, NONE, NONE, f"z test over images: {formats.p_value(found.together.p)}",
+        formats.points(together.difference), formats.interval(together.low, together.high, "+"),
+        NONE, NONE, NONE, f"z test over images: {formats.p_value(together.p)}",
     ])  # fmt: skip
     return rows
 
@@ -173,19 +172,23 @@ def evaluations(groups: Sequence[Group]) -> list[Block]:
 
 
 def _measure_row(groups: Sequence[Group], which: str, measure: measures.Measure) -> list[str]:
-    found = [measures.measured(group, which, measure.path) for group in groups]
-    if not any(found):
+    by_group = [measures.measured(group, which, measure.path) for group in groups]
+    if not any(by_group):
         return []
     unit = "points" if measure.name.endswith("gap") else measure.unit
     factor, digits = (100, 2) if measure.unit == "%" else (1, 4)
-    return [f"{measure.name} ({unit})" if unit else measure.name, *[formats.values(one, factor, digits) for one in found]]
+    return [
+        f"{measure.name} ({unit})" if unit else measure.name,
+        *[formats.values(values, factor, digits) for values in by_group],
+    ]
 
 
 def _corruption_rows(groups: Sequence[Group], which: str) -> list[list[str]]:
-    found = [measures.corruptions(group, which) for group in groups]
-    names = list(dict.fromkeys(name for one in found for name in one))
+    by_group = [measures.corruptions(group, which) for group in groups]
+    names = list(dict.fromkeys(name for values in by_group for name in values))
     return [
-        [f"accuracy under {name.replace('_', ' ')} (%)", *[formats.values(one.get(name)) for one in found]] for name in names
+        [f"accuracy under {name.replace('_', ' ')} (%)", *[formats.values(values.get(name)) for values in by_group]]
+        for name in names
     ]
 
 
@@ -197,7 +200,7 @@ def _evaluation_note(groups: Sequence[Group], which: str) -> str:
 
 def rate_cycles(groups: Sequence[Group]) -> list[Block]:
     """Whether the accuracies of different epochs, and of different recipes, were taken at like rates."""
-    known = [(group, measures.rate_cycle(group)) for group in groups if group.timeline is not None]
+    known = [(group, cycle) for group in groups if (cycle := measures.rate_cycle(group)) is not None]
     if not known:
         return []
     rows = []
@@ -238,13 +241,13 @@ def _saw_tooth(cycle: measures.RateCycle) -> str:
 def _last_rates(group: Group, cycle: measures.RateCycle) -> Table:
     rows = [
         [
-            str(one.epoch),
-            formats.percent(one.accuracy),
-            formats.rate(one.before),
-            formats.rate(one.after),
-            f"{100 * one.position:.0f}",
+            str(evaluation.epoch),
+            formats.percent(evaluation.accuracy),
+            formats.rate(evaluation.before),
+            formats.rate(evaluation.after),
+            f"{100 * evaluation.position:.0f}",
         ]
-        for one in cycle.evaluations[-10:]
+        for evaluation in cycle.evaluations[-10:]
     ]
     heads = ("epoch", "test accuracy (%)", "rate before", "rate after", "place in the epoch's range (%)")
     note = "0 % is the lowest rate of the epoch, 100 % the highest."
