@@ -23,6 +23,7 @@ fi
 make_environment
 cd "$project"
 ruff check .
+ruff format --check --quiet .
 if [ "${1:-}" = --quick ]; then
   shift
   set -- -m "not slow" "$@"

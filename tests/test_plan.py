@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import sample_runs
 from wrn_jax import command, plan
 from wrn_jax.config import Config, Model, load_file
 from wrn_jax.config.findings import FINDINGS
@@ -107,17 +108,27 @@ def test_a_finding_is_silenced_on_the_command_line(capsys):
 
 
 def test_the_batch_size_is_compared_with_the_file(capsys):
-    plan.main(["configs/quickstart.py", "--config.recipe.batch_size=32"])
-    assert "batch 32, as written 64, and the same rate" in capsys.readouterr().out
+    plan.main(["configs/quickstart.py", "--config.recipe.batch_size=64"])
+    assert "batch 64, as written 32, and the same rate" in capsys.readouterr().out
+
+
+@pytest.fixture
+def miniature(tmp_path):
+    """A file of session 04 in a tenth of the epochs, with another batch size and all else as it is."""
+    changes = {"recipe.scale": 0.1, "recipe.batch_size": 64, "data.name": "embedded", "data.embedded_train": 8000}
+    path = tmp_path / "miniature.py"
+    path.write_text(f"from wrn_jax.config import load_file\nconfig = load_file('session04').override({changes})\n")
+    return path
 
 
 class TestStrict:
     def test_is_content_with_what_is_silenced(self):
         plan.main(["configs/session04.py", "--strict"])
-        plan.main(["configs/session04.py", "configs/quickstart.py", "--strict", "--config.silence.batch-without-rate=so"])
+        plan.main(["configs/session04.py", "configs/session02.py", "--strict"])
 
-    @pytest.mark.parametrize("files", [["configs/session02_as_executed.py"], ["configs/session04.py", "configs/quickstart.py"]])
-    def test_exits_with_1_after_all_is_written(self, files, tmp_path):
+    @pytest.mark.parametrize("files", [["configs/session02_as_executed.py"], ["configs/session04.py", "smaller batch"]])
+    def test_exits_with_1_after_all_is_written(self, files, tmp_path, miniature):
+        files = [str(miniature) if name == "smaller batch" else name for name in files]
         table = tmp_path / "plan.csv"
         with pytest.raises(SystemExit) as stop:
             command.run(lambda: plan.main([*files, "--strict", "--csv", str(table)]), "plan")
@@ -182,12 +193,14 @@ class TestTwo:
         assert "early_stopping_patience none 15" in text
         assert "B: session04_as_executed: findings: 6" in text
 
-    def test_runs_of_other_lengths_are_compared_by_the_share_that_is_done(self, capsys):
-        text = self.output(capsys, "session04", "quickstart")
+    def test_runs_of_other_lengths_are_compared_by_the_share_that_is_done(self, capsys, miniature):
+        plan.main(["configs/session04.py", str(miniature)])
+        text = capsys.readouterr().out
         assert "different values: none, where both runs have come equally far" in text
         assert ["51", "0.2", "6", "0.2"] in [line.split() for line in text.splitlines()]
         assert "batch 64, A has 256, and the same rate" in text
-        text = self.output(capsys, "session02", "quickstart")
+        plan.main(["configs/session02.py", str(miniature)])
+        text = capsys.readouterr().out
         lines = [line.split() for line in text.splitlines()]
         for line in (
             ["dropout", "50-80", "0.3", "0.2"],
@@ -227,6 +240,32 @@ class TestTwo:
         assert (rows[9]["augmentation_a"], rows[9]["augmentation_b"]) == ("full", "minimal")
         assert (rows[10]["dropout_a"], rows[10]["dropout_b"]) == ("0.3", "")
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_drawn_below_its_recipe(tmp_path, capsys):
+    run = sample_runs.write(tmp_path / "run", [0.2, 0.4, 0.5])
+    (tmp_path / "recipe.py").write_text(
+        f"from wrn_jax.config import from_dict\nconfig = from_dict({sample_runs.config().to_dict()!r}, 'recipe')\n"
+    )
+    sizes = []
+    for options in ([], [f"--run={run}"]):
+        plan.main([str(tmp_path / "recipe.py"), f"--plot={tmp_path / 'plan.png'}", *options])
+        sizes.append(int.from_bytes((tmp_path / "plan.png").read_bytes()[20:24]))  # the height, in a PNG's header
+    assert sizes == [990, 1320]
+
+
+def test_refuses_a_run_that_says_nothing_of_the_recipe(tmp_path):
+    run = sample_runs.write(tmp_path / "run", [])
+    plot = f"--plot={tmp_path / 'plan.png'}"
+    same = ["--config.recipe.scale=0.05", "--config.recipe.batch_size=100"]
+    for arguments, message in (
+        (["session04", f"--run={run}"], "--run draws below the --plot of one configuration file"),
+        (["session04", plot, f"--run={run}"], "is of another recipe"),
+        (["session04", *same, plot, f"--run={run}"], "has no finished epoch"),
+    ):
+        with pytest.raises(UserError, match=message):
+            plan.main(arguments)
+    assert not (tmp_path / "plan.png").exists()
 
 
 def test_wide_cells_are_wrapped():

@@ -29,7 +29,8 @@ class TrainedModel:
 
     Attributes:
       config: what it was trained with; of a file of weights, the sizes of the network and the data set.
-      params, batch_stats: parameters and running statistics, nested dictionaries of float32 arrays.
+      params: parameters, nested dictionaries of float32 arrays.
+      batch_stats: running statistics, likewise.
     """
 
     config: Config

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wrn_jax import command
-from wrn_jax.config import checks
+from wrn_jax.config import Recipe, checks
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.planning.description import describe, labels, make_plan
 from wrn_jax.planning.difference import describe_two
 from wrn_jax.planning.plot import draw_recipe
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.records import EpochRow, read_rows
+from wrn_jax.training.workdir import saved_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="one or two configurations, as --config")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per epoch")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the moving values as PNG")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="a work directory, whose accuracies --plot draws below")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is a finding that is not silenced")
     options, overrides = command.parse(parser, argv)
     files = [*([options.config] if options.config is not None else []), *options.files]
@@ -41,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(command.NO_CONFIG)
     if len(files) > 2:
         raise UserError(f"{len(files)} configuration files: expected one, or two to be shown side by side")
+    if options.run is not None and (options.plot is None or len(files) > 1):
+        raise UserError("--run draws below the --plot of one configuration file")
     plans = [make_plan(path, overrides) for path in files]
+    rows = [] if options.run is None else finished_epochs(options.run, plans[0].config.recipe)
     if len(plans) == 2:
         between = checks.batch_without_rate(plans[1].config, plans[0].config, "A has")
         plans[1] = dataclasses.replace(plans[1], findings=[*plans[1].findings, *between])
@@ -52,12 +58,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"wrote {options.csv}")
         if options.plot is not None:
             drawn = {label: plan.timeline for label, plan in zip(labels(plans), plans, strict=True)}
-            draw_recipe(options.plot, drawn, str(files[0]) if len(plans) == 1 else "")
+            draw_recipe(options.plot, drawn, str(files[0]) if len(plans) == 1 else "", rows)
             print(f"wrote {options.plot}")
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
     if options.strict and any(checks.loud(plan.findings, plan.config.silence) for plan in plans):
         sys.exit(1)
+
+
+def finished_epochs(workdir: Path, recipe: Recipe) -> list[EpochRow]:
+    """The rows of a run of `recipe`. Raises UserError if there are none, or if they are of another recipe."""
+    if saved_config(workdir).recipe != recipe:
+        raise UserError(f"--run {workdir}: is of another recipe")
+    rows = read_rows(workdir / "metrics.jsonl")
+    if not rows:
+        raise UserError(f"--run {workdir}: has no finished epoch")
+    return rows
 
 
 def write_csv(path: Path, timelines: Sequence[Timeline]) -> None:

@@ -1,11 +1,13 @@
 """Configuration: round trips, overrides, and one clear line for every mistake."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
 from wrn_jax.config import (
     FREE_ON_RESUME,
+    MOVING,
     Config,
     Cosine,
     Linear,
@@ -21,8 +23,11 @@ from wrn_jax.config import (
     step,
 )
 from wrn_jax.config.findings import FINDINGS
+from wrn_jax.config.schedules import extremes
 from wrn_jax.runtime.errors import UserError
 
+FALL = ("dropout", "mixup_alpha", "label_smoothing")
+"""The moving values that session 04 lowers step by step."""
 RECIPES = ["session02", "session04", "quickstart", "session02_as_executed", "session04_as_executed"]
 
 
@@ -38,12 +43,17 @@ def test_published_recipes_choose_on_test_and_the_default_does_not():
     assert Config().data.validation_size == 5000
 
 
-def test_quickstart_is_session04_with_its_clock_scaled():
+def test_quickstart_has_the_phases_of_session04_at_the_same_places():
     quick, base = load_file("configs/quickstart.py"), load_file("configs/session04.py")
-    moving = ("learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "epochs")
-    assert {name: getattr(quick.recipe, name) for name in moving} == {name: getattr(base.recipe, name) for name in moving}
-    assert quick.recipe.scale < 1
-    assert quick.data.name == "embedded"
+    for name in MOVING:
+        ours, theirs = getattr(quick.recipe, name), getattr(base.recipe, name)
+        assert list(ours) == list(theirs)
+        assert [type(value) for value in ours.values()] == [type(value) for value in theirs.values()]
+        assert all(
+            later <= earlier for earlier, later in pairwise(extremes(value)[1] for value in ours.values() if name in FALL)
+        )
+    assert quick.recipe.augmentation == base.recipe.augmentation
+    assert (quick.recipe.epochs, quick.recipe.scale, quick.data.name) == (base.recipe.epochs, 0.1, "embedded")
 
 
 class TestArguments:

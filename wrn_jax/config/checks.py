@@ -56,25 +56,25 @@ def examine(config: Config, timeline: Timeline, written: Config | None = None) -
       timeline: its recipe on the clock of the run.
       written: the configuration before it was changed on the command line, if it may have been.
     """
-    found = [finding for check in CHECKS for finding in check(config, timeline)]
+    findings = [finding for check in CHECKS for finding in check(config, timeline)]
     if written is not None:
-        found += batch_without_rate(config, written, "as written")
-    return sorted(found, key=lambda finding: list(FINDINGS).index(finding.name))
+        findings += batch_without_rate(config, written, "as written")
+    return sorted(findings, key=lambda finding: list(FINDINGS).index(finding.name))
 
 
-def loud(found: Sequence[Finding], silence: Mapping[str, str]) -> list[Finding]:
+def loud(findings: Sequence[Finding], silence: Mapping[str, str]) -> list[Finding]:
     """The findings that `silence` does not name."""
-    return [finding for finding in found if finding.name not in silence]
+    return [finding for finding in findings if finding.name not in silence]
 
 
-def report(found: Sequence[Finding], silence: Mapping[str, str]) -> list[str]:
+def report(findings: Sequence[Finding], silence: Mapping[str, str]) -> list[str]:
     """The findings as lines of text, and in brief the silenced ones with their reasons."""
-    objections = loud(found, silence)
+    objections = loud(findings, silence)
     lines = [f"findings: {len(objections) or 'nothing to object to'}"]
     for finding in objections:
         when = "" if finding.epoch is None else f"epoch {finding.epoch:.4g}"
         lines += wrapped(f"  {finding.name:<21}  {when:<11}  ", finding.text)
-    for name in dict.fromkeys(finding.name for finding in found if finding.name in silence):
+    for name in dict.fromkeys(finding.name for finding in findings if finding.name in silence):
         lines += wrapped("  silenced: ", f"{name} ({silence[name]})")
     return lines
 
@@ -107,8 +107,8 @@ def _peak_not_reached(config: Config, timeline: Timeline) -> list[Finding]:
 
 def _restarts_within_epoch(config: Config, timeline: Timeline) -> list[Finding]:
     rates = timeline.values["learning_rate"]
-    found = restarts(rates)
-    lengths = np.diff(np.concatenate([[warm_up_end(rates)], found]))
+    restart_steps = restarts(rates)
+    lengths = np.diff(np.concatenate([[warm_up_end(rates)], restart_steps]))
     short = lengths < timeline.steps_per_epoch
     if not short.any():
         return []
@@ -118,7 +118,7 @@ def _restarts_within_epoch(config: Config, timeline: Timeline) -> list[Finding]:
         f"the rate restarts {_counted(int(short.sum()), 'time')} within an epoch of its last restart: after {every} steps, "
         f"where an epoch has {timeline.steps_per_epoch}"
     )
-    return [Finding("restarts-within-epoch", _epoch(timeline, found[short][0]), text)]
+    return [Finding("restarts-within-epoch", _epoch(timeline, restart_steps[short][0]), text)]
 
 
 def _uneven_evaluation(config: Config, timeline: Timeline) -> list[Finding]:
@@ -157,7 +157,7 @@ def _ends_high(config: Config, timeline: Timeline) -> list[Finding]:
 def _rate_jump(config: Config, timeline: Timeline) -> list[Finding]:
     rates = timeline.values["learning_rate"]
     cycles = restarts(rates)
-    found = []
+    findings = []
     phases = beginnings(config.recipe.learning_rate, timeline.clock)
     for (_, old), (step, new) in itertools.pairwise(phases):
         constant = isinstance(old, int | float) and isinstance(new, int | float)
@@ -174,8 +174,8 @@ def _rate_jump(config: Config, timeline: Timeline) -> list[Finding]:
         factor = f"by a factor of {large / small:.3g}" if small else "where nothing is learned"
         verb = "falls" if after < before else "rises"
         text = f"from one update to the next the rate {verb} from {_figure(before)} to {_figure(after)}, {factor}"
-        found.append(Finding("rate-jump", _epoch(timeline, step), text))
-    return found
+        findings.append(Finding("rate-jump", _epoch(timeline, step), text))
+    return findings
 
 
 def _rate_near_zero(config: Config, timeline: Timeline) -> list[Finding]:
@@ -288,7 +288,7 @@ def _small_hold_out(config: Config, timeline: Timeline) -> list[Finding]:
 
 
 def _idle_augmentation(config: Config, timeline: Timeline) -> list[Finding]:
-    found = []
+    findings = []
     for index, name in enumerate(timeline.level_names):
         used = np.flatnonzero(timeline.values["augmentation"] == index)
         given = {key for key, strength in dataclasses.asdict(config.augmentation_levels[name]).items() if strength > 0}
@@ -299,8 +299,8 @@ def _idle_augmentation(config: Config, timeline: Timeline) -> list[Finding]:
             if probability in given and not given & set(strengths):
                 texts.append(f"has {probability}, but {' and '.join(strengths)} are 0")
         if len(used):
-            found += [Finding("idle-augmentation", _epoch(timeline, used[0]), f"level {name} {text}") for text in texts]
-    return found
+            findings += [Finding("idle-augmentation", _epoch(timeline, used[0]), f"level {name} {text}") for text in texts]
+    return findings
 
 
 CHECKS = (

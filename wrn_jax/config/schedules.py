@@ -86,8 +86,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _parse_duration(value: Any) -> Duration:
-    if isinstance(value, str) and (found := re.fullmatch(_NUMBER + r" (epoch|step)s?", value.strip())):
-        value = Duration(float(found[1]), found[2] + "s")
+    if isinstance(value, str) and (match := re.fullmatch(_NUMBER + r" (epoch|step)s?", value.strip())):
+        value = Duration(float(match[1]), match[2] + "s")
     if not isinstance(value, Duration) or not _is_number(value.amount) or value.unit not in ("epochs", "steps"):
         raise ValueError("a duration reads like '5 epochs' or '25 steps'")
     if not 0 < value.amount < 1e9:
@@ -99,8 +99,8 @@ def _parse_duration(value: Any) -> Duration:
 
 def _parse_position(value: Any) -> Position:
     pattern = r"(epoch|step) " + _NUMBER + r"(?: \+ ([0-9]{1,9}) steps?)?"
-    if isinstance(value, str) and (found := re.fullmatch(pattern, value.strip())):
-        value = Position(float(found[2]), found[1], int(found[3] or 0))
+    if isinstance(value, str) and (match := re.fullmatch(pattern, value.strip())):
+        value = Position(float(match[2]), match[1], int(match[3] or 0))
     if not isinstance(value, Position) or not _is_number(value.count) or value.unit not in ("epoch", "step"):
         raise ValueError("a position reads like 'epoch 41' (from 1), 'epoch 41 + 1 step' or 'step 980' (from 0)")
     lowest = 1 if value.unit == "epoch" else 0

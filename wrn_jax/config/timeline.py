@@ -144,24 +144,24 @@ class Timeline:
 
     def phases(self) -> list[Event]:
         """Every phase of every hyperparameter in the order of time, the first ones with an empty `before`."""
-        found = []
+        events = []
         for name in MOVING:
             before = ""
             for step, value in beginnings(getattr(self.recipe, name), self.clock):
                 if step < self.steps:
                     after = self._describe(value)
-                    found.append(Event(step, self.epoch_of(step), name, before, after))
+                    events.append(Event(step, self.epoch_of(step), name, before, after))
                     before = after
-        return sorted(found, key=lambda event: event.step)
+        return sorted(events, key=lambda event: event.step)
 
     def idle(self) -> list[str]:
         """What the recipe holds and this run never reaches: phases after its end."""
-        found = []
+        never = []
         for name in MOVING:
             for position, value in getattr(self.recipe, name).items():
                 if self.clock.index(position) >= self.steps:
-                    found.append(f"{name} {self._describe(value)} at {position}")
-        return found
+                    never.append(f"{name} {self._describe(value)} at {position}")
+        return never
 
     def _describe(self, value: float | str | Schedule) -> str:
         if isinstance(value, str):

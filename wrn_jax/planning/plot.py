@@ -1,13 +1,15 @@
-"""The picture of a recipe: its moving values over the epochs."""
+"""The picture of a recipe: its moving values over the epochs, and below them what a run of it reached."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wrn_jax.training.records import SPLITS, EpochRow
 
-def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str) -> None:
+
+def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequence[EpochRow] = ()) -> None:
     """Draws the moving values of one recipe, or of two over each other, over their epochs.
 
     Args:
@@ -15,15 +17,17 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str) -> None:
       recipes: by label, an object with `values` (every moving value at every step, [steps] by name, `augmentation` as index),
         `level_names` (of the augmentation levels) and `steps_per_epoch`, such as a `Timeline`.
       title: the heading; may be empty.
+      rows: the finished epochs of a run, whose accuracies are drawn below; may be empty.
     """
     from matplotlib.figure import Figure
 
     names = list(next(iter(recipes.values())).values)
     levels = list(dict.fromkeys(level for recipe in recipes.values() for level in recipe.level_names))
-    figure = Figure(figsize=(10, 9), layout="constrained")
-    axes = figure.subplots(len(names), 1, sharex=True, height_ratios=[2.5] + [1] * (len(names) - 1))
+    heights = [2.5] + [1] * (len(names) - 1) + [3] * bool(rows)
+    figure = Figure(figsize=(10, 9 + 3 * bool(rows)), layout="constrained")
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.suptitle(title)
-    for axis, name in zip(axes, names, strict=True):
+    for axis, name in zip(axes, names, strict=False):
         top = max(float(recipe.values[name].max()) for recipe in recipes.values()) or 1.0
         travelled = [np.abs(np.diff(recipe.values[name])).sum() for recipe in recipes.values()]
         for index, (label, recipe) in enumerate(recipes.items()):
@@ -43,8 +47,24 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str) -> None:
             axis.invert_yaxis()
         else:
             axis.set_ylim(-0.04 * top, 1.1 * top)
+    if rows:
+        _draw_accuracies(axes[-1], rows)
     if len(recipes) > 1:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     axes[-1].set_xlabel("epoch")
     axes[-1].set_xlim(1, 1 + max(len(recipe.values[names[0]]) / recipe.steps_per_epoch for recipe in recipes.values()))
     figure.savefig(path, format="png", dpi=110)
+
+
+def _draw_accuracies(axis: Any, rows: Sequence[EpochRow]) -> None:
+    """Draws the accuracies of each epoch where it ends: those of epoch 1 at the beginning of epoch 2."""
+    ends = [row.epoch + 1 for row in rows]
+    for split, color in (("train", "tab:gray"), ("valid", "tab:green"), ("test", "tab:red")):
+        if split != "valid" or rows[0].valid_accuracy is not None:
+            label = f"{SPLITS[split]} images" + (" (augmented, mixed, with dropout)" if split == "train" else "")
+            accuracies = [100 * row.accuracy(split) for row in rows]
+            axis.plot(ends, accuracies, color=color, marker=".", ms=4, lw=1.2, label=label)
+    axis.set_ylabel("accuracy (%)")
+    axis.set_ylim(0, 100)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left", fontsize=8)

@@ -76,14 +76,14 @@ def summary(groups: Sequence[Group], reached: Verdict) -> list[Block]:
     ]
     on_test = [group.name for group in groups if group.judge == "test"]
     if on_test:
-        told = formats.listed(on_test)
+        names = formats.listed(on_test)
         blocks.append(
-            Text(f"The best epoch of {told} was chosen on the test set, which flatters its test accuracy.", "warning")
+            Text(f"The best epoch of {names} was chosen on the test set, which flatters its test accuracy.", "warning")
         )
     blocks += [Text(text, "warning") for text in unfinished(groups)]
     if commands := missing_evaluations(groups):
-        told = formats.count(len(commands), "evaluation")
-        blocks.append(Text(f"Not there yet: {told}; the commands stand under “How to reproduce it”.", "note"))
+        names = formats.count(len(commands), "evaluation")
+        blocks.append(Text(f"Not there yet: {names}; the commands stand under “How to reproduce it”.", "note"))
     return blocks
 
 
@@ -98,25 +98,25 @@ def _mixed_gaps(group: Group) -> list[float]:
 
 def unfinished(groups: Sequence[Group]) -> list[str]:
     """A line about each recipe that has runs which have not run to their end."""
-    found = []
+    texts = []
     for group in groups:
         runs = [f"{run.name} (epoch {run.last.epoch} of {run.epochs})" for run in group.runs if not run.finished]
         if runs:
             after = f"none is, so all are taken as they were after epoch {group.counted[0].last.epoch}"
             counted = "they count in the curves and epoch tables only" if group.finished else after
-            found.append(f"{group.name}: not finished: {', '.join(runs)}; {counted}.")
-    return found
+            texts.append(f"{group.name}: not finished: {', '.join(runs)}; {counted}.")
+    return texts
 
 
 def missing_evaluations(groups: Sequence[Group]) -> list[str]:
     """The commands that evaluate the last and the best checkpoints that have not been."""
-    found = []
+    texts = []
     for run in (run for group in groups for run in group.counted if run.config is not None and not run.log and run.finished):
         which = {run.best.epoch: "best", run.last.epoch: "last"}
         for epoch, name in which.items():
             if run.evaluation(epoch) is None:
-                found.append(f"python -m wrn_jax.evaluate --workdir {shlex.quote(run.source)} --checkpoint {name}")
-    return found
+                texts.append(f"python -m wrn_jax.evaluate --workdir {shlex.quote(run.source)} --checkpoint {name}")
+    return texts
 
 
 def verdict_blocks(groups: Sequence[Group], reached: Verdict) -> list[Block]:
@@ -141,9 +141,11 @@ def _comparison(groups: Sequence[Group], reached: Verdict) -> list[Block]:
     )
     heads = ["aspect", *[group.name for group in groups], "ahead", "margin", "shown?"]
     blocks.append(Table("The recipes aspect by aspect", heads, rows, frozenset({0}), note))
-    if found := verdict.confounds(groups):
-        told = "; ".join(f"{key} ({', '.join(cells)})" for key, cells in found)
-        blocks.append(Text(f"The runs differ in more than the recipe: {told}. A difference may be due to that.", "warning"))
+    if confounds := verdict.confounds(groups):
+        differences = "; ".join(f"{key} ({', '.join(cells)})" for key, cells in confounds)
+        blocks.append(
+            Text(f"The runs differ in more than the recipe: {differences}. A difference may be due to that.", "warning")
+        )
     return [*blocks, Text("When to use which, as far as the figures go:"), Bullets(reached.uses)]
 
 
@@ -200,11 +202,11 @@ def _machine(run: Run) -> str:
         return "Google Colab with a GPU"
     if not run.headers:
         return NOT_RECORDED
-    found = run.headers[0].hardware
-    cores = found.get("cpu_cores")
-    number = found.get("devices_used", found.get("devices", "?"))
-    told = f"{number} x {found.get('device', '?')} ({found.get('platform', '?')})"
-    return f"{told}, {formats.count(cores, 'CPU core')}" if isinstance(cores, int) else told
+    hardware = run.headers[0].hardware
+    cores = hardware.get("cpu_cores")
+    number = hardware.get("devices_used", hardware.get("devices", "?"))
+    text = f"{number} x {hardware.get('device', '?')} ({hardware.get('platform', '?')})"
+    return f"{text}, {formats.count(cores, 'CPU core')}" if isinstance(cores, int) else text
 
 
 def _versions(run: Run) -> str:
@@ -246,8 +248,8 @@ def _run_caveats(group: Group) -> list[str]:
         texts.append(f"{group.name}: its runs were made by unlike versions or machines: see “How to reproduce it”.")
     for run in group.runs:
         if run.timeline is not None and run.finished and run.last.epoch < run.timeline.epochs:
-            told = f"after epoch {run.last.epoch} of {run.timeline.epochs}, by what {JUDGES[run.judge]} said"
-            texts.append(f"{run.name}: stopped early, {told}; so its last epoch was chosen.")
+            stopped = f"after epoch {run.last.epoch} of {run.timeline.epochs}, by what {JUDGES[run.judge]} said"
+            texts.append(f"{run.name}: stopped early, {stopped}; so its last epoch was chosen.")
         rollbacks = max((header.rollbacks for header in run.headers), default=0)
         skipped = sum(row.skipped_steps for row in run.rows)
         if rollbacks or skipped:

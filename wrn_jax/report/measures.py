@@ -172,9 +172,9 @@ def augmented_gaps(group: Group, which: str) -> list[float]:
     return [row(run, which).train_accuracy - row(run, which).test_accuracy for run in group.counted]
 
 
-def summary(found: Sequence[float] | None) -> Summary | None:
+def summary(values: Sequence[float] | None) -> Summary | None:
     """As `statistics.summarise`; None of nothing."""
-    return statistics.summarise(found) if found else None
+    return statistics.summarise(values) if values else None
 
 
 def compare(groups: Sequence[Group], which: str) -> list[Pair]:
@@ -202,8 +202,8 @@ def _pair(first: Group, second: Group, which: str) -> Pair:
 
 def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:
     """The runs that count whose last or best epoch has been evaluated."""
-    found = [(run, run.evaluation(row(run, which).epoch)) for run in group.counted]
-    return [(run, evaluation) for run, evaluation in found if evaluation is not None]
+    pairs = [(run, run.evaluation(row(run, which).epoch)) for run in group.counted]
+    return [(run, evaluation) for run, evaluation in pairs if evaluation is not None]
 
 
 def compare_images(first: Group, second: Group, which: str) -> Images:
@@ -235,8 +235,8 @@ def compare_images(first: Group, second: Group, which: str) -> Images:
 
 def _image_pair(first: Run, first_correct: np.ndarray, second: Run, second_correct: np.ndarray) -> ImagePair:
     only_first, only_second = int((first_correct & ~second_correct).sum()), int((second_correct & ~first_correct).sum())
-    found = statistics.over_images(first_correct[None], second_correct[None])
-    return ImagePair(first.name, second.name, found, statistics.mcnemar(only_first, only_second))
+    interval = statistics.over_images(first_correct[None], second_correct[None])
+    return ImagePair(first.name, second.name, interval, statistics.mcnemar(only_first, only_second))
 
 
 def selection(run: Run) -> Selection:
@@ -367,9 +367,9 @@ MEASURES = (
 
 def measured(group: Group, which: str, path: Sequence[str]) -> list[float] | None:
     """A figure of each run that counts, from its evaluation after the last or the best epoch; None if any run lacks it."""
-    found = [_at(one.figures, path) for _, one in evaluations(group, which)]
-    complete = len(found) == len(group.counted) and all(isinstance(value, int | float) for value in found)
-    return [float(value) for value in found] if complete else None
+    values = [_at(evaluation.figures, path) for _, evaluation in evaluations(group, which)]
+    complete = len(values) == len(group.counted) and all(isinstance(value, int | float) for value in values)
+    return [float(value) for value in values] if complete else None
 
 
 def _at(tree: Any, path: Sequence[str]) -> Any:
@@ -391,11 +391,11 @@ def corruptions(group: Group, which: str) -> dict[str, list[float]]:
 
 def corruption_sources(groups: Sequence[Group], which: str) -> list[str]:
     """What corrupted images the evaluations used, each way once; with more than one, their accuracies do not compare."""
-    found = []
+    sources = []
     for group in groups:
-        for _, one in evaluations(group, which):
-            if one.figures.get("corruptions"):
-                images, kinds = one.figures.get("corruption_images"), one.figures.get("corruptions_in_mean") or ()
+        for _, evaluation in evaluations(group, which):
+            if evaluation.figures.get("corruptions"):
+                images, kinds = evaluation.figures.get("corruption_images"), evaluation.figures.get("corruptions_in_mean") or ()
                 number = f"{images:,} test images" if isinstance(images, int) else "test images"
-                found.append(f"{one.figures.get('corruptions_from')}, {number}, mean over {len(kinds)} kinds")
-    return list(dict.fromkeys(found))
+                sources.append(f"{evaluation.figures.get('corruptions_from')}, {number}, mean over {len(kinds)} kinds")
+    return list(dict.fromkeys(sources))

@@ -95,9 +95,9 @@ def reach(groups: Sequence[Group]) -> Verdict:
     last, best = measures.compare(groups, "last"), measures.compare(groups, "best")
     findings = tuple(_judge(aspect, groups) for aspect in aspects(groups))
     if len(groups) == 1:
-        found = statistics.summarise(measures.values(groups[0], "last"))
-        told = f"{groups[0].name}: {formats.spread(found)} % test accuracy after the last epoch (n = {found.n})"
-        return Verdict(f"There is one recipe, so nothing to compare it with. {told}.", True, (), findings, ())
+        summary = statistics.summarise(measures.values(groups[0], "last"))
+        text = f"{groups[0].name}: {formats.spread(summary)} % test accuracy after the last epoch (n = {summary.n})"
+        return Verdict(f"There is one recipe, so nothing to compare it with. {text}.", True, (), findings, ())
     by_name = {group.name: group for group in groups}
     texts = tuple(_pair_text(pair, by_name) for pair in last)
     sentence = f"{texts[0]} {_at_best(best[0], last[0], by_name)}" if len(groups) == 2 else _ranking(groups, last)
@@ -155,10 +155,10 @@ def _ahead(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
 
 def _better(pair: Pair) -> str:
     assert pair.welch is not None  # since it is significant
-    first, second, found = pair.first, pair.second, pair.welch
+    first, second, welch = pair.first, pair.second, pair.welch
     if pair.difference < 0:
-        first, second, found = second, first, found.reverse()
-    return f"**{first} is better than {second}** after the last epoch, by {formats.difference(found)} of test accuracy"
+        first, second, welch = second, first, welch.reverse()
+    return f"**{first} is better than {second}** after the last epoch, by {formats.difference(welch)} of test accuracy"
 
 
 def _at_best(best: Pair, last: Pair, groups: Mapping[str, Group]) -> str:
@@ -192,21 +192,25 @@ def aspects(groups: Sequence[Group]) -> list[Aspect]:
         return Aspect(name, unit, better, {group.name: find(group) for group in groups})
 
     same_judge = len({group.judge for group in groups}) == 1
-    found = [
+    candidates = [
         of("test accuracy, last epoch", "%", "higher", lambda group: measures.values(group, "last")),
         of("test accuracy, best epoch", "%", "higher" if same_judge else "", lambda group: measures.values(group, "best")),
     ]
     if len({bool(group.log) for group in groups}) == 1:  # how the logs' loss was computed is not recorded
-        found.append(of("test loss, last epoch", "nats", "lower", lambda group: measures.values(group, "last", "test_loss")))
-    found.append(of("gap under augmentation, last epoch", "points", "", lambda group: measures.augmented_gaps(group, "last")))
+        candidates.append(
+            of("test loss, last epoch", "nats", "lower", lambda group: measures.values(group, "last", "test_loss"))
+        )
+    candidates.append(
+        of("gap under augmentation, last epoch", "points", "", lambda group: measures.augmented_gaps(group, "last"))
+    )
     same_corruptions = len(measures.corruption_sources(groups, "last")) == 1
     for measure in measures.MEASURES:
         if measure.name in _MEASURES and (same_corruptions or "corruption" not in measure.name):
             known = {group.name: measures.measured(group, "last", measure.path) for group in groups}
-            found.append(Aspect(f"{measure.name}, last epoch", _MEASURES[measure.name], measure.better, known))
+            candidates.append(Aspect(f"{measure.name}, last epoch", _MEASURES[measure.name], measure.better, known))
     target = _target(groups)
     return [
-        *found,
+        *candidates,
         of("largest fall from an epoch to the next", "points", "lower", _largest_falls),
         of("spread over seeds (sd), last epoch", "points", "lower", _spread),
         of(f"first epoch at {100 * target:.0f} %", "epochs", "lower", lambda group: _first_epochs(group, target)),
@@ -239,7 +243,7 @@ def _transitions(group: Group) -> list[float] | None:
 
 
 def _judge(aspect: Aspect, groups: Sequence[Group]) -> Finding:
-    known = {name: found for name, found in aspect.values.items() if found}
+    known = {name: values for name, values in aspect.values.items() if values}
     if len(known) < max(2, len(groups)):
         return Finding(aspect)
     sign = 1 if aspect.better == "higher" else -1
@@ -269,20 +273,20 @@ _WHERE = {
 
 
 def _uses(groups: Sequence[Group], pairs: Sequence[Pair], findings: Sequence[Finding]) -> list[str]:
-    found = [_for_accuracy(groups, pairs)]
+    uses = [_for_accuracy(groups, pairs)]
     for finding in findings:
         where = _WHERE.get(finding.aspect.name)
         if where and finding.shown and finding.margin is not None:
             margin = f"{finding.aspect.factor * finding.margin:.2f} points"
-            found.append(f"{where}: {finding.ahead}, {margin} ahead of the next in {finding.aspect.name}.")
+            uses.append(f"{where}: {finding.ahead}, {margin} ahead of the next in {finding.aspect.name}.")
         if finding.aspect.unit == "epochs" and finding.ahead and finding.shown is not False:
-            found.append(_for_short_training(finding))
+            uses.append(_for_short_training(finding))
     steps = {group.name: group.timeline.steps for group in groups if group.timeline is not None}
     if len(set(steps.values())) > 1:
         fewest = min(steps, key=steps.__getitem__)
-        told = ", ".join(f"{name} {number:,}" for name, number in steps.items())
-        found.append(f"Where updates are dear: {fewest} takes the fewest ({told}).")
-    return found + [text for group in groups for text in _for_low_rate(group)]
+        steps_text = ", ".join(f"{name} {number:,}" for name, number in steps.items())
+        uses.append(f"Where updates are dear: {fewest} takes the fewest ({steps_text}).")
+    return uses + [text for group in groups for text in _for_low_rate(group)]
 
 
 def _for_accuracy(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
@@ -302,9 +306,9 @@ def _for_accuracy(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
 
 
 def _for_short_training(finding: Finding) -> str:
-    told = ", ".join(f"{name} {np.mean(epochs):.4g}" for name, epochs in finding.aspect.values.items() if epochs)
+    epochs_text = ", ".join(f"{name} {np.mean(epochs):.4g}" for name, epochs in finding.aspect.values.items() if epochs)
     lead = "" if finding.shown else "; a lead, since it is not judged"
-    return f"Where training is cut short: {finding.ahead} ({finding.aspect.name} of test images: {told}{lead})."
+    return f"Where training is cut short: {finding.ahead} ({finding.aspect.name} of test images: {epochs_text}{lead})."
 
 
 def _for_low_rate(group: Group) -> list[str]:

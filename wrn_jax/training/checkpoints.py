@@ -85,10 +85,10 @@ def choose(saved: list[Saved], which: str, folder: Path, *others: str) -> Saved:
         return saved[-1]
     if not re.fullmatch(r"[0-9]+", which):
         raise UserError(f"--checkpoint {which}: should be {', '.join(('best', 'last', *others))} or the number of an epoch")
-    for one in saved:
-        if one.epoch == int(which) and one.accuracy is not None:
-            return one
-    there = ", ".join(str(one.epoch) for one in saved if one.accuracy is not None) or "none"
+    for checkpoint in saved:
+        if checkpoint.epoch == int(which) and checkpoint.accuracy is not None:
+            return checkpoint
+    there = ", ".join(str(checkpoint.epoch) for checkpoint in saved if checkpoint.accuracy is not None) or "none"
     raise UserError(f"--checkpoint {which}: not kept; there are epochs {there}")
 
 
@@ -253,10 +253,10 @@ class Checkpoints:
     def restore(self, step: int, like: Any, shardings: Any) -> Any:
         """The `TrainState` saved after `step` updates; arguments and errors as in `restore_last`."""
         expected = self._describe(step).custom_metadata["checksum"]
-        found = self._load(step, _parts(like), _parts(shardings))
-        if int(checksum(found)) != expected:
+        parts = self._load(step, _parts(like), _parts(shardings))
+        if int(checksum(parts)) != expected:
             raise _Damaged("its arrays do not have the checksum they were saved with")
-        return dataclasses.replace(like, **found["model"], **found["train"])
+        return dataclasses.replace(like, **parts["model"], **parts["train"])
 
     def restore_model(self, step: int, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Any]:
         """Parameters and running statistics saved after `step` updates, all with one sharding. Raises UserError."""

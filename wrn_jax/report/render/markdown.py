@@ -58,4 +58,4 @@ def _plain(text: str) -> str:
     """The text so that nothing in it is taken for markup, apart from `**bold**`."""
     text = text.replace("&", "&amp;").replace("<", "&lt;")
     text = re.sub(r"(?<!\*)\*(?!\*)", r"\\*", text)
-    return re.sub(r"[`\[\]]", lambda found: "\\" + found[0], re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text))
+    return re.sub(r"[`\[\]]", lambda match: "\\" + match[0], re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text))

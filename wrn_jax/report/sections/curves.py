@@ -78,23 +78,23 @@ def _level_places(timeline: Timeline, names: Sequence[str]) -> np.ndarray:
 
 def marks(groups: Sequence[Group]) -> tuple[tuple[float, str], ...]:
     """The transitions of all recipes as (finished epochs, text); one that several recipes share is told once."""
-    found: dict[tuple[float, str], list[str]] = {}
+    names_at: dict[tuple[float, str], list[str]] = {}
     for group in groups:
         if group.timeline is None:
             continue
         for event in measures.transitions(group.timeline):
             where = event.step / group.timeline.steps_per_epoch
             text = f"{formats.transition(event)}, from {formats.position(event.step, group.timeline)} on"
-            found.setdefault((where, text), []).append(group.name)
-    return tuple((where, f"{text} ({', '.join(names)})") for (where, text), names in sorted(found.items()))
+            names_at.setdefault((where, text), []).append(group.name)
+    return tuple((where, f"{text} ({', '.join(names)})") for (where, text), names in sorted(names_at.items()))
 
 
 def _band_text(groups: Sequence[Group]) -> str:
     several = [group for group in groups if len(group.runs) > 1]
     if not several:
         return "One run of each recipe." if len(groups) > 1 else "One run."
-    told = formats.listed([f"{group.name} (n = {len(group.runs)})" for group in several])
-    return f"Line: mean over the seeds; band: from the lowest to the highest run, of {told}."
+    names = formats.listed([f"{group.name} (n = {len(group.runs)})" for group in several])
+    return f"Line: mean over the seeds; band: from the lowest to the highest run, of {names}."
 
 
 def _curve(

@@ -24,9 +24,9 @@ def epochs(groups: Sequence[Group]) -> Table:
     for index, epoch in enumerate(table_epochs(groups)):
         accuracies = [measures.accuracy_at(group, epoch) for group in groups]
         here = [events.get(epoch, []) for events in happened]
-        told = [", ".join(texts) or NONE for texts in here] if len(groups) < 3 else [_by_event(groups, here)]
+        cells = [", ".join(texts) or NONE for texts in here] if len(groups) < 3 else [_by_event(groups, here)]
         differences = [formats.points(_minus(accuracies[0], other)) for other in accuracies[1:]]
-        rows.append([str(epoch), *[_at(group, epoch) for group in groups], *differences, *told])
+        rows.append([str(epoch), *[_at(group, epoch) for group in groups], *differences, *cells])
         if any(text.startswith("best") for texts in here for text in texts):
             marked.add(index)
     heads = ["epoch", *[f"{group.name} (%)" for group in groups]]
@@ -50,8 +50,8 @@ def _by_event(groups: Sequence[Group], here: Sequence[Sequence[str]]) -> str:
     for group, texts in zip(groups, here, strict=True):
         for text in texts:
             whose.setdefault(text, []).append(group.name)
-    told = [f"{text} ({'all' if len(names) == len(groups) else ', '.join(names)})" for text, names in whose.items()]
-    return "; ".join(told) or NONE
+    texts_with_names = [f"{text} ({'all' if len(names) == len(groups) else ', '.join(names)})" for text, names in whose.items()]
+    return "; ".join(texts_with_names) or NONE
 
 
 def table_epochs(groups: Sequence[Group]) -> list[int]:
@@ -59,36 +59,36 @@ def table_epochs(groups: Sequence[Group]) -> list[int]:
     longest = max(len(run.rows) for group in groups for run in group.runs)
     if longest <= _MOST_ROWS:
         return list(range(1, longest + 1))
-    found = {1, 5, *range(10, longest + 1, 10)}
+    epochs = {1, 5, *range(10, longest + 1, 10)}
     for group in groups:
         if group.timeline is not None:
-            found |= set(group.timeline.checkpoint_epochs)
-            found |= {epoch for event in measures.transitions(group.timeline) for epoch in (event.epoch - 1, event.epoch)}
-        found |= {row.epoch for run in group.counted for row in (run.best, run.last)}
+            epochs |= set(group.timeline.checkpoint_epochs)
+            epochs |= {epoch for event in measures.transitions(group.timeline) for epoch in (event.epoch - 1, event.epoch)}
+        epochs |= {row.epoch for run in group.counted for row in (run.best, run.last)}
     if {group.log for group in groups} == set(published_runs.LOGS):
-        found |= set(published_runs.DOCUMENTED_EPOCHS)
-    return sorted(epoch for epoch in found if 1 <= epoch <= longest)
+        epochs |= set(published_runs.DOCUMENTED_EPOCHS)
+    return sorted(epoch for epoch in epochs if 1 <= epoch <= longest)
 
 
 def events_by_epoch(group: Group) -> dict[int, list[str]]:
     """What happened in or right after an epoch: checkpoints kept, ends of cycles, transitions, best epochs."""
-    found: dict[int, list[str]] = {}
+    events: dict[int, list[str]] = {}
     if group.timeline is not None:
         for epoch in group.timeline.checkpoint_epochs:
-            found.setdefault(epoch, []).append("checkpoint")
+            events.setdefault(epoch, []).append("checkpoint")
         for epoch, text in _long_cycles(group.timeline):
-            found.setdefault(epoch, []).append(text)
+            events.setdefault(epoch, []).append(text)
         for epoch, text in _long_cycles(described(group.log)) if group.log else ():
-            found.setdefault(epoch, []).append(f"{text} as published (not executed)")
+            events.setdefault(epoch, []).append(f"{text} as published (not executed)")
         for event in measures.transitions(group.timeline):
             within = event.step % group.timeline.steps_per_epoch
-            found.setdefault(event.epoch, []).append(
+            events.setdefault(event.epoch, []).append(
                 formats.transition(event) + (f" after {formats.count(within, 'update')}" if within else "")
             )
     best = [run.best.epoch for run in group.counted]
     for epoch in sorted(set(best)):
-        found.setdefault(epoch, []).append("best" if len(best) == 1 else f"best of {best.count(epoch)} of {len(best)} runs")
-    return found
+        events.setdefault(epoch, []).append("best" if len(best) == 1 else f"best of {best.count(epoch)} of {len(best)} runs")
+    return events
 
 
 def _long_cycles(timeline: Timeline) -> list[tuple[int, str]]:
@@ -135,11 +135,11 @@ def milestones(group: Group, groups: Sequence[Group]) -> Table:
 def milestone_epochs(group: Group) -> dict[int, list[str]]:
     """The epochs that mark the course of a recipe, with what they are: quarters, first checkpoint, around transitions, ends."""
     length = max(len(run.rows) for run in group.counted)
-    found: dict[int, list[str]] = {}
+    reasons: dict[int, list[str]] = {}
 
     def mark(epoch: int, text: str) -> None:
         if 1 <= epoch <= length:
-            found.setdefault(epoch, []).append(text)
+            reasons.setdefault(epoch, []).append(text)
 
     for quarter in (1, 2, 3):
         mark(round(quarter * length / 4), f"{25 * quarter} % of the epochs")
@@ -162,7 +162,7 @@ def milestone_epochs(group: Group) -> dict[int, list[str]]:
         whose = "" if len(best) == 1 else f" of {best.count(epoch)} of {len(best)} runs"
         mark(epoch, f"best{whose}, chosen on {formats.JUDGES[group.judge]}")
     mark(length, "last")
-    return found
+    return reasons
 
 
 def portraits(groups: Sequence[Group]) -> list[Block]:
@@ -178,7 +178,7 @@ def _portrait(group: Group) -> list[str]:
     train = formats.values(measures.values(group, "last", "train_accuracy"))
     falls = [measures.falls(run) for run in group.counted]
     steps = sum(len(run.rows) - 1 for run in group.counted)
-    _, fall, epoch = max(falls, key=lambda found: found[1])
+    _, fall, epoch = max(falls, key=lambda entry: entry[1])
     clean = measures.measured(group, "last", ("clean_gap",))
     texts = [
         f"Test accuracy after the last epoch ({formats.epochs_of(group, 'last')}): {last} %; at the best epoch "
@@ -186,7 +186,7 @@ def _portrait(group: Group) -> list[str]:
         f"Training accuracy in the last epoch: {train} %, on {formats.conditions(group)}. Gap under augmentation: "
         f"{formats.gaps(measures.augmented_gaps(group, 'last'))} points; clean gap: {formats.gaps(clean)}"
         f"{'' if clean is None else ' points'}.",
-        f"Test accuracy was below that of the epoch before after {sum(found[0] for found in falls)} of {steps} epochs"
+        f"Test accuracy was below that of the epoch before after {sum(entry[0] for entry in falls)} of {steps} epochs"
         + (f", by {formats.percent(fall)} points at most (epoch {epoch})." if epoch else "."),
     ]
     cycle = measures.rate_cycle(group)
@@ -227,13 +227,13 @@ def selection(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         for run in group.counted:
-            found = measures.selection(run)
-            tail = statistics.Summary(found.tail_epochs, found.tail_mean, found.tail_sd, None, None)
+            choice = measures.selection(run)
+            tail = statistics.Summary(choice.tail_epochs, choice.tail_mean, choice.tail_sd, None, None)
             rows.append([
-                run.name, f"{formats.percent(found.last)} ({found.last_epoch})",
-                f"{formats.percent(found.best)} ({found.best_epoch})", formats.JUDGES[found.judge],
-                formats.points(found.best - found.last), f"{formats.percent(found.top)} ({found.top_epoch})",
-                formats.points(found.top - found.last), f"{formats.spread(tail)} ({found.tail_epochs})",
+                run.name, f"{formats.percent(choice.last)} ({choice.last_epoch})",
+                f"{formats.percent(choice.best)} ({choice.best_epoch})", formats.JUDGES[choice.judge],
+                formats.points(choice.best - choice.last), f"{formats.percent(choice.top)} ({choice.top_epoch})",
+                formats.points(choice.top - choice.last), f"{formats.spread(tail)} ({choice.tail_epochs})",
             ])  # fmt: skip
     heads = ("run", "last, % (epoch)", "best, % (epoch)", "best chosen on", "best - last (points)",
              "highest on test, % (epoch)", "highest - last (points)", "last epochs, mean ± sd, % (number)")  # fmt: skip

@@ -11,9 +11,9 @@ from wrn_jax.report.runs import Group, Run
 
 def differences(groups: Sequence[Group]) -> Table:
     """The figures of the published comparison that its runs' logs do not bear out."""
-    found = measures.logs(groups)
+    logs = measures.logs(groups)
     rows = []
-    for log, group in found.items():
+    for log, group in logs.items():
         run = group.runs[0]
         for epoch, stated in published_runs.DOCUMENTED[log].items():
             rows.append((f"test accuracy (%), {log}", epoch, f"{stated:.2f}", f"{_test(run, epoch):.2f}"))
@@ -25,8 +25,8 @@ def differences(groups: Sequence[Group]) -> Table:
         )
         what = f"final training less best test accuracy (points), {log}"
         rows.append((what, epoch, f"{published_runs.DOCUMENTED_GAP[log]:+.2f}", f"{gap:+.2f}"))
-    if len(found) == 2:
-        rows += _between(*(found[log].runs[0] for log in published_runs.LOGS))
+    if len(logs) == 2:
+        rows += _between(*(logs[log].runs[0] for log in published_runs.LOGS))
     return Table(
         "Where the published comparison differs from the logs of its runs",
         ("figure", "epoch", "published", "log"),
@@ -60,16 +60,16 @@ def _between(first: Run, second: Run) -> list[tuple[str, int, str, str]]:
 
 def could_not_know(groups: Sequence[Group]) -> list[str]:
     """What the published comparison could not know or did not see, with the figures."""
-    found = measures.logs(groups)
-    texts = [f"**n = 1.** One run of one seed stands for each recipe: {formats.listed(list(found))}."]
-    if len(found) == 2:
-        texts.append(_order(*(found[log] for log in published_runs.LOGS)))
-    for log, group in found.items():
+    logs = measures.logs(groups)
+    texts = [f"**n = 1.** One run of one seed stands for each recipe: {formats.listed(list(logs))}."]
+    if len(logs) == 2:
+        texts.append(_order(*(logs[log] for log in published_runs.LOGS)))
+    for log, group in logs.items():
         texts += [_chosen(group), _executed(log, group), _evaluated(group)]
-    if len(found) == 2:
-        texts.append(_like_places(*(found[log] for log in published_runs.LOGS)))
-    if "session04" in found:
-        texts.append(_gap(found["session04"]))
+    if len(logs) == 2:
+        texts.append(_like_places(*(logs[log] for log in published_runs.LOGS)))
+    if "session04" in logs:
+        texts.append(_gap(logs["session04"]))
     peers = "; ".join(f"{name} {accuracy:g} %" for name, accuracy in published_runs.PEERS)
     texts.append(
         f"**Far from what the network can do.** The aim was {published_runs.TARGET:g} %, which neither run reached. Published "
@@ -90,15 +90,15 @@ def _order(first: Group, second: Group) -> str:
 
 
 def _chosen(group: Group) -> str:
-    found = measures.selection(group.runs[0])
+    choice = measures.selection(group.runs[0])
     against = (
         "which is the last"
-        if found.best_epoch == found.last_epoch
-        else f"{formats.points(found.best - found.last)} points against the last"
+        if choice.best_epoch == choice.last_epoch
+        else f"{formats.points(choice.best - choice.last)} points against the last"
     )
     return (
-        f"**{group.log}: the best epoch was picked on the test set** out of {found.last_epoch}: epoch {found.best_epoch} with "
-        f"{formats.percent(found.best)} %, {against}."
+        f"**{group.log}: the best epoch was picked on the test set** out of {choice.last_epoch}: epoch {choice.best_epoch} "
+        f"with {formats.percent(choice.best)} %, {against}."
     )
 
 
@@ -130,12 +130,12 @@ def _describe(phase: Any) -> str:
 
 def _evaluated(group: Group) -> str:
     cycle = _cycle(group)
-    told = ", ".join(
-        f"after epoch {one.epoch} it was {formats.rate(one.after)} ({formats.percent(one.accuracy)} %)"
-        for one in cycle.evaluations[-2:]
+    ends = ", ".join(
+        f"after epoch {evaluation.epoch} it was {formats.rate(evaluation.after)} ({formats.percent(evaluation.accuracy)} %)"
+        for evaluation in cycle.evaluations[-2:]
     )
     return (
-        f"**{group.log}: the evaluations fell in a saw-tooth of the rate:** {told}. Test accuracy was {formats.thirds(cycle)}."
+        f"**{group.log}: the evaluations fell in a saw-tooth of the rate:** {ends}. Test accuracy was {formats.thirds(cycle)}."
     )
 
 

@@ -16,10 +16,10 @@ def over_seeds(groups: Sequence[Group]) -> list[Block]:
     rows = []
     for which, group in itertools.product(measures.WHICH, groups):
         values = measures.values(group, which)
-        found = statistics.summarise(values)
+        summary = statistics.summarise(values)
         rows.append([
-            which, group.name, str(found.n), formats.percent(found.mean), formats.percent(found.sd),
-            formats.interval(found.low, found.high), ", ".join(map(formats.percent, values)),
+            which, group.name, str(summary.n), formats.percent(summary.mean), formats.percent(summary.sd),
+            formats.interval(summary.low, summary.high), ", ".join(map(formats.percent, values)),
         ])  # fmt: skip
     heads = ("epoch", "recipe", "n", "mean (%)", "sd (points)", "95 % interval of the mean (%)", "each run (%)")
     note = "Intervals by Student's t over the seeds; none where n = 1."
@@ -64,9 +64,9 @@ def _sampling(groups: Sequence[Group]) -> Table:
             interval = formats.interval(*wilson_interval(round(accuracy * count), count))
             rows.append([which, group.name, formats.percent(accuracy), interval])
         for (first, a), (second, b) in itertools.combinations(list(zip(groups, accuracies, strict=True)), 2):
-            found = statistics.proportions((a, count), (b, count))
-            interval = formats.interval(found.low, found.high, "+")
-            rows.append([which, f"{first.name} - {second.name} (points)", formats.points(found.difference), interval])
+            difference = statistics.proportions((a, count), (b, count))
+            interval = formats.interval(difference.low, difference.high, "+")
+            rows.append([which, f"{first.name} - {second.name} (points)", formats.points(difference.difference), interval])
     note = (
         f"{count:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
         "tested on different images: what the choice of the images leaves open about these very networks, not what another "
@@ -104,21 +104,21 @@ def _image_table(which: str, rows: Sequence[Sequence[str]]) -> Table:
     return Table(f"Image by image, {which} epoch", heads, rows, note=note)
 
 
-def _image_rows(found: measures.Images) -> list[list[str]]:
+def _image_rows(images: measures.Images) -> list[list[str]]:
     rows = []
-    for pair in found.pairs:
+    for pair in images.pairs:
         rows.append([
             f"{pair.first} - {pair.second}", formats.points(pair.found.difference),
             formats.interval(pair.found.low, pair.found.high, "+"), f"{pair.discordance.only_first:,}",
             f"{pair.discordance.only_second:,}", formats.p_value(pair.discordance.exact), formats.p_value(pair.discordance.mid),
         ])  # fmt: skip
-    how = "by seed" if found.by_seed else "in the order given"
-    first, second = found.networks
-    together = found.together
+    how = "by seed" if images.by_seed else "in the order given"
+    first, second = images.networks
+    together = images.together
     if together is None:
         return rows
     rows.append([
-        f"{found.first} - {found.second}, all together: {first} and {second} networks, {found.count:,} images (above: pairs "
+        f"{images.first} - {images.second}, all together: {first} and {second} networks, {images.count:,} images (above: pairs "
         f"{how})",
         formats.points(together.difference), formats.interval(together.low, together.high, "+"),
         NONE, NONE, NONE, f"z test over images: {formats.p_value(together.p)}",
@@ -162,9 +162,12 @@ def evaluations(groups: Sequence[Group]) -> list[Block]:
             heads = ["measure", *[group.name for group in groups]]
             blocks.append(Table(f"As evaluated, {which} epoch", heads, rows, note=_evaluation_note(groups, which)))
             if len(sources := measures.corruption_sources(groups, which)) > 1:
-                told = "; ".join(sources)
+                sources_text = "; ".join(sources)
                 blocks.append(
-                    Text(f"The corrupted images were not the same, so these accuracies do not compare: {told}.", "warning")
+                    Text(
+                        f"The corrupted images were not the same, so these accuracies do not compare: {sources_text}.",
+                        "warning",
+                    )
                 )
     if not blocks:
         blocks.append(Text("No recipe has been evaluated beyond test accuracy and loss.", "note"))
@@ -228,8 +231,8 @@ def _saw_tooth(cycle: measures.RateCycle) -> str:
     )
     if not cycle.tail:
         return f"{text} The run has too few epochs to tell what that does to them."
-    if told := formats.thirds(cycle):
-        text += f" Test accuracy was {told}."
+    if thirds_text := formats.thirds(cycle):
+        text += f" Test accuracy was {thirds_text}."
     if cycle.correlation is not None:
         text += (
             f" Rank correlation of rate and test accuracy over these epochs: {cycle.correlation:+.2f}, their common trend "
