@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from wrn_jax.config.datasets import DATASETS
+
 PACKAGE = Path("wrn_jax")
 BELOW = {"runtime": set()}
 """For each room those that it may import."""
@@ -47,6 +49,15 @@ def test_commands_do_not_import_each_other():
     for name in commands:
         imported = {found.split(".")[1] for found in modules_imported_by(PACKAGE / f"{name}.py")}
         assert not imported & commands, name
+
+
+def test_only_the_table_the_defaults_and_the_loaders_name_a_data_set():
+    allowed = {"config/datasets.py", "config/schema.py", "prepare.py", "api.py", "data"}
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE)
+        if not {place.as_posix(), place.parts[0]} & allowed:
+            texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert not texts & set(DATASETS), path
 
 
 def test_importing_the_package_is_quick():

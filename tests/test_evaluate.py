@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -389,22 +388,9 @@ def test_needs_something_to_evaluate():
         call("--no-train")
 
 
-def test_precision_may_be_another(run, tmp_path):
+def test_precision_and_batch_size_may_be_others(run, tmp_path):
     arguments = ["--workdir", run, "--checkpoint", "last", "--no-train", "--config.precision=bfloat16"]
-    figures, _ = call(*arguments, "--config.eval_batch_size=24", out=tmp_path)
+    # Training would want a batch that eight devices can share.
+    figures, _ = call(*arguments, "--config.eval_batch_size=24", "--config.recipe.batch_size=33", out=tmp_path)
     assert figures["precision"] == "bfloat16"
     assert figures["splits"]["test"]["count"] == 100
-
-
-def test_files_are_replaced_whole(tmp_path, monkeypatch, capsys):
-    evaluate.write(tmp_path, "step-1", {"loss": 0.12345678, "pair": (1, "a"), "nan": math.nan}, {"x": np.zeros(2)})
-    found = json.loads((tmp_path / "step-1.json").read_text())
-    assert (found["format"], found["loss"], found["pair"], found["nan"]) == (1, 0.123457, [1, "a"], None)
-    evaluate.write(tmp_path, "step-1", {"loss": 2}, {"x": np.ones(2)})
-    with np.load(tmp_path / "step-1.npz") as arrays:
-        assert arrays["x"].tolist() == [1, 1]
-    before = fingerprints(tmp_path)
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(UserError, match=r"step-1.json: cannot be written \(No space left on device\)"):
-        evaluate.write(tmp_path, "step-1", {"loss": 3}, {"x": np.ones(2)})
-    assert {path: fingerprints(tmp_path)[path] for path in before} == before

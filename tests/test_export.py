@@ -21,7 +21,7 @@ from wrn_jax.config import load_file
 from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import loading
 from wrn_jax.data.normalisation import Normalisation
-from wrn_jax.models import weight_layouts
+from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
@@ -173,7 +173,7 @@ def test_precision_is_that_of_the_convolutions(run, precision, kind, tolerance):
         # Otherwise a TPU would multiply float32 in bfloat16, and a GPU in TF32.
         assert ("precision HIGHEST" in line) == (precision == "float32")
     images = draw_images(3)
-    expected = logits_here(model.params, model.batch_stats, images, model.normalisation)
+    expected = logits_here(model.params, model.batch_stats, images, Normalisation(DRAWN.mean, DRAWN.std))
     assert relative_error(program.call(images), expected) < tolerance
 
 
@@ -221,7 +221,7 @@ class TestMistakes:
         with pytest.raises(UserError, match=rf"--formats {name}: needs {package}, .* pip install {package}"):
             export.main(["--workdir", str(run), "--out", str(tmp_path / "out"), "--formats", name])
         assert not (tmp_path / "out").exists()
-        export.check_packages({"orbax"})
+        export_formats.check_packages({"orbax"})
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -122,16 +122,15 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str = "cifar1
     if path.is_dir():
         model = export.restore(path, checkpoint)
         config, weights = model.config, (model.params, model.batch_stats)
-        normalisation, num_classes = model.normalisation, model.num_classes
+        num_classes = model.num_classes
     else:
         read = weight_layouts.from_torch(weight_layouts.read_weights(path), str(path))
         sizes = {"model.depth": read.depth, "model.widen_factor": read.widen_factor, "model.num_classes": read.num_classes}
         config = Config().override(sizes | {"data.name": data}, str(path))
-        info = datasets.info(config.data)
         weights, num_classes = (read.params, read.batch_stats), read.num_classes
-        normalisation = Normalisation(info.mean, info.std)
+    info = datasets.info(config.data)
     mesh = devices.make_mesh(1)
     network = Network(config.model, num_classes, devices.compute_dtype(config.precision, jax.devices()[0]))
-    evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
+    evaluator = Evaluator(network.graphdef, Normalisation(info.mean, info.std), config.eval_batch_size, mesh)
     params, batch_stats = devices.replicate(weights, mesh)
     return TrainedModel(config, params, batch_stats, evaluator)

@@ -12,6 +12,7 @@ from wrn_jax import command
 from wrn_jax import config as configs
 from wrn_jax.runtime import allocator, devices
 from wrn_jax.runtime.errors import Abandoned, UserError
+from wrn_jax.runtime.files import reason
 from wrn_jax.training import loop
 from wrn_jax.training.records import EpochRow
 from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise Abandoned(f"another process of this run is gone ({reason}); start all again with --resume=auto") from None
+        raise Abandoned(f"another process of this run is gone ({reason(error)}); start all again with --resume=auto") from None
     if jax.process_index() == 0:
         for line in closing_lines(summary):
             print(line)

@@ -32,7 +32,7 @@ SPLITS = ("train", "test")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """images: [N, 32, 32, 3] uint8; labels: [N] int32."""
+    """images: [N, H, W, C] uint8; labels: [N] int32."""
 
     images: np.ndarray
     labels: np.ndarray

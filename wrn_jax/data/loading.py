@@ -42,7 +42,7 @@ def load(data: Data) -> Dataset:
       UserError: the data is absent, damaged or not what it should be, or the hold-out cannot be made.
     """
     info = datasets.info(data)
-    splits, names = _draw(data) if info.drawn else cifar.read_cached(data.name, _find_or_prepare(data), data.cache)
+    splits, names = _read(data)
     train, valid = hold_out(splits["train"], data.validation_size, data.validation_seed, len(names))
     return Dataset(data.name, len(names), names, info.mean, info.std, train, valid, splits["test"])
 
@@ -92,13 +92,16 @@ def epoch_order(key: jax.Array, epoch: int | jax.Array, num_examples: int, batch
     return jnp.resize(order, (steps, batch_size))  # fills up by repeating the permutation
 
 
-def _draw(data: Data) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """The drawn set, as `cifar.read_cached` returns a read one."""
+def _read(data: Data) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """({split: Split}, class names): the one place where a data set gets its loader."""
+    info = datasets.info(data)
+    if not info.drawn:
+        return cifar.read_cached(data.name, _find_or_prepare(data), data.cache)
     try:
         train, test = drawn_shapes.draw(data.embedded_train, data.embedded_test, data.embedded_seed)
     except ValueError as error:
         raise UserError(f"data.embedded_train, data.embedded_test, data.embedded_seed: {error}") from error
-    return {"train": Split(*train), "test": Split(*test)}, datasets.info(data).class_names or ()
+    return {"train": Split(*train), "test": Split(*test)}, info.class_names or ()
 
 
 def _find_or_prepare(data: Data) -> Path:
@@ -107,6 +110,12 @@ def _find_or_prepare(data: Data) -> Path:
     folder = cifar.find_version(directory, data.name)
     if folder:
         return folder
+    archive = preparation.ARCHIVES.get(data.name)
+    if archive is None:
+        raise UserError(
+            f"{data.name} was not found at {directory / data.name}; set TFDS_DATA_DIR or --config.data.directory to a folder "
+            "prepared by TFDS as array_record"
+        )
     if data.archive:
         return preparation.prepare(data.name, directory, data.archive)
     trouble = ""
@@ -118,5 +127,5 @@ def _find_or_prepare(data: Data) -> Path:
     raise UserError(
         f"{data.name} was not found at {directory / data.name}{trouble}; set TFDS_DATA_DIR or --config.data.directory "
         f"to a folder prepared by TFDS as array_record, or run `python -m wrn_jax.prepare --name {data.name} --archive "
-        f"FILE` with a copy of {Path(preparation.ARCHIVES[data.name].url).name}, or use --config.data.name=embedded"
+        f"FILE` with a copy of {Path(archive.url).name}, or use --config.data.name=embedded"
     )

@@ -57,7 +57,7 @@ def make_eval_step(
 ) -> Callable[[dict[str, Any], dict[str, Any], jax.Array, jax.Array], dict[str, jax.Array]]:
     """Builds the evaluation step.
 
-    The step takes parameters, running statistics, images [B, 32, 32, 3] uint8 and labels [B] int32 with -1 on padding, and
+    The step takes parameters, running statistics, images [B, H, W, C] uint8 and labels [B] int32 with -1 on padding, and
     returns the sums of `masked_counts` over the images that are no padding.
     """
 
@@ -73,7 +73,7 @@ def make_eval_step(
 def make_logits_step(
     graphdef: nnx.GraphDef, normalisation: Normalisation
 ) -> Callable[[dict[str, Any], dict[str, Any], jax.Array], jax.Array]:
-    """Builds the step from parameters, running statistics and images [B, 32, 32, 3] uint8 to logits [B, classes] float32."""
+    """Builds the step from parameters, running statistics and images [B, H, W, C] uint8 to logits [B, classes] float32."""
 
     def logits_step(params: dict[str, Any], batch_stats: dict[str, Any], images: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, params, batch_stats)(normalisation(images))
@@ -117,7 +117,7 @@ class Evaluator:
         }
 
     def logits(self, params: Any, batch_stats: Any, images: np.ndarray) -> Iterator[np.ndarray]:
-        """The logits of images [N, 32, 32, 3] uint8 on the host, in their order: [n, classes] float32 for every batch of n.
+        """The logits of images [N, H, W, C] uint8 on the host, in their order: [n, classes] float32 for every batch of n.
 
         Two batches are on the devices at a time. Every batch has the same shape, so there is one compilation.
         """
@@ -150,7 +150,7 @@ class Corrupted:
       count, total: images of each corruption and severity, and how many there could be.
       labels: [count] int64.
       exact: for each corruption by its name, whether it is that of Hendrycks and Dietterich.
-      images: (name, severity) -> [count, 32, 32, 3] uint8.
+      images: (name, severity) -> [count, H, W, C] uint8.
     """
 
     origin: str
@@ -172,7 +172,7 @@ _corrupt = jax.jit(corruptions.corrupt, static_argnames=("name", "severity"))
 
 
 def draw(images: np.ndarray, name: str, severity: int) -> np.ndarray:
-    """Corrupts images [N, 32, 32, 3] uint8 on a device; draws depend on an image's place, `name` and `severity` alone."""
+    """Corrupts images [N, H, W, C] uint8 on a device; draws depend on an image's place, `name` and `severity` alone."""
     key = jax.random.key(0, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), severity)
     blocks = []
@@ -186,7 +186,7 @@ def draw(images: np.ndarray, name: str, severity: int) -> np.ndarray:
 def stored(folder: Path, test: Split, count: int) -> Corrupted:
     """The first `count` images of every severity of a corrupted test set in the form of CIFAR-100-C.
 
-    The folder holds NAME.npy for each corruption, [5 N, 32, 32, 3] uint8 by rising severity, and labels.npy, [5 N] or [N]
+    The folder holds NAME.npy for each corruption, [5 N, H, W, C] uint8 by rising severity, and labels.npy, [5 N] or [N]
     integers, for N test images in an order of their own. Hendrycks and Dietterich, 2019; https://zenodo.org/records/3555552.
 
     Raises:
@@ -200,8 +200,9 @@ def stored(folder: Path, test: Split, count: int) -> Corrupted:
         raise UserError(f"{folder}: holds no corruption; should hold CIFAR-100-C: gaussian_noise.npy, labels.npy, ...")
     arrays = {name: _open_array(path) for name, path in paths.items()}
     for name, array in arrays.items():
-        if array.shape != (5 * total, 32, 32, 3) or array.dtype != np.uint8:
-            expected = f"({5 * total}, 32, 32, 3) uint8"
+        shape = (5 * total, *test.images.shape[1:])
+        if array.shape != shape or array.dtype != np.uint8:
+            expected = f"{shape} uint8"
             raise UserError(f"{paths[name]}: holds {array.shape} {array.dtype}; should hold {expected}")
     labels = _open_array(folder / "labels.npy")
     if labels.shape not in ((total,), (5 * total,)) or not np.issubdtype(labels.dtype, np.integer):

@@ -7,7 +7,7 @@ with a logit that is not finite has no prediction: it counts, and as wrong.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -75,8 +75,8 @@ def score(logits: np.ndarray, labels: np.ndarray) -> Scored:
     )
 
 
-def summary(scored: Scored) -> dict[str, int | float | list[float]]:
-    """The figures of a split.
+def summary(scored: Scored) -> dict[str, Any]:
+    """The figures of a split, JSON data.
 
     `count`; `without_prediction`, images whose logits are not finite; `accuracy`; `accuracy_interval`, see
     `wilson_interval`; `top5`; `loss`, the mean negative log-likelihood of the right label; `calibration_error`, see there.

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
 
 _NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -163,7 +164,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except Exception as error:  # whatever is wrong with the file, for which the package has several
-        raise UserError(f"{path}: cannot be read as safetensors ({_one_line(error)})") from None
+        raise UserError(f"{path}: cannot be read as safetensors ({_reason(error)})") from None
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -185,7 +186,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             # float32, since NumPy has no bfloat16 that PyTorch knows of.
             return {str(name): (x.float() if x.is_floating_point() else x).detach().numpy() for name, x in loaded.items()}
     except Exception as error:  # of a dozen types, by where the file is wrong
-        raise UserError(f"{path}: is damaged or holds more than weights, and is not read ({_one_line(error)})") from None
+        raise UserError(f"{path}: is damaged or holds more than weights, and is not read ({_reason(error)})") from None
     wrappers = " or ".join(WRAPPERS)
     raise UserError(f"{path}: holds no weights; should be a state dict, or a dictionary with one at {wrappers}")
 
@@ -233,10 +234,8 @@ def _shown(name: object) -> str:
     return text if text.isprintable() and 0 < len(text) <= 100 else repr(text)[:100]
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+def _reason(error: Exception) -> str:
     # PyTorch says at length how one could read the file unsafely, and somewhere what it is that it does not read.
-    if named := re.search(r"GLOBAL ([\w.]+)", text):
+    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"it holds {named[1]}"
-    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
+    return f"{type(error).__name__}: {files.reason(error, 100)}" if str(error) else files.reason(error)

@@ -33,7 +33,7 @@ def dropout(inputs: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.A
     suffices; the scaling follows the rounded rate, so the expectation is exact. At rate 0 the inputs pass unchanged.
 
     Args:
-      inputs: [B, N, ...] with N divisible by 4.
+      inputs: [B, N, ...].
       rate: float32 scalar in [0, 0.99].
       key: random key.
     """
@@ -41,9 +41,9 @@ def dropout(inputs: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.A
     # A word serves four rows, of the same image: a sharded batch draws its own part without communication, and the four
     # bytes are taken apart along an axis that no accelerator keeps in the tiles of its memory. (Along the channels the
     # compiler for TPU writes the words out four times over and rearranges them: 19 MB per image of a WRN-28-10.)
-    words = jax.random.bits(key, (batch, rows // 4, 1, *rest), jnp.uint32)
+    words = jax.random.bits(key, (batch, -(-rows // 4), 1, *rest), jnp.uint32)
     shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 4, *(1 for _ in rest))
-    octets = ((words >> shifts) & 255).reshape(inputs.shape)
+    octets = ((words >> shifts) & 255).reshape(batch, -1, *rest)[:, :rows]
     kept = octets >= jnp.round(rate * 256).astype(jnp.uint32)
     scaled = inputs.astype(jnp.float32) * _dropout_scale(rate)
     return jnp.where(kept, scaled, 0).astype(inputs.dtype)
@@ -305,7 +305,7 @@ class WideResNet(nnx.Module):
         """Logits.
 
         Args:
-          images: [B, 32, 32, 3], normalised.
+          images: [B, H, W, C], normalised.
           rate: dropout rate, float32 scalar; only read when `train`.
           key: random key of the dropout masks; needed when `train`.
           train: whether batch statistics and dropout are used.

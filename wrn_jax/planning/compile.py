@@ -21,6 +21,7 @@ from wrn_jax.planning import roofline, targets
 from wrn_jax.planning.targets import Target
 from wrn_jax.runtime import console, devices
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import reason
 from wrn_jax.training.setup import make_setup
 from wrn_jax.training.step import jit_train_steps
 
@@ -46,8 +47,7 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"--target {target.text}: the compiler refused: {reason}") from None
+            raise UserError(f"--target {target.text}: the compiler refused: {reason(error, 300)}") from None
     seconds = time.perf_counter() - begin
     program = compiled.as_text() or ""
     if hlo_file is not None:
@@ -88,11 +88,10 @@ def find_devices(target: Target) -> list[Any]:
                 platform="cuda", topology_name="", target_config=description, topology=f"1x1x{target.chips}"
             )
     except (RuntimeError, NotImplementedError, ImportError) as error:
-        reason = " ".join(str(error).split())
         if isinstance(error, jax.errors.JaxRuntimeError):
-            raise UserError(f"--target {target.text}: the compiler does not know this target: {reason[:200]}") from None
+            raise UserError(f"--target {target.text}: the compiler does not know this target: {reason(error)}") from None
         advice = INSTALL[target.platform]
-        raise UserError(f"--target {target.text}: its compiler is not installed; {advice} ({reason[:100]})") from None
+        raise UserError(f"--target {target.text}: its compiler is not installed; {advice} ({reason(error, 100)})") from None
     # A chip of the smallest slice stands for a single one where no slice of one is offered.
     return list(topology.devices)[: target.chips]
 

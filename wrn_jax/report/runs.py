@@ -3,11 +3,8 @@
 import dataclasses
 import functools
 import json
-import math
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,11 @@ import numpy as np
 
 from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten
 from wrn_jax.config.timeline import Timeline
+from wrn_jax.evaluation import files
 from wrn_jax.report import published_runs
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_rows, rows_from
 from wrn_jax.training.workdir import saved_config
-
-EVALUATION_FORMAT = 1
-"""Version of the files of `evaluate` that are understood."""
 
 _SEED = re.compile(r"[-_. ]*seed[-_. ]?\d+$")
 
@@ -247,10 +242,6 @@ def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:
     return tuple(rows)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def _kept(folder: Path, steps_per_epoch: int) -> tuple[Kept, ...]:
     """The complete checkpoints; Orbax gives their folders plain numbers for names when they are complete."""
     names = os.listdir(folder) if folder.is_dir() else []
@@ -259,42 +250,13 @@ def _kept(folder: Path, steps_per_epoch: int) -> tuple[Kept, ...]:
 
 
 def _evaluations(folder: Path, steps_per_epoch: int) -> tuple[Evaluation, ...]:
-    """The evaluations of checkpoints at the end of an epoch."""
-    evaluations = [_evaluation(path) for path in folder.glob("step-*.json")] if folder.is_dir() else []
-    ends = [evaluation for evaluation in evaluations if evaluation.figures["step"] == evaluation.epoch * steps_per_epoch]
-    return tuple(sorted(ends, key=lambda evaluation: evaluation.epoch))
-
-
-def _evaluation(path: Path) -> Evaluation:
-    trouble = UserError(f"{path}: is no evaluation; delete it, or evaluate again")
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-        version, test = figures["format"], figures["splits"]["test"]
-        numbers = figures["step"], figures["epoch"], test["count"], test["accuracy"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise trouble from None
-    if version != EVALUATION_FORMAT:
-        raise UserError(f"{path}: is of format {version}; this version reads {EVALUATION_FORMAT}")
-    corruptions = figures.get("corruptions") or {}
-    if not isinstance(corruptions, dict) or not all(isinstance(found, list) for found in corruptions.values()):
-        raise trouble
-    if not all(map(_is_number, [*numbers, *[number for found in corruptions.values() for number in found]])):
-        raise trouble
-    correct, digest = _predictions(path.with_suffix(".npz"))
-    return Evaluation(figures["epoch"], figures, correct, digest)
-
-
-def _predictions(path: Path) -> tuple[np.ndarray | None, str | None]:
-    if not path.is_file():
-        return None, None
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            predicted, labels, digest = (arrays[f"test_{name}"] for name in ("predicted", "labels", "digest"))
-        if predicted.shape == labels.shape and predicted.ndim == 1:
-            return predicted == labels, str(digest)
-    except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
-        pass
-    raise UserError(f"{path}: holds no readable predictions; delete it, or evaluate again")
+    """The evaluations of checkpoints at the end of an epoch, in their order."""
+    evaluations: list[Evaluation] = []
+    for path in folder.glob("step-*.json"):
+        record, known = files.read(path), files.read_correct(path.with_suffix(".npz"))
+        if record.epoch is not None and record.step == record.epoch * steps_per_epoch:
+            evaluations.append(Evaluation(record.epoch, record.to_dict(), *(known or (None, None))))
+    return tuple(sorted(evaluations, key=lambda evaluation: evaluation.epoch))
 
 
 def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Group, ...]:

@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import reason
 
 
 class Device(Protocol):
@@ -135,7 +136,7 @@ def start_processes(coordinator: str | None, count: int | None, index: int | Non
         # Half a minute without a sign of life, and a process counts as gone; the default is a hundred seconds.
         jax.distributed.initialize(coordinator, count, index, initialization_timeout=120, heartbeat_timeout_seconds=30)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"--distributed: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"--distributed: {reason(error, 300)}") from None
 
 
 def wait_for_all(name: str) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 from wrn_jax.runtime.errors import UserError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file so that a reader, or a crash, never meets half of it."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file so that a reader, or a crash, never meets half of it. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def make_directory(directory: Path) -> None:
@@ -54,9 +57,9 @@ def cache_folder(cache: str | os.PathLike | None = None) -> Path:
     return Path(cache or f"{base}/wrn_jax").expanduser().absolute()
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, without line breaks and short enough to stand in a message."""
-    # What a URLError wraps, without the angle brackets.
+def reason(error: BaseException, limit: int = 200) -> str:
+    """What went wrong, without line breaks and in at most `limit` characters, to stand in a message."""
+    # A URLError shows what it wraps in angle brackets.
     cause = error.reason if type(error) is urllib.error.URLError else error
-    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return " ".join(text.split())[:200]
+    text = " ".join((getattr(cause, "strerror", None) or str(cause) or type(cause).__name__).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

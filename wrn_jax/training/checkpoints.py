@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from wrn_jax.runtime import files
 from wrn_jax.runtime.devices import wait_for_all
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.records import CheckpointNotes, first_best
@@ -149,7 +150,7 @@ class Checkpoints:
             self._orbax.close()
         except Exception as failure:
             if error is None:
-                raise SaveFailed(_one_line(failure)) from None
+                raise SaveFailed(files.reason(failure)) from None
 
     def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: CheckpointNotes) -> None:
         """Starts to save a `TrainState`, once the save before is done.
@@ -174,14 +175,14 @@ class Checkpoints:
                 custom_metadata=self._metadata | details,
             )
         except Exception as error:  # whatever the file system, Orbax or its C++ parts make of it
-            raise SaveFailed(_one_line(error)) from None
+            raise SaveFailed(files.reason(error)) from None
 
     def wait(self) -> None:
         """Waits until what was saved is on disk. Raises SaveFailed if it did not get there."""
         try:
             self._orbax.wait()
         except Exception as error:
-            raise SaveFailed(_one_line(error)) from None
+            raise SaveFailed(files.reason(error)) from None
 
     def all(self) -> list[Saved]:
         """The complete checkpoints in the order of time. Raises UserError for one of a newer format."""
@@ -301,12 +302,6 @@ class Checkpoints:
         finally:
             sys.unraisablehook = hook
         raise _Damaged("its files cannot be read")
-
-
-def _one_line(error: Exception) -> str:
-    """An exception in part of a line, the first sentence of what Orbax and its C++ parts pile up."""
-    text = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _parts(state: Any) -> dict[str, Any]:

@@ -13,15 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from wrn_jax.config import Config
 from wrn_jax.config.moving import NUMERIC
 from wrn_jax.config.timeline import shortest
 from wrn_jax.data import loading
-from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
-from wrn_jax.models.network import Network
 from wrn_jax.runtime import console, devices, environment, files
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
@@ -61,7 +58,7 @@ class PlacedData:
     """The data set on the devices.
 
     Attributes:
-      images, labels: [N, 3072] uint8 and [N] int32, the training images.
+      images, labels: [N, H * W * C] uint8 and [N] int32, the training images.
       splits: "valid", if there is a hold-out, and "test", as batches for the evaluator.
     """
 
@@ -419,32 +416,3 @@ def make_header(setup: Setup, judge: str, first_step: int, rollbacks: int) -> He
         versions=environment.versions(),
         deterministic=devices.is_deterministic(),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationSetup:
-    """What training and evaluation of a configuration share.
-
-    Attributes:
-      mesh: the devices.
-      dataset: the data, on the host.
-      network: the network, without values.
-      normalisation: of the images.
-      evaluator: for whole splits.
-    """
-
-    mesh: Mesh
-    dataset: loading.Dataset
-    network: Network
-    normalisation: Normalisation
-    evaluator: Evaluator
-
-
-def set_up(config: Config, mesh: Mesh) -> EvaluationSetup:
-    """Loads the data and defines the network. Raises UserError."""
-    dataset = loading.load(config.data)
-    dtype = devices.compute_dtype(config.precision, mesh.devices.flat[0])
-    network = Network(config.model, dataset.num_classes, dtype, batch_is_split=mesh.size > 1)
-    normalisation = Normalisation(dataset.mean, dataset.std)
-    evaluator = Evaluator(network.graphdef, normalisation, config.eval_batch_size, mesh)
-    return EvaluationSetup(mesh, dataset, network, normalisation, evaluator)

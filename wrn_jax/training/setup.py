@@ -50,9 +50,13 @@ class Setup:
     steps_per_call: int
 
 
-def make_setup(config: Config, mesh: Mesh) -> Setup:
-    """The setup of `config` on `mesh`; reads no data. Raises UserError for what does not fit the data set or the mesh."""
-    devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
+def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
+    """The setup of `config` on `mesh`; reads no data. Raises UserError for what does not fit the data set or the mesh.
+
+    Without `for_training` the recipe's batches need not split over the mesh: evaluation runs on any number of devices.
+    """
+    if for_training:
+        devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
     config = resolve(config, mesh)
     num_train, num_classes = datasets.planned_sizes(config.data)
     dataset = datasets.info(config.data)

@@ -53,7 +53,7 @@ class Batch:
     """What the network is trained on in one step.
 
     Attributes:
-      images: [B, 32, 32, 3] float32, augmented, normalised and mixed.
+      images: [B, H, W, C] float32, augmented, normalised and mixed.
       labels, partner_labels: [B] int32.
       weight: float32 scalar, the weight of `labels`.
     """
@@ -119,7 +119,7 @@ def make_train_step(
 
     The step takes
       state: the state before the update, replicated,
-      images: [N, 3072] uint8 (or [N, 32, 32, 3]), the whole training set,
+      images: [N, H * W * C] uint8 (or [N, H, W, C]), the whole training set,
       labels: [N] int32,
       order: [steps_per_epoch, B] int32, the order of this epoch,
     and returns the next state and the metrics of `update`, the hyperparameters it used, and `examples`, all scalars.
@@ -130,8 +130,8 @@ def make_train_step(
         now = setup.timeline.at(state.step)
         streams = Streams.derive(state.key, state.step)
         chosen = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], sharded)
-        # Rows of bytes: as a [N, 32, 32, 3] array the compiler for TPU would rearrange the whole set, in every step.
-        pixels = images.reshape(len(images), -1)[chosen].reshape(-1, 32, 32, 3)
+        # Rows of bytes: as a [N, H, W, C] array the compiler for TPU would rearrange the whole set, in every step.
+        pixels = images.reshape(len(images), -1)[chosen].reshape(-1, *setup.dataset.image_shape)
         # Bytes, as the partners of mixup may be on any device, and all have to travel.
         augmented = augment(pixels, streams.augmentation, now.strengths)
         weight = mixup_weight(streams.mixup, now["mixup_alpha"])

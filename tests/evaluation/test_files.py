@@ -1,0 +1,68 @@
+"""The files of an evaluation: written whole, and read back by what wrote them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from wrn_jax.evaluation import files, metrics
+from wrn_jax.evaluation.files import Record
+from wrn_jax.runtime.errors import UserError
+
+SCORED = metrics.score(np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), np.array([0, 1]))
+RECORD = Record(
+    step=20, epoch=2, chosen_as=["best"], judge="valid", splits={"test": metrics.summary(SCORED)}, clean_gap=0.12345678,
+    confused=[("b", "c", 1)], corruptions={"fog": [0.5, 0.25]}, corruptions_exact={"fog": True},
+)  # fmt: skip
+
+
+def test_what_is_written_is_read(tmp_path):
+    files.write(tmp_path, "step-20", RECORD, {"test": SCORED})
+    record = files.read(tmp_path / "step-20.json")
+    assert (record.clean_gap, record.confused, record.corruptions) == (0.123457, [("b", "c", 1)], {"fog": [0.5, 0.25]})
+    assert Record.from_dict(record.to_dict(), tmp_path) == record
+    correct, digest = files.read_correct(tmp_path / "step-20.npz")
+    assert (correct.tolist(), digest) == ([True, False], files.digest(np.array([0, 1])))
+    assert files.read_correct(tmp_path / "step-21.npz") is None
+
+
+def test_a_number_that_is_not_finite_is_none():
+    summary = metrics.summary(metrics.score(np.array([[math.nan, 0.0]]), np.array([0])))
+    tree = Record(step=1, epoch=1, splits={"test": summary}).to_dict()
+    assert (tree["splits"]["test"]["loss"], tree["splits"]["test"]["without_prediction"]) == (None, 1)
+    assert Record.from_dict(tree, "a").splits["test"]["loss"] is None
+
+
+def test_a_record_without_a_format_number_and_with_few_figures():
+    record = Record.from_dict({"step": 4, "epoch": 1, "splits": {"test": {"count": 2, "accuracy": 0.5}}}, "a")
+    assert (record.step, record.flip, record.to_dict()["format"]) == (4, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "a: is of format 2; this version reads 1"),
+        ({"splits": {}}, "a: is no evaluation"),
+        ({"splits": {"test": {"count": 1}}}, "a: is no evaluation"),
+        ({"splits": {"test": {"count": 1, "accuracy": math.nan}}}, "a: is no evaluation"),
+        ({"epoch": "five"}, "a: is no evaluation"),
+        ({"corruptions": {"fog": 1}}, "a: is no evaluation"),
+    ],
+)
+def test_what_is_no_record_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        Record.from_dict(RECORD.to_dict() | change, "a")
+
+
+def test_files_are_replaced_whole(tmp_path, monkeypatch):
+    files.write(tmp_path, "step-1", RECORD, {"test": SCORED})
+    files.write(tmp_path, "step-1", Record(step=1, epoch=1, splits=RECORD.splits), {"test": SCORED, "train": SCORED})
+    with np.load(tmp_path / "step-1.npz") as arrays:
+        assert arrays["train_predicted"].tolist() == [0, 2]
+    assert json.loads((tmp_path / "step-1.json").read_text())["step"] == 1
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match=r"step-1.json: cannot be written \(No space left on device\)"):
+        files.write(tmp_path, "step-1", RECORD, {"test": SCORED})
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before

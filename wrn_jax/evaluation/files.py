@@ -1,0 +1,174 @@
+"""What an evaluation leaves behind, written and read by the same code: STEM.json, a `Record`, and STEM.npz, the predictions.
+
+`FORMAT` counts the changes that an older version would misread; a record without a number is of format 1.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from wrn_jax.evaluation.metrics import Scored
+from wrn_jax.runtime import files
+from wrn_jax.runtime.errors import UserError
+
+FORMAT = 1
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_NUMBERS = TypeAdapter(list[Number])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """All figures of an evaluated network, and what they were computed by, on and from.
+
+    Accuracies are in 0..1, losses in nats. What an older version did not write is None.
+
+    Attributes:
+      time, command: when, and as typed, in shell syntax.
+      step, epoch: finished updates and epochs of the checkpoint; None for a file of weights.
+      chosen_as: which of "best" and "last" the checkpoint is.
+      judge: the split that chose the best epoch, "valid" or "test".
+      weights: the file of weights, instead of a checkpoint.
+      precision: compute type.
+      hardware, versions: as `runtime.environment` gives them, and `devices_used`.
+      splits: for "test", "valid" and "train", as far as evaluated, what `metrics.summary` gives.
+      clean_gap: accuracy on training images minus that on test images.
+      temperature: `value`, `fitted_on`, and `loss` and `calibration_error` of the test images with it.
+      temperature_missing: why there is none.
+      superclasses, superclass_accuracy, classes, confused: see `examination.breakdown`.
+      flip: summary of the mean over each test image and its mirror image.
+      corruptions, mean_corruption_accuracy, corruptions_in_mean: see `examination.corruption_figures`.
+      corruptions_from, corruptions_exact, corruption_images: see `evaluator.Corrupted`.
+    """
+
+    time: str | None = None
+    command: str | None = None
+    step: Count | None
+    epoch: Count | None
+    chosen_as: list[str] = dataclasses.field(default_factory=list)
+    judge: str | None = None
+    weights: str | None = None
+    precision: str | None = None
+    hardware: dict[str, Any] | None = None
+    versions: dict[str, str] | None = None
+    splits: dict[str, dict[str, Any]]
+    clean_gap: Number | None = None
+    temperature: dict[str, Any] | None = None
+    temperature_missing: str | None = None
+    superclasses: dict[str, Number | None] | None = None
+    superclass_accuracy: Number | None = None
+    classes: dict[str, Number | None] | None = None
+    confused: list[tuple[str, str, int]] | None = None
+    flip: dict[str, Any] | None = None
+    corruptions: dict[str, list[Number]] | None = None
+    mean_corruption_accuracy: Number | None = None
+    corruptions_in_mean: list[str] | None = None
+    corruptions_from: str | None = None
+    corruptions_exact: dict[str, bool] | None = None
+    corruption_images: Count | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON data: floats to six decimals, None for one that is not finite."""
+        optional = ("weights", "temperature_missing")
+        tree = {name: value for name, value in vars(self).items() if value is not None or name not in optional}
+        return _rounded({"format": FORMAT} | tree)
+
+    @classmethod
+    def from_dict(cls, tree: Any, source: Path) -> Self:
+        """The record that `to_dict` wrote; `source` names it in errors. Raises UserError."""
+        if isinstance(tree, Mapping) and (version := tree.get("format", FORMAT)) != FORMAT:
+            raise UserError(f"{source}: is of format {version}; this version reads {FORMAT}")
+        try:
+            record = TypeAdapter(cls).validate_python(tree)
+            _NUMBERS.validate_python([record.splits["test"]["count"], record.splits["test"]["accuracy"]])
+        except (ValidationError, KeyError):
+            raise UserError(f"{source}: is no evaluation; delete it, or evaluate again") from None
+        return record
+
+
+def write(directory: Path, stem: str, record: Record, scored: Mapping[str, Scored]) -> None:
+    """Writes STEM.npz and STEM.json, replacing what was there; nobody meets half a file. Raises UserError.
+
+    Args:
+      directory: where to.
+      stem: of the names.
+      record: the figures.
+      scored: the predictions to keep, by split; "test" is one of them.
+    """
+    arrays: dict[str, Any] = {"test_digest": np.array(digest(scored["test"].labels))}
+    for split, images in scored.items():
+        arrays |= {f"{split}_{field}": array for field, array in compact(images).items()}
+    path = directory / f"{stem}.json"
+    try:
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        temporary = directory / f"{stem}.npz.tmp"
+        temporary.write_bytes(content.getvalue())
+        os.replace(temporary, directory / f"{stem}.npz")
+        files.write_atomically(path, json.dumps(record.to_dict(), indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read(path: Path) -> Record:
+    """The record in STEM.json. Raises UserError."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        tree = None
+    return Record.from_dict(tree, path)
+
+
+def read_correct(path: Path) -> tuple[np.ndarray, str] | None:
+    """Of STEM.npz, which test images were right, bool [N], and the `digest` of their labels; None if there is no such file.
+
+    Raises UserError for a damaged one.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            predicted, labels, label_digest = (arrays[f"test_{name}"] for name in ("predicted", "labels", "digest"))
+        if predicted.shape == labels.shape and predicted.ndim == 1:
+            return predicted == labels, str(label_digest)
+    except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
+        pass
+    raise UserError(f"{path}: holds no readable predictions; delete it, or evaluate again")
+
+
+def compact(scored: Scored) -> dict[str, np.ndarray]:
+    """`labels` and `predicted` (the number of classes: none) in the smallest type, `confidence` and `own` as float16, [N]."""
+    small = np.min_scalar_type(scored.num_classes)
+    return {
+        "labels": scored.labels.astype(small),
+        "predicted": scored.predicted.astype(small),
+        "confidence": scored.confidence.astype(np.float16),
+        "own": scored.own.astype(np.float16),
+    }
+
+
+def digest(labels: np.ndarray) -> str:
+    """A hash of labels [N] in their order: evaluations on the same images have the same."""
+    return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
+
+
+def _rounded(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {name: _rounded(child) for name, child in node.items()}
+    if isinstance(node, list | tuple):
+        return [_rounded(child) for child in node]
+    if isinstance(node, float):
+        return round(node, 6) if math.isfinite(node) else None
+    return node

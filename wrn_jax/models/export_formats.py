@@ -1,0 +1,92 @@
+"""Weights as files for other programs: safetensors in PyTorch's layout, Orbax, and a StableHLO program of `jax.export`."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from orbax.checkpoint import v1 as ocp
+
+from wrn_jax.models import weight_layouts
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import files
+from wrn_jax.runtime.errors import UserError
+
+FORMATS = ("safetensors", "orbax", "stablehlo")
+PLATFORMS = ("cpu", "cuda", "tpu")
+PACKAGES = {"safetensors": "safetensors", "stablehlo": "flatbuffers"}
+"""What a format needs beside the dependencies of this package."""
+
+
+def check_packages(formats: Collection[str]) -> None:
+    """Raises UserError if a format needs a package that is not installed."""
+    for name in formats:
+        package = PACKAGES.get(name)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UserError(f"--formats {name}: needs {package}, which is not installed: pip install {package}")
+
+
+def to_safetensors(params: dict[str, Any], batch_stats: dict[str, Any], facts: Mapping[str, Any]) -> bytes:
+    """The content of a safetensors file in PyTorch's layout; what is no text in `facts` becomes JSON."""
+    import safetensors.numpy
+
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    return safetensors.numpy.save(weight_layouts.to_torch(params, batch_stats), {"format": "pt", **texts})
+
+
+def save_orbax(path: Path, params: dict[str, Any], batch_stats: dict[str, Any], facts: Mapping[str, Any]) -> None:
+    """Saves host arrays with Orbax in place of what is at `path`. Raises UserError.
+
+    Of host arrays, because a checkpoint of device arrays asks for the same devices when it is loaded without a template.
+    """
+    try:
+        tree = {"params": params, "batch_stats": batch_stats}
+        ocp.save(str(path.resolve()), tree, overwrite=True, custom_metadata=dict(facts))
+    except OSError:
+        raise
+    except Exception as error:  # whatever the file system, Orbax or its C++ parts make of it
+        raise UserError(f"{path}: cannot be written: {files.reason(error)}") from None
+
+
+def to_stablehlo(
+    network: Network,
+    params: dict[str, Any],
+    batch_stats: dict[str, Any],
+    normalise: Callable[[jax.Array], jax.Array],
+    image_shape: tuple[int, int, int],
+) -> bytes:
+    """The content of a file for `jax.export.deserialize`: the program from images to logits, with the weights in it.
+
+    Args:
+      network: its compute type is that of the convolutions; accelerators do not shorten float32 to bfloat16 or TF32.
+      params, batch_stats: the weights.
+      normalise: from images [b, H, W, C] uint8 to what the network takes.
+      image_shape: (H, W, C).
+    """
+
+    def logits(images: jax.Array) -> jax.Array:
+        weights = jax.tree.map(jnp.asarray, (params, batch_stats))
+        return nnx.merge(network.graphdef, *weights)(normalise(images))
+
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *image_shape), np.uint8)
+    with jax.default_matmul_precision("highest" if network.dtype == "float32" else "default"):
+        exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+    return bytes(exported.serialize())
+
+
+def how_to_load(name: str, path: Path, image_shape: tuple[int, int, int]) -> str:
+    """A line for people."""
+    if name == "safetensors":
+        return f"PyTorch: model.load_state_dict(safetensors.torch.load_file({str(path)!r}))"
+    if name == "orbax":
+        return f"Orbax: orbax.checkpoint.v1.load({str(path.resolve())!r})  # an absolute path"
+    call = f"jax.export.deserialize(open({str(path)!r}, 'rb').read()).call(images)"
+    shape = ", ".join(map(str, ("b", *image_shape)))
+    return f"JAX {jax.__version__} or later, with flatbuffers: {call}  # images: uint8 [{shape}]"
