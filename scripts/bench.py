@@ -107,7 +107,8 @@ def jax_step(case: dict) -> dict:
     batch = step.Batch(images, labels, labels, jnp.float32(1))
     key = jax.random.key(0)
     rates = {"dropout": DROPOUT, "label_smoothing": LABEL_SMOOTHING, "learning_rate": LEARNING_RATE}
-    moving = dataclasses.replace(setup.timeline.at(0), **{name: jnp.float32(rate) for name, rate in rates.items()})
+    moving = setup.timeline.at(0)
+    moving = dataclasses.replace(moving, values=moving.values | {name: jnp.float32(rate) for name, rate in rates.items()})
 
     def run(state, batch, key):
         return step.update(setup, state, batch, moving, jax.random.fold_in(key, state.step))
@@ -129,8 +130,8 @@ def jax_step(case: dict) -> dict:
 
         def forward(params, stats):
             net = nnx.merge(network.graphdef, params, stats)
-            logits = net(batch.images, moving.dropout, key, train=True)
-            loss = mixed_cross_entropy(logits, labels, labels, batch.weight, moving.label_smoothing)
+            logits = net(batch.images, moving["dropout"], key, train=True)
+            loss = mixed_cross_entropy(logits, labels, labels, batch.weight, moving["label_smoothing"])
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         def backward(params, stats):
@@ -142,7 +143,7 @@ def jax_step(case: dict) -> dict:
 
         def apply(params, opt_state):
             # The parameters stand in for their gradients: the same sizes.
-            return setup.optimizer.update(params, opt_state, params, learning_rate=moving.learning_rate)
+            return setup.optimizer.update(params, opt_state, params, learning_rate=moving["learning_rate"])
 
         seconds = {
             "augment": call(augment, octets, key, strengths),
