@@ -290,7 +290,7 @@ class TestReadStep:
             saver=types.SimpleNamespace(last_step=40),
             rollbacks=2,
         )
-        with loop.console.Progress("epoch", 3, active=False) as progress:
+        with loop.console.Progress("epoch", 3, "step", active=False) as progress:
             loop.read_step(attempt, 1, sums, progress, self.metrics | changed, 2)
 
     def test_names_all_steps_that_were_skipped_in_a_row(self):
