@@ -103,6 +103,8 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
 
     Raises ValueError unless 0 <= right <= count and count > 0.
     """
+    if not 0 <= right <= count or count == 0:
+        raise ValueError(f"right must be in 0..count and count positive, got {right} of {count}")
     interval = stats.binomtest(right, count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
