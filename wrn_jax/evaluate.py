@@ -22,7 +22,7 @@ from wrn_jax.data import cifar, loading
 from wrn_jax.data.loading import Dataset
 from wrn_jax.evaluation import evaluator as evaluators
 from wrn_jax.evaluation import files as evaluation_files
-from wrn_jax.evaluation.evaluator import Corrupted, Evaluator
+from wrn_jax.evaluation.evaluator import Corrupted
 from wrn_jax.evaluation.examination import examine
 from wrn_jax.evaluation.files import Record
 from wrn_jax.evaluation.metrics import Scored
@@ -94,7 +94,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         corrupted = corrupted_images(options, dataset, config.data)
         judge = "test" if dataset.valid is None else "valid"
         network, where = setup.network, devices.replicated(setup.mesh)
-        evaluator = make_evaluator(setup)
+        evaluator = setup.make_evaluator()
         best, last = best_of(saved), saved[-1]
         for checkpoint in chosen:
             try:
@@ -136,15 +136,10 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str]) -> N
     corrupted = corrupted_images(options, dataset, config.data)
     placed = devices.replicate((weights.params, weights.batch_stats), setup.mesh)
     title = f"{file}, WideResNet-{weights.depth}-{weights.widen_factor}, {setup.network.dtype}"
-    examined = examine(make_evaluator(setup), placed, dataset, corrupted, title, options.train, options.flip)
+    examined = examine(setup.make_evaluator(), placed, dataset, corrupted, title, options.train, options.flip)
     if out:
         head = {"step": None, "epoch": None, "weights": file}
         write(out, options.weights.stem, head, setup, examined, options.save_train)
-
-
-def make_evaluator(setup: Setup) -> Evaluator:
-    """The evaluator of a network on its devices."""
-    return Evaluator(setup.network.graphdef, setup.normalisation, setup.config.eval_batch_size, setup.mesh)
 
 
 def write(

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -114,9 +113,7 @@ def write(directory: Path, stem: str, record: Record, scored: Mapping[str, Score
     try:
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
-        temporary = directory / f"{stem}.npz.tmp"
-        temporary.write_bytes(content.getvalue())
-        os.replace(temporary, directory / f"{stem}.npz")
+        files.write_atomically(directory / f"{stem}.npz", content.getvalue())
         files.write_atomically(path, json.dumps(record.to_dict(), indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None

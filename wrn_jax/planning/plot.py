@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wrn_jax.config.moving import MOVING
 from wrn_jax.training.records import SPLITS, EpochRow
 
 
@@ -32,16 +33,16 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
         travelled = [np.abs(np.diff(recipe.values[name])).sum() for recipe in recipes.values()]
         for index, (label, recipe) in enumerate(recipes.items()):
             column = recipe.values[name]
-            if name == "augmentation":
+            if MOVING[name].is_level:
                 column = np.array([levels.index(level) for level in recipe.level_names])[column]
             epochs = 1 + np.arange(len(column) + 1) / recipe.steps_per_epoch
             # Dense restarts fill an area: they go below, so that they do not hide the other recipe.
             order = 3 if travelled[index] == max(travelled) else 4
             look = {"color": ("tab:blue", "tab:orange")[index], "ls": ("-", "--")[index], "lw": 1.4, "zorder": order}
             axis.plot(epochs, np.append(column, column[-1]), drawstyle="steps-post", label=label, **look)
-        axis.set_ylabel(name.replace("_", "\n" if name != "learning_rate" else " "))
+        axis.set_ylabel(MOVING[name].label.replace(" ", "\n" if name != "learning_rate" else " "))
         axis.grid(alpha=0.3)
-        if name == "augmentation":
+        if MOVING[name].is_level:
             axis.set_yticks(range(len(levels)), levels)
             axis.set_ylim(-0.5, len(levels) - 0.5)
             axis.invert_yaxis()

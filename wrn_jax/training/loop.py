@@ -186,7 +186,7 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
     config, timeline = setup.config, setup.timeline
     check_workdir(config, workdir, resume)
     devices.wait_for_all("work directory checked")  # before the first process writes to it
-    evaluator = Evaluator(setup.network.graphdef, setup.normalisation, config.eval_batch_size, setup.mesh)
+    evaluator = setup.make_evaluator()
     data = place_data(setup, evaluator)
     if is_lead:
         files.make_directory(workdir)

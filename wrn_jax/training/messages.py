@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from wrn_jax.config import Config, checks
+from wrn_jax.config.rates import warm_up_end
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime import console
 from wrn_jax.training.records import SPLITS, EpochRow, Header
@@ -53,7 +54,7 @@ def not_learning(rows: Sequence[EpochRow], timeline: Timeline, num_classes: int)
     at the end: small networks on few images begin late.
     """
     guess = math.log(num_classes)
-    since = min(checks.warm_up_end(timeline.values["learning_rate"]) + PATIENCE_WITH_LEARNING, timeline.steps)
+    since = min(warm_up_end(timeline.values["learning_rate"]) + PATIENCE_WITH_LEARNING, timeline.steps)
     losses = [row.train_loss or 0.0 for row in rows if row.epoch * timeline.steps_per_epoch >= since]
     guessing = [loss > (1 - GUESSING_MARGIN) * guess for loss in losses]
     if sum(guessing) != 1 or not guessing[-1]:

@@ -12,6 +12,7 @@ from wrn_jax.config import Config, datasets
 from wrn_jax.config.datasets import DatasetInfo
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
@@ -48,6 +49,10 @@ class Setup:
     abstract_state: TrainState
     shardings: TrainState
     steps_per_call: int
+
+    def make_evaluator(self) -> Evaluator:
+        """The evaluator of the network on the devices."""
+        return Evaluator(self.network.graphdef, self.normalisation, self.config.eval_batch_size, self.mesh)
 
 
 def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
