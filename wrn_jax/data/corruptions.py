@@ -36,21 +36,14 @@ class Corruption:
     """One way to spoil images.
 
     Attributes:
-      name: as the file of CIFAR-100-C is called.
-      group: noise, blur, weather or digital.
-      note: one line on how it compares with Hendrycks and Dietterich's.
-      apply: (images float32 in 0..255, key, *constants) -> images, not yet clipped to 0..255 and rounded down.
+      apply: (images float32 in 0..255, key, *constants) -> images, not yet clipped to 0..255 and rounded down; its name is
+        that of the file of CIFAR-100-C.
       constants: the further arguments of `apply`, for each of the five severities.
-      exact: whether it follows Hendrycks and Dietterich: same formula, same constants; draws and rounding aside.
       extra: whether it is one of the four that the benchmark keeps out of its mean.
     """
 
-    name: str
-    group: str
-    note: str
     apply: Callable[..., jax.Array]
     constants: tuple[tuple, ...]
-    exact: bool = True
     extra: bool = False
 
 
@@ -514,64 +507,20 @@ def saturate(images: jax.Array, key: jax.Array, factor: float, offset: float) ->
     return value * (1 - saturation * below)
 
 
+# All by their formulas and constants; a comment says how near the results come, where not exactly.
 CORRUPTIONS: dict[str, Corruption] = {
-    corruption.name: corruption
+    corruption.apply.__name__: corruption
     for corruption in (
-        Corruption(
-            name="gaussian_noise",
-            group="noise",
-            note="as theirs",
-            apply=gaussian_noise,
-            constants=((0.04,), (0.06,), (0.08,), (0.09,), (0.10,)),
-        ),
-        Corruption(
-            name="shot_noise",
-            group="noise",
-            note="as theirs, but for counts rarer than one in 1e7",
-            apply=shot_noise,
-            constants=((500,), (250,), (100,), (75,), (50,)),
-        ),
-        Corruption(
-            name="impulse_noise",
-            group="noise",
-            note="as theirs",
-            apply=impulse_noise,
-            constants=((0.01,), (0.02,), (0.03,), (0.05,), (0.07,)),
-        ),
-        Corruption(
-            name="defocus_blur",
-            group="blur",
-            note="as theirs, to one level",
-            apply=defocus_blur,
-            constants=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
-        ),
-        Corruption(
-            name="glass_blur",
-            group="blur",
-            note="as theirs, which copies pixels where it means to swap them; to two levels",
-            apply=glass_blur,
-            constants=((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2)),
-        ),
-        Corruption(
-            name="motion_blur",
-            group="blur",
-            note="as theirs, to one level of ImageMagick 6.9",
-            apply=motion_blur,
-            constants=((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-        ),
-        Corruption(
-            name="zoom_blur",
-            group="blur",
-            note="as theirs, to one level",
-            apply=zoom_blur,
-            constants=((1.06,), (1.11,), (1.16,), (1.21,), (1.26,)),
-        ),
-        Corruption(
-            name="snow",
-            group="weather",
-            note="as theirs, to one level of ImageMagick 6.9",
-            apply=snow,
-            constants=(
+        Corruption(gaussian_noise, ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,))),
+        Corruption(shot_noise, ((500,), (250,), (100,), (75,), (50,))),  # without counts rarer than one in 1e7
+        Corruption(impulse_noise, ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,))),
+        Corruption(defocus_blur, ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))),  # to one level
+        Corruption(glass_blur, ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))),  # copies, not swaps; to two levels
+        Corruption(motion_blur, ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))),  # to one level of ImageMagick 6.9
+        Corruption(zoom_blur, ((1.06,), (1.11,), (1.16,), (1.21,), (1.26,))),  # to one level
+        Corruption(  # to one level of ImageMagick 6.9
+            snow,
+            (
                 (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
                 (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
                 (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
@@ -579,71 +528,16 @@ CORRUPTIONS: dict[str, Corruption] = {
                 (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
             ),
         ),
-        Corruption(
-            name="fog",
-            group="weather",
-            note="as theirs, to one level",
-            apply=fog,
-            constants=((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        Corruption(fog, ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),  # to one level
+        Corruption(brightness, ((0.05,), (0.1,), (0.15,), (0.2,), (0.3,))),  # to one level
+        Corruption(contrast, ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,))),  # to one level
+        Corruption(  # OpenCV 3 and 4's rounding; 1 value in 10,000 by more than one level
+            elastic_transform, ((2.56, 0, 0), (2.24, 1.6, 6.4), (1.92, 2.56, 1.92), (1.6, 3.2, 1.28), (0.96, 3.2, 0.96))
         ),
-        Corruption(
-            name="brightness",
-            group="weather",
-            note="as theirs, to one level",
-            apply=brightness,
-            constants=((0.05,), (0.1,), (0.15,), (0.2,), (0.3,)),
-        ),
-        Corruption(
-            name="contrast",
-            group="digital",
-            note="as theirs, to one level",
-            apply=contrast,
-            constants=((0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),
-        ),
-        Corruption(
-            name="elastic_transform",
-            group="digital",
-            note="as theirs, with OpenCV 3 and 4's rounding; at most 1 value in 10,000 by more than one level",
-            apply=elastic_transform,
-            constants=((2.56, 0, 0), (2.24, 1.6, 6.4), (1.92, 2.56, 1.92), (1.6, 3.2, 1.28), (0.96, 3.2, 0.96)),
-        ),
-        Corruption(
-            name="pixelate",
-            group="digital",
-            note="as theirs: Pillow bit for bit",
-            apply=pixelate,
-            constants=((30,), (28,), (27,), (24,), (20,)),
-        ),
-        Corruption(
-            name="jpeg_compression",
-            group="digital",
-            note="as theirs: Pillow with libjpeg-turbo bit for bit",
-            apply=jpeg_compression,
-            constants=((80,), (65,), (58,), (50,), (40,)),
-        ),
-        Corruption(
-            name="speckle_noise",
-            group="noise",
-            note="as theirs",
-            apply=speckle_noise,
-            constants=((0.06,), (0.1,), (0.12,), (0.16,), (0.2,)),
-            extra=True,
-        ),
-        Corruption(
-            name="gaussian_blur",
-            group="blur",
-            note="as theirs, to one level",
-            apply=gaussian_blur,
-            constants=((0.4,), (0.6,), (0.7,), (0.8,), (1,)),
-            extra=True,
-        ),
-        Corruption(
-            name="saturate",
-            group="digital",
-            note="as theirs, to one level",
-            apply=saturate,
-            constants=((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
-            extra=True,
-        ),
+        Corruption(pixelate, ((30,), (28,), (27,), (24,), (20,))),  # Pillow bit for bit
+        Corruption(jpeg_compression, ((80,), (65,), (58,), (50,), (40,))),  # libjpeg-turbo bit for bit
+        Corruption(speckle_noise, ((0.06,), (0.1,), (0.12,), (0.16,), (0.2,)), extra=True),
+        Corruption(gaussian_blur, ((0.4,), (0.6,), (0.7,), (0.8,), (1,)), extra=True),  # to one level
+        Corruption(saturate, ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)), extra=True),  # to one level
     )
 }

@@ -26,7 +26,10 @@ Batches = list[tuple[jax.Array, jax.Array]]
 BLOCK = 500
 """Images that are corrupted together. The draws depend on it, so it does not follow the batch size."""
 
-IN_BENCHMARK = {name: not one.extra for name, one in corruptions.CORRUPTIONS.items()} | {"frost": True, "spatter": False}
+IN_BENCHMARK = {name: not corruption.extra for name, corruption in corruptions.CORRUPTIONS.items()} | {
+    "frost": True,
+    "spatter": False,
+}
 """The corruptions of CIFAR-100-C, and whether the benchmark's mean counts them; the last two are not made here."""
 
 
@@ -164,7 +167,7 @@ class Corrupted:
 def drawn(test: Split, count: int) -> Corrupted:
     """The first `count` test images, corrupted by `wrn_jax.data.corruptions`."""
     images, labels = test.images[:count], test.labels[:count].astype(np.int64)
-    exact = {name: one.exact for name, one in corruptions.CORRUPTIONS.items()}
+    exact = dict.fromkeys(corruptions.CORRUPTIONS, True)
     return Corrupted("drawn, key 0", count, len(test.labels), labels, exact, functools.partial(draw, images))
 
 
