@@ -295,7 +295,7 @@ class TestFiles:
     ("tree", "message"),
     [
         ([1], "the configuration = [1]: should be an object"),
-        ({"recipe": {"dropout": {epoch(1): 0.3}}}, "recipe.dropout has the key epoch 1: should be text, such as 'epoch 41'"),
+        ({"recipe": {"dropout": {1: 0.3}}}, "recipe.dropout has the key 1: should be text, such as 'epoch 41'"),
         ({"seed": {1}}, "seed = {1}: should be a number, text, true, false, none, or a list or table of these"),
     ],
 )

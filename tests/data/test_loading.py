@@ -18,8 +18,7 @@ from tests import fake_cifar
 from tests.fake_cifar import assert_same, binary_files, no_decoding, one_line, write_archive
 from wrn_jax import config
 from wrn_jax.config import datasets
-from wrn_jax.config.datasets import DATASETS
-from wrn_jax.config.timeline import steps_per_epoch
+from wrn_jax.config.datasets import DATASETS, steps_per_epoch
 from wrn_jax.data import cifar, drawn_shapes, loading, preparation
 from wrn_jax.runtime.errors import UserError
 
@@ -69,8 +68,7 @@ def test_neither_preparing_nor_reading_imports_tensorflow(tmp_path):
 import dataclasses, sys
 from wrn_jax import config
 from wrn_jax.config import datasets
-from wrn_jax.config.datasets import DATASETS
-from wrn_jax.config.timeline import steps_per_epoch
+from wrn_jax.config.datasets import DATASETS, steps_per_epoch
 from wrn_jax.data import loading
 DATASETS["cifar100"] = dataclasses.replace(DATASETS["cifar100"], num_train=300, num_test=100)
 asked = config.Data(directory="tfds", archive={str(archive)!r}, cache="arrays", validation_size=100)

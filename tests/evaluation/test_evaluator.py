@@ -1,6 +1,5 @@
 """Counting every image once, logits batch by batch, and corrupted images drawn or read."""
 
-import dataclasses
 import io
 import pickle
 

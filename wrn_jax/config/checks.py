@@ -334,7 +334,7 @@ def _figure(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share in _percent, with two digits below ten."""
+    """A share in per cent, with two digits below ten."""
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from wrn_jax.config.levels import LEVELS
 from wrn_jax.config.messages import error, shown
 from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, epoch, epochs, step, steps
-from wrn_jax.config.schema import Config, keys, plain
+from wrn_jax.config.schema import Config, keys
 from wrn_jax.runtime.errors import UserError
 
 
@@ -50,9 +50,7 @@ def _parse(text: str, kind: str) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Python's, of odd literals
-                value = read(text)
-            json.dumps(plain(value))  # sets, bytes and the like are no values here
-            return value
+                return read(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return text
@@ -68,7 +66,7 @@ def _schedules(text: str) -> Any:
     """
     tree = ast.parse(text, mode="eval")
     allowed = (ast.Expression, ast.Dict, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.UnaryOp, ast.USub)
-    if not all(isinstance(node, allowed) for node in ast.walk(tree)):
+    if not isinstance(tree.body, ast.Call | ast.Dict) or not all(isinstance(node, allowed) for node in ast.walk(tree)):
         raise ValueError("not a table of schedules")
     if not all(node.id in _NAMES for node in ast.walk(tree) if isinstance(node, ast.Name)):
         raise ValueError("an unknown name")

@@ -150,6 +150,11 @@ def planned_sizes(data: DataKeys) -> tuple[int, int]:
     return dataset.num_train - data.validation_size, dataset.num_classes
 
 
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Updates in an epoch, the last of which may repeat images of the first."""
+    return -(-num_examples // batch_size)
+
+
 def check_hold_out(size: int, smallest: int, num_classes: int) -> None:
     """Raises UserError unless `size` is a fair hold-out of classes of at least `smallest` examples each."""
     if size < 0 or size % num_classes or (size and size // num_classes >= smallest):

@@ -5,6 +5,7 @@ its test. Validation, the timeline, plans, records, curves and reports take name
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, get_type_hints
 
@@ -101,6 +102,11 @@ class Recipe:
     """Name of an augmentation level."""
     checkpoint_epochs: tuple[Positive, ...] = ()
     """Epochs (of the recipe as written) after which a checkpoint is kept for good."""
+
+    @property
+    def run_epochs(self) -> int:
+        """Epochs of the run: `epochs * scale`, rounded, at least 1."""
+        return max(1, math.floor(self.epochs * self.scale + 0.5))
 
 
 MOVING = {

@@ -8,7 +8,6 @@ assigns `config`; it is executed, so run only files that you trust.
 import dataclasses
 import difflib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from wrn_jax.config.datasets import DATASETS, DatasetName, info
+from wrn_jax.config.datasets import DATASETS, DatasetName, info, steps_per_epoch
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.levels import LEVELS, Strengths
 from wrn_jax.config.messages import cut, error, printable, shown
@@ -214,9 +213,7 @@ class Config:
     @model_validator(mode="after")
     def _countable(self) -> Self:
         """Updates are counted in int32."""
-        images = info(self.data).num_train
-        epochs = max(1, math.floor(self.recipe.epochs * self.recipe.scale + 0.5))
-        if epochs * math.ceil(images / self.recipe.batch_size) >= 2**31:
+        if self.recipe.run_epochs * steps_per_epoch(info(self.data).num_train, self.recipe.batch_size) >= 2**31:
             raise PydanticCustomError(
                 "whole_line", "recipe.epochs = {epochs}, recipe.scale = {scale}: the run should have less than 2**31 updates",
                 {"epochs": str(self.recipe.epochs), "scale": f"{self.recipe.scale:g}"},
@@ -239,7 +236,7 @@ class Config:
         """
         tree = self.to_dict()
         for key, value in changes.items():
-            _assign(tree, key, plain(value), source)
+            _assign(tree, key, plain(value, key, source), source)
         return from_dict(tree, source)
 
 
@@ -257,12 +254,13 @@ def _highest(name: str) -> float:
 
 
 _ADAPTER = TypeAdapter(Config)
+_SCHEDULE_KEYS = {name for kind in (Linear, Cosine, WarmRestarts) for name in kind.__pydantic_fields__}
 _PARTS = {part.__name__: part for part in (Config, Model, Data, Recipe, Optimizer, Strengths, Linear, Cosine, WarmRestarts)}
 
 
 def from_dict(tree: Mapping[str, Any], source: str) -> Config:
     """The configuration that `to_dict` or JSON describes; `source` names it in errors. Raises UserError."""
-    _check_plain(tree, "the configuration", source)
+    tree = plain(tree, "", source)
     try:
         return _ADAPTER.validate_json(json.dumps(tree))
     except ValidationError as wrong:
@@ -276,38 +274,33 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name, node in tree.items() for key, value in flatten(node, f"{prefix}{name}.").items()}
 
 
-def _check_plain(node: Any, key: str, source: str, depth: int = 0) -> None:
-    """Raises UserError, which names the key, for what JSON cannot carry."""
-    if isinstance(node, dict | list | tuple):
-        if depth > 10:
-            raise error(source, f"{'.'.join(key.split('.')[:4])}: is nested too deeply")
-        for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
-            if isinstance(node, dict):
-                if not isinstance(name, str):
-                    raise error(source, f"{key} has the key {shown(name)}: should be text, such as 'epoch 41'")
-                _check_plain(name, key, source)
-            _check_plain(inner, f"{key}.{name}" if depth else str(name), source, depth + 1)
-    elif isinstance(node, str):
-        if any("\ud800" <= character <= "\udfff" for character in node):
-            raise error(source, f"{key} = {shown(node)}: should be valid Unicode")
-    elif isinstance(node, int) and abs(node) >= 10**1000:
-        raise error(source, f"{key}: should have at most 1000 digits")
-    elif not isinstance(node, int | float | None):
-        raise error(source, f"{key} = {shown(node)}: should be a number, text, true, false, none, or a list or table of these")
+def plain(value: Any, key: str, source: str, depth: int = 0) -> Any:
+    """`value` as JSON has it: positions and durations as text, schedules and other parts of a configuration as tables.
 
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """A value as `to_dict` has it: positions and durations as text, schedules and other parts of a configuration as tables."""
+    Raises UserError, which names `key`, for what JSON cannot carry.
+    """
     if isinstance(value, Position | Duration):
         return str(value)
-    if depth > 10:
-        return value  # which is refused as too deep
-    if isinstance(value, dict):
-        return {plain(name): plain(inner, depth + 1) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner, depth + 1) for inner in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)}
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dict | list | tuple) and depth > 10:
+        raise error(source, f"{'.'.join(key.split('.')[:4])}: is nested too deeply")
+    if isinstance(value, list | tuple):
+        return [plain(inner, f"{key}.{index}", source, depth + 1) for index, inner in enumerate(value)]
+    if isinstance(value, dict):
+        table = {plain(name, key, source): inner for name, inner in value.items()}
+        for name in table:
+            if not isinstance(name, str):
+                raise error(
+                    source, f"{key or 'the configuration'} has the key {shown(name)}: should be text, such as 'epoch 41'"
+                )
+        return {name: plain(inner, f"{key}.{name}" if key else name, source, depth + 1) for name, inner in table.items()}
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise error(source, f"{key} = {shown(value)}: should be valid Unicode")
+    if isinstance(value, int) and abs(value) >= 10**1000:
+        raise error(source, f"{key}: should have at most 1000 digits")
+    if not isinstance(value, str | int | float | None):
+        raise error(source, f"{key} = {shown(value)}: should be a number, text, true, false, none, or a list or table of these")
     return value
 
 
@@ -349,16 +342,8 @@ def _unknown(key: str) -> str:
     known = [name for name, _ in keys()]
     close = difflib.get_close_matches(key, known, 1, 0.6)
     if not close:
-        parts = {name.rpartition(".")[2] for name in known} | {
-            "start",
-            "end",
-            "over",
-            "since",
-            "peak",
-            "floor",
-            "period",
-        }
-        close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts | {"multiplier"}), 1, 0.6)
+        parts = {name.rpartition(".")[2] for name in known} | _SCHEDULE_KEYS
+        close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts), 1, 0.6)
     return f"unknown key '{cut(printable(key), 100)}'" + (
         f"; did you mean '{close[0]}'?" if close else "; --help shows all keys"
     )

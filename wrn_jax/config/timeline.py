@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wrn_jax.config.datasets import planned_sizes
+from wrn_jax.config.datasets import planned_sizes, steps_per_epoch
 from wrn_jax.config.levels import Strengths
 from wrn_jax.config.moving import MOVING, NUMERIC, Recipe
 from wrn_jax.config.schedules import Clock, Schedule, beginnings, join
@@ -52,11 +52,6 @@ def shortest(value: np.floating) -> float:
     return float(str(np.float32(value)))
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Updates in an epoch, the last of which may repeat images of the first."""
-    return -(-num_examples // batch_size)
-
-
 class Timeline:
     """A recipe on the clock of a run.
 
@@ -66,7 +61,7 @@ class Timeline:
       steps_per_epoch: updates in an epoch.
 
     Attributes:
-      epochs: epochs of the run: `recipe.epochs * recipe.scale`, rounded, at least 1.
+      epochs: epochs of the run.
       steps: updates of the run.
       steps_per_epoch: updates in an epoch.
       level_names: the augmentation levels of the recipe, in the order of `Hyperparameters.augmentation`.
@@ -76,7 +71,7 @@ class Timeline:
     def __init__(self, recipe: Recipe, levels: dict[str, Strengths], steps_per_epoch: int):
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.epochs = max(1, math.floor(recipe.epochs * recipe.scale + 0.5))
+        self.epochs = recipe.run_epochs
         self.steps = self.epochs * steps_per_epoch
         # The exact ratio of the lengths, so that rounding to whole epochs moves the phases along with the end.
         self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs)

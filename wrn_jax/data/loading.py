@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wrn_jax.config import Data, datasets
-from wrn_jax.config.timeline import steps_per_epoch
+from wrn_jax.config.datasets import steps_per_epoch
 from wrn_jax.data import cifar, drawn_shapes, preparation
 from wrn_jax.data.cifar import Split
 from wrn_jax.runtime.errors import UserError
