@@ -109,7 +109,7 @@ def test_a_finding_is_silenced_on_the_command_line(capsys):
 
 def test_the_batch_size_is_compared_with_the_file(capsys):
     plan.main(["configs/quickstart.py", "--config.recipe.batch_size=64"])
-    assert "batch 64, as written 32, and the same rate" in capsys.readouterr().out
+    assert "batch 64, as written 16, and the same rate" in capsys.readouterr().out
 
 
 @pytest.fixture
