@@ -254,7 +254,7 @@ def _highest(name: str) -> float:
 
 
 _ADAPTER = TypeAdapter(Config)
-_SCHEDULE_KEYS = {name for kind in (Linear, Cosine, WarmRestarts) for name in kind.__pydantic_fields__}
+_SCHEDULE_KEYS = {field.name for kind in (Linear, Cosine, WarmRestarts) for field in dataclasses.fields(kind)}
 _PARTS = {part.__name__: part for part in (Config, Model, Data, Recipe, Optimizer, Strengths, Linear, Cosine, WarmRestarts)}
 
 
