@@ -18,6 +18,7 @@ from wrn_jax.config import (
     checks,
     epoch,
     epochs,
+    last,
     load_file,
     step,
     steps,
@@ -198,7 +199,10 @@ BOTH_SIDES = {
         # What counts is the rate after the warm-up.
         ({}, {"rate": {epoch(1): Linear(0.01, 0.1, epochs(2)), epoch(3): Cosine(0.01, 0, epochs(18))}}),
     ],
-    "phase-after-end": [({"dropout": {epoch(1): 0.3, epoch(20): 0.1}}, {"dropout": LATE})],
+    "phase-after-end": [
+        ({"dropout": {epoch(1): 0.3, epoch(20): 0.1}}, {"dropout": LATE}),
+        ({"dropout": {epoch(1): 0.3, last(20): 0.1}}, {"dropout": {epoch(1): 0.3, last(20.5): 0.1, last(3): 0.0}}),
+    ],
     "checkpoint-after-end": [({"checkpoint_epochs": (5, 20)}, {"checkpoint_epochs": (5, 21)})],
     "early-stopping-idle": [({"patience": 18}, {"patience": 19})],
     "patience-below-cycle": [

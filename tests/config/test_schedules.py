@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.weights import VECTORS
@@ -10,15 +11,23 @@ from wrn_jax.config.schedules import (
     Clock,
     Cosine,
     Duration,
+    Exponential,
     Linear,
+    OneCycle,
+    Polynomial,
     Position,
     WarmRestarts,
+    at,
     beginnings,
+    constant_then_decay,
     epoch,
     epochs,
     extremes,
     join,
+    last,
+    share,
     step,
+    step_decay,
     steps,
 )
 
@@ -39,6 +48,38 @@ def test_cosine_agrees_with_pytorch():
     clock = Clock(int(vectors["cosine_40/steps_per_epoch"]))
     found = Cosine(0.15, 1e-5, epochs(40)).at(jnp.arange(len(expected)), clock)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reference"),
+    [
+        (Polynomial(0.1, 0.01, steps(40), power=3.0), optax.polynomial_schedule(0.1, 0.01, 3.0, 40)),
+        (OneCycle(0.1 / 25, 0.1, 0.1 / 25 / 1e4, steps(40)), optax.cosine_onecycle_schedule(40, 0.1)),
+        (Exponential(0.1, 0.5, steps(7), floor=0.02), optax.exponential_decay(0.1, 7, 0.5, end_value=0.02)),
+    ],
+    ids=["polynomial", "one_cycle", "exponential"],
+)
+def test_schedules_agree_with_optax(schedule, reference):
+    found = schedule.at(jnp.arange(60), Clock(10))
+    np.testing.assert_allclose(found, [reference(step) for step in range(60)], rtol=2e-5)
+    low, high = extremes(schedule)
+    assert low <= min(found) * (1 + 1e-6)
+    assert high >= max(found) * (1 - 1e-6)
+
+
+def test_step_decay_agrees_with_optax():
+    value = join(step_decay(0.1, 0.2, [epoch(3), at("50 %"), last(2)]), Clock(10, epochs=10))
+    reference = optax.piecewise_constant_schedule(0.1, {20: 0.2, 50: 0.2, 80: 0.2})
+    np.testing.assert_allclose(value(jnp.arange(101)), [reference(step) for step in range(101)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [epochs(2), share("20 %")])
+def test_constant_then_decay(decay):
+    value = join(constant_then_decay(0.1, epochs(1), decay, end=0.01), Clock(10, epochs=10))
+    found = value(jnp.array([0, 5, 10, 11, 79, 80, 81, 90, 100, 101]))
+    np.testing.assert_allclose(found, [0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.0955, 0.055, 0.01, 0.01], rtol=1e-5)
+    with pytest.raises(ValueError, match="decay: should be in epochs"):
+        constant_then_decay(0.1, epochs(1), steps(20))
 
 
 class TestEnds:
@@ -132,6 +173,16 @@ class TestClock:
         assert clock.length(epochs(5)) == 98
         assert clock.length(steps(5)) == 5
 
+    def test_what_counts_from_the_end_follows_the_length(self):
+        for clock, total in ((Clock(10, 1.0, 100), 1000), (Clock(10, 0.5, 100), 500), (Clock(10, 1.0, 40), 400)):
+            assert clock.index(at("75 %")) == 0.75 * total
+            assert clock.index(at("75 % + 2 steps")) == 0.75 * total + 2
+            assert clock.index(last(15)) == total - 150 * clock.scale
+            assert clock.length(share("20 %")) == 0.2 * total
+            assert str(clock.stretch(share("20 %"))) == f"{total // 50} epochs"
+        assert Clock(10, 1.0, 10).index(last(15)) < 0  # before the beginning, where the first phase acts from step 0
+        assert beginnings({epoch(1): 0.3, last(15): 0.1, last(5): 0.0}, Clock(10, 1.0, 10)) == [(0, 0.1), (50, 0.0)]
+
     def test_no_duration_vanishes(self):
         assert Clock(1, scale=0.01).length(epochs(5)) == 1
 
@@ -139,11 +190,13 @@ class TestClock:
 @pytest.mark.parametrize(
     ("quantity", "text"),
     [(epochs(5), "5 epochs"), (epochs(1), "1 epoch"), (steps(25), "25 steps"), (epochs(2.5), "2.5 epochs"),
-     (epoch(41), "epoch 41"), (step(980), "step 980")],
+     (epoch(41), "epoch 41"), (step(980), "step 980"), (last(15), "last 15 epochs"), (last(1), "last 1 epoch"),
+     (at("75 %"), "75 %"), (at("last 1.5 epochs + 2 steps"), "last 1.5 epochs + 2 steps"), (share("20 %"), "20 %")],
 )  # fmt: skip
 def test_quantities_read_as_text(quantity, text):
     assert str(quantity) == text
     assert isinstance(quantity, Duration | Position)
+    assert (at if isinstance(quantity, Position) else share)(text) == quantity
 
 
 def test_extremes():

@@ -133,11 +133,11 @@ class TestArguments:
             (
                 "recipe.dropout.epoc 51=0.1",
                 "recipe.dropout.epoc 51 = 'epoc 51': a position reads like 'epoch 41' (from 1),"
-                " 'epoch 41 + 1 step' or 'step 980' (from 0)",
+                " 'epoch 41 + 1 step', 'step 980' (from 0), 'last 15 epochs' or '75 %'",
             ),
             (
                 'recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0, "over": 9}',
-                "recipe.learning_rate.epoch 1.over = 9: a duration reads like '5 epochs' or '25 steps'",
+                "recipe.learning_rate.epoch 1.over = 9: a duration reads like '5 epochs', '25 steps' or '20 %'",
             ),
             (
                 'recipe.learning_rate={"kind": "cosine", "start": 0.1, "end": 0}',

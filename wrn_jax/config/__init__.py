@@ -8,7 +8,23 @@ from wrn_jax.config.command_line import apply_arguments, help_text
 from wrn_jax.config.files import load_file
 from wrn_jax.config.levels import LEVELS, Strengths
 from wrn_jax.config.moving import MOVING, Recipe
-from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, epoch, epochs, step, steps
+from wrn_jax.config.schedules import (
+    Cosine,
+    Exponential,
+    Linear,
+    OneCycle,
+    Polynomial,
+    WarmRestarts,
+    at,
+    constant_then_decay,
+    epoch,
+    epochs,
+    last,
+    share,
+    step,
+    step_decay,
+    steps,
+)
 from wrn_jax.config.schema import FREE_ON_RESUME, Config, Data, Model, Optimizer, flatten, from_dict, keys
 
 __all__ = [
@@ -18,20 +34,28 @@ __all__ = [
     "Config",
     "Cosine",
     "Data",
+    "Exponential",
     "Linear",
     "Model",
+    "OneCycle",
     "Optimizer",
+    "Polynomial",
     "Recipe",
     "Strengths",
     "WarmRestarts",
     "apply_arguments",
+    "at",
+    "constant_then_decay",
     "epoch",
     "epochs",
     "flatten",
     "from_dict",
     "help_text",
     "keys",
+    "last",
     "load_file",
+    "share",
     "step",
+    "step_decay",
     "steps",
 ]

@@ -233,7 +233,7 @@ def batch_without_rate(config: Config, other: Config, whose: str) -> list[Findin
 
 def _phase_after_end(config: Config, timeline: Timeline) -> list[Finding]:
     late = timeline.idle()
-    text = f"the run ends with epoch {timeline.epochs} and never reaches: {'; '.join(late)}"
+    text = f"the run has {_counted(timeline.epochs, 'epoch')} and never reaches: {'; '.join(late)}"
     return [Finding("phase-after-end", timeline.epochs, text)] if late else []
 
 

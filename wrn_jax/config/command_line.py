@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from wrn_jax.config import schedules
 from wrn_jax.config.levels import LEVELS
 from wrn_jax.config.messages import error, shown
-from wrn_jax.config.schedules import Cosine, Linear, WarmRestarts, epoch, epochs, step, steps
+from wrn_jax.config.schedules import SCHEDULES
 from wrn_jax.config.schema import Config, keys
 from wrn_jax.runtime.errors import UserError
 
@@ -56,7 +57,8 @@ def _parse(text: str, kind: str) -> Any:
     return text
 
 
-_NAMES = {f.__name__: f for f in (epoch, epochs, step, steps, Linear, Cosine, WarmRestarts)}
+_FUNCTIONS = ("epoch", "epochs", "step", "steps", "last", "at", "share", "step_decay", "constant_then_decay")
+_NAMES = {name: getattr(schedules, name) for name in _FUNCTIONS} | {kind.__name__: kind for kind in SCHEDULES}
 
 
 def _schedules(text: str) -> Any:
@@ -65,7 +67,19 @@ def _schedules(text: str) -> Any:
     Raises ValueError or SyntaxError for anything else; what is no such call or literal is not executed.
     """
     tree = ast.parse(text, mode="eval")
-    allowed = (ast.Expression, ast.Dict, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.UnaryOp, ast.USub)
+    allowed = (
+        ast.Expression,
+        ast.Dict,
+        ast.Call,
+        ast.keyword,
+        ast.Name,
+        ast.Load,
+        ast.Constant,
+        ast.UnaryOp,
+        ast.USub,
+        ast.List,
+        ast.Tuple,
+    )
     if not isinstance(tree.body, ast.Call | ast.Dict) or not all(isinstance(node, allowed) for node in ast.walk(tree)):
         raise ValueError("not a table of schedules")
     if not all(node.id in _NAMES for node in ast.walk(tree) if isinstance(node, ast.Name)):

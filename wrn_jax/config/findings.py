@@ -16,7 +16,7 @@ FINDINGS = {
     "the WideResNet paper (Zagoruyko & Komodakis, 2016)",
     "batch-without-rate": "the batch size was changed by half or more and the rate was not; the usual rule changes both by the "
     "same factor (Goyal et al., 2017)",
-    "phase-after-end": "a phase starts after the last epoch",
+    "phase-after-end": "a phase starts after the last epoch, or one that counts from the end has replaced it before the first",
     "checkpoint-after-end": "a checkpoint is to be kept after an epoch beyond the last one",
     "early-stopping-idle": "the patience of early stopping is too long to end the run before its last epoch",
     "patience-below-cycle": "early stopping has less patience than a cycle takes, and accuracy falls when the rate restarts",

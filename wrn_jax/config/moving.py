@@ -62,12 +62,13 @@ def _as_phases(value: Any) -> Any:
 
 
 def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
-    for unit in ("epoch", "step"):
-        counts = [(position.count, position.plus) for position in phases if position.unit == unit]
+    for unit in ("epoch", "step", "last", "%"):
+        sign = -1 if unit == "last" else 1
+        counts = [(sign * position.count, position.plus) for position in phases if position.unit == unit]
         if counts != sorted(counts):
             raise PydanticCustomError("whole_line", "KEY: the positions of the phases should be in the order of time")
     first = next(iter(phases), None)
-    if first is None or first.plus or first.count != (1 if first.unit == "epoch" else 0):
+    if first is None or first.plus or first.unit == "last" or first.count != (1 if first.unit == "epoch" else 0):
         raise PydanticCustomError("whole_line", "KEY: the first phase should begin at 'epoch 1' (or 'step 0')")
     return phases
 

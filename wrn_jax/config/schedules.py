@@ -1,18 +1,19 @@
 """Durations with units, and values that are functions of the training clock.
 
 The clock counts optimiser updates from 0. A `Position` is a point on it ("epoch 41": the first update of epoch 41; epochs
-count from 1), a `Duration` a stretch of it ("5 epochs", "25 steps"). A hyperparameter is a mapping from positions to values,
-read like a transition table:
+count from 1; "last 15 epochs": where they begin; "75 %" of the run), a `Duration` a stretch of it ("5 epochs", "25 steps",
+"20 %"). A hyperparameter is a mapping from positions to values, read like a transition table:
 
     dropout = {epoch(1): 0.3, epoch(51): 0.2, epoch(81): 0.1}                        # piecewise constant
     learning_rate = {epoch(1): Linear(0.01, 0.1, epochs(5)),                         # a join of pieces
                      epoch(6): WarmRestarts(0.1, 1e-4, epochs(25), since=epoch(1))}
 
-Scaling a recipe stretches what is given in epochs; what is given in steps counts updates and stays as it is.
+Scaling a recipe stretches what is given in epochs; what is given in steps counts updates and stays as it is. Positions from
+the end and shares of the run follow the number of epochs as well, so that a shortened recipe keeps its shape.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -33,28 +34,33 @@ def _shortest(number: float) -> str:
 
 @dataclass(frozen=True, order=True)
 class Duration:
-    """A stretch of training: `amount` >= 0 in `unit` "epochs" or "steps" (updates)."""
+    """A stretch of training: `amount` > 0 in `unit` "epochs", "steps" (updates) or "%" (of the run)."""
 
     amount: float
     unit: str
 
     def __str__(self) -> str:
-        return f"{_shortest(self.amount)} {self.unit[:-1] if self.amount == 1 else self.unit}"
+        return f"{_shortest(self.amount)} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"
 
     __repr__ = __str__
 
 
 @dataclass(frozen=True)
 class Position:
-    """A point on the clock: `count` in `unit` "epoch" (from 1) or "step" (from 0), and `plus` steps more."""
+    """A point on the clock, and `plus` steps more: `count` in `unit`.
+
+    The unit is "epoch" (from 1), "step" (from 0), "last" (epochs before the end of the run) or "%" (of the run).
+    """
 
     count: float
     unit: str
     plus: int = 0
 
     def __str__(self) -> str:
+        amount = _shortest(self.count)
+        texts = {"last": f"last {Duration(self.count, 'epochs')}", "%": f"{amount} %"}
         more = f" + {Duration(self.plus, 'steps')}" if self.plus else ""
-        return f"{self.unit} {_shortest(self.count)}{more}"
+        return texts.get(self.unit, f"{self.unit} {amount}") + more
 
     __repr__ = __str__
 
@@ -69,6 +75,11 @@ def steps(amount: int) -> Duration:
     return Duration(amount, "steps")
 
 
+def share(text: str) -> Duration:
+    """A part of the run, such as share("20 %")."""
+    return _parse_duration(text)
+
+
 def epoch(count: float, plus: int = 0) -> Position:
     """The first step of epoch `count`, counted from 1; scaled with the recipe. `plus` steps after it, which are not scaled."""
     return Position(count, "epoch", plus)
@@ -79,6 +90,16 @@ def step(count: int) -> Position:
     return Position(count, "step")
 
 
+def last(count: float) -> Position:
+    """The first step of the last `count` epochs; they are scaled with the recipe."""
+    return Position(count, "last")
+
+
+def at(text: str) -> Position:
+    """The position that a text names, such as at("75 %"): where that share of the run is over."""
+    return _parse_position(text)
+
+
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
 
 
@@ -87,26 +108,38 @@ def _is_number(value: Any) -> bool:
 
 
 def _parse_duration(value: Any) -> Duration:
-    if isinstance(value, str) and (match := re.fullmatch(_NUMBER + r" (epoch|step)s?", value.strip())):
-        value = Duration(float(match[1]), match[2] + "s")
-    if not isinstance(value, Duration) or not _is_number(value.amount) or value.unit not in ("epochs", "steps"):
-        raise ValueError("a duration reads like '5 epochs' or '25 steps'")
+    if isinstance(value, str) and (match := re.fullmatch(_NUMBER + r" (?:(epoch|step)s?|%)", value.strip())):
+        value = Duration(float(match[1]), f"{match[2]}s" if match[2] else "%")
+    if not isinstance(value, Duration) or not _is_number(value.amount) or value.unit not in ("epochs", "steps", "%"):
+        raise ValueError("a duration reads like '5 epochs', '25 steps' or '20 %'")
     if not 0 < value.amount < 1e9:
         raise ValueError("a duration is positive and below 1e9")
     if value.unit == "steps" and value.amount != int(value.amount):
         raise ValueError("a number of steps is whole")
+    if value.unit == "%" and value.amount > 100:
+        raise ValueError("a share of the run is at most 100 %")
     return value
 
 
+_POSITION = re.compile(
+    rf"(?:(?P<unit>epoch|step) (?P<count>{_NUMBER})|last (?P<last>{_NUMBER}) epochs?|(?P<share>{_NUMBER}) %)"
+    r"(?: \+ (?P<plus>[0-9]{1,9}) steps?)?"
+)
+
+
 def _parse_position(value: Any) -> Position:
-    pattern = r"(epoch|step) " + _NUMBER + r"(?: \+ ([0-9]{1,9}) steps?)?"
-    if isinstance(value, str) and (match := re.fullmatch(pattern, value.strip())):
-        value = Position(float(match[2]), match[1], int(match[3] or 0))
-    if not isinstance(value, Position) or not _is_number(value.count) or value.unit not in ("epoch", "step"):
-        raise ValueError("a position reads like 'epoch 41' (from 1), 'epoch 41 + 1 step' or 'step 980' (from 0)")
+    if isinstance(value, str) and (match := _POSITION.fullmatch(value.strip())):
+        unit = match["unit"] or ("last" if match["last"] else "%")
+        value = Position(float(match["count"] or match["last"] or match["share"]), unit, int(match["plus"] or 0))
+    if not isinstance(value, Position) or not _is_number(value.count) or value.unit not in ("epoch", "step", "last", "%"):
+        raise ValueError(
+            "a position reads like 'epoch 41' (from 1), 'epoch 41 + 1 step', 'step 980' (from 0), 'last 15 epochs' or '75 %'"
+        )
     lowest = 1 if value.unit == "epoch" else 0
     if not lowest <= value.count < 1e9 or (value.unit == "step" and value.count != int(value.count)):
         raise ValueError("epochs count from 1 and steps, which are whole, from 0; both stay below 1e9")
+    if value.unit == "%" and value.count > 100:
+        raise ValueError("a share of the run is at most 100 %")
     plus: Any = value.plus  # a recipe may have made the Position of anything
     if not isinstance(plus, int) or isinstance(plus, bool) or not 0 <= plus < 1e9:
         raise ValueError("the steps after a position are whole, from 0 and below 1e9")
@@ -120,24 +153,44 @@ PositionField = Annotated[Position, PlainValidator(_parse_position), PlainSerial
 
 @dataclass(frozen=True)
 class Clock:
-    """Translates epochs into steps. `scale` is the factor by which the recipe's epochs are stretched."""
+    """Translates epochs and shares of a run into steps.
+
+    Attributes:
+      steps_per_epoch: updates in an epoch.
+      scale: factor by which the recipe's epochs are stretched.
+      epochs: length of the recipe as written; what counts from the end, or in shares of the run, starts from it.
+    """
 
     steps_per_epoch: int
     scale: float = 1.0
+    epochs: int = 0
 
     def length(self, duration: Duration) -> int:
         """Steps in `duration`, at least 1."""
         if duration.unit == "steps":
             return int(duration.amount)
-        return max(1, round(duration.amount * self.scale * self.steps_per_epoch))
+        return max(1, round(self._written(duration) * self.scale * self.steps_per_epoch))
 
     def stretch(self, duration: Duration) -> Duration:
-        """`duration` as long as it is in the run."""
-        return duration if duration.unit == "steps" else Duration(round(duration.amount * self.scale, 3), duration.unit)
+        """`duration` as long as it is in the run, in epochs unless it is given in steps."""
+        return duration if duration.unit == "steps" else Duration(round(self._written(duration) * self.scale, 3), "epochs")
+
+    def _written(self, duration: Duration) -> float:
+        """Epochs of the recipe as written."""
+        return duration.amount / 100 * self.epochs if duration.unit == "%" else duration.amount
 
     def index(self, position: Position) -> int:
-        """Index (from 0) of the step that `position` names; at most 2**31 - 1, which no run reaches."""
-        steps = position.count if position.unit == "step" else (position.count - 1) * self.scale * self.steps_per_epoch
+        """Index (from 0) of the step that `position` names; at most 2**31 - 1, which no run reaches.
+
+        Below 0 where a position from the end lies before the beginning.
+        """
+        before = {
+            "epoch": position.count - 1,
+            "last": self.epochs - position.count,
+            "%": position.count / 100 * self.epochs,
+        }
+        epochs = before.get(position.unit)
+        steps = position.count if epochs is None else epochs * self.scale * self.steps_per_epoch
         return min(2**31 - 1, round(steps) + position.plus)
 
 
@@ -235,6 +288,78 @@ class WarmRestarts:
         return f"warm restarts {self.peak:g} to {self.floor:g} every {clock.stretch(self.period)}{growth}"
 
 
+@checked_dataclass(frozen=True, config=_STRICT)
+class Polynomial:
+    """(1 - progress)^`power` of the way from `end` back to `start`, constant after `over` (Optax: polynomial_schedule)."""
+
+    start: float
+    end: float
+    over: DurationField
+    power: Annotated[float, Field(gt=0, le=100)] = 2.0
+    since: PositionField | None = None
+    kind: Literal["polynomial"] = "polynomial"
+
+    def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
+        """Value `elapsed` steps (int32, any shape) after the start; float32."""
+        progress = jnp.clip(elapsed / float(clock.length(self.over)), 0.0, 1.0)
+        return self.end + (self.start - self.end) * (1 - progress) ** self.power
+
+    def describe(self, clock: Clock) -> str:
+        """What it does, in words, durations as they are on `clock`."""
+        return f"polynomial {self.start:g} to {self.end:g} over {clock.stretch(self.over)}, power {self.power:g}"
+
+
+@checked_dataclass(frozen=True, config=_STRICT)
+class OneCycle:
+    """Half a cosine up from `start` to `peak` in the first part `rise` of `over`, half a cosine down to `end` in the rest.
+
+    Smith & Topin, "Super-Convergence", 2018 (Optax: cosine_onecycle_schedule; PyTorch's OneCycleLR ends one step earlier).
+    """
+
+    start: float
+    peak: float
+    end: float
+    over: DurationField
+    rise: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    since: PositionField | None = None
+    kind: Literal["one_cycle"] = "one_cycle"
+
+    def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
+        """Value `elapsed` steps (int32, any shape) after the start; float32."""
+        length = clock.length(self.over)
+        top = int(self.rise * length)
+        down = jnp.clip((elapsed - top) / max(1, length - top), 0.0, 1.0)
+        fall = self.end + (self.peak - self.end) * _half_cosine(down)
+        up = jnp.clip(elapsed / max(1, top), 0.0, 1.0)
+        return jnp.where(elapsed < top, self.peak + (self.start - self.peak) * _half_cosine(up), fall)
+
+    def describe(self, clock: Clock) -> str:
+        """What it does, in words, durations as they are on `clock`."""
+        return f"one cycle {self.start:g} to {self.peak:g} to {self.end:g} over {clock.stretch(self.over)}"
+
+
+@checked_dataclass(frozen=True, config=_STRICT)
+class Exponential:
+    """`start` times `factor` for `every` stretch of time, without steps (Optax: exponential_decay), at least `floor`."""
+
+    start: float
+    factor: Annotated[float, Field(gt=0, le=1)]
+    every: DurationField
+    floor: float = 0.0
+    since: PositionField | None = None
+    kind: Literal["exponential"] = "exponential"
+
+    def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
+        """Value `elapsed` steps (int32, any shape) after the start; float32."""
+        passed = jnp.maximum(elapsed, 0) / float(clock.length(self.every))
+        return jnp.maximum(self.start * self.factor**passed, self.floor)
+
+    def describe(self, clock: Clock) -> str:
+        """What it does, in words, durations as they are on `clock`."""
+        floor = f", at least {self.floor:g}" if self.floor else ""
+        return f"exponential from {self.start:g}, times {self.factor:g} every {clock.stretch(self.every)}{floor}"
+
+
 def _kind(value: Any) -> str | None:
     if _is_number(value):
         return "number"
@@ -245,26 +370,60 @@ def _kind(value: Any) -> str | None:
 Schedule = Annotated[
     Annotated[float, Tag("number")]
     | Annotated[Linear, Tag("linear")]
+    | Annotated[Polynomial, Tag("polynomial")]
+    | Annotated[Exponential, Tag("exponential")]
     | Annotated[Cosine, Tag("cosine")]
+    | Annotated[OneCycle, Tag("one_cycle")]
     | Annotated[WarmRestarts, Tag("warm_restarts")],
     Discriminator(
         _kind,
         custom_error_type="schedule",
-        custom_error_message="Input should be a number, or an object whose 'kind' is linear, cosine or warm_restarts",
+        custom_error_message="Input should be a number, or an object whose 'kind' is linear, polynomial, exponential, cosine, "
+        "one_cycle or warm_restarts",
     ),
 ]
-KINDS = ("number", "linear", "cosine", "warm_restarts")
+SCHEDULES = (Linear, Polynomial, Exponential, Cosine, OneCycle, WarmRestarts)
+KINDS = ("number", *(schedule.kind for schedule in SCHEDULES))
+
+
+def step_decay(start: float, factor: float, positions: Sequence[Position]) -> dict[Position, float]:
+    """Phases of a value that is multiplied by `factor` at each of the positions (PyTorch: MultiStepLR)."""
+    return {where: start * factor**number for number, where in enumerate([epoch(1), *positions])}
+
+
+def constant_then_decay(peak: float, warm_up: Duration, decay: Duration, end: float = 0.0) -> dict[Position, Any]:
+    """Phases that rise to `peak`, stay there, and fall to `end` in a line over the last stretch of the run.
+
+    Zhai et al., "Scaling Vision Transformers", 2022; also called warm-up, stable, decay.
+
+    Args:
+      peak: the value in between.
+      warm_up: length of the rise, from zero.
+      decay: length of the fall, in epochs or as a share of the run.
+      end: the value after the last update.
+
+    Raises:
+      ValueError: `decay` is in steps, which nobody can count from the end.
+    """
+    if decay.unit == "steps":
+        raise ValueError("decay: should be in epochs, or a share of the run")
+    fall = last(decay.amount) if decay.unit == "epochs" else Position(100 - decay.amount, "%")
+    return {epoch(1): Linear(0.0, peak, warm_up), fall: Linear(peak, end, decay)}
 
 
 def extremes(schedule: Any) -> tuple[float, float]:
     """Lowest and highest value that a schedule (or plain number) takes."""
     match schedule:
-        case Linear() | Cosine():
+        case Linear() | Polynomial() | Cosine():
             ends = (schedule.start, schedule.end)
         case WarmRestarts():
             ends = (schedule.peak, schedule.floor)
+        case OneCycle():
+            ends = (schedule.start, schedule.peak, schedule.end)
+        case Exponential():
+            ends = (max(schedule.start, schedule.floor), schedule.floor)
         case _:
-            ends = (schedule, schedule)
+            ends = (schedule,)
     return min(ends), max(ends)
 
 
@@ -275,7 +434,7 @@ def beginnings(phases: Mapping[Position, Any], clock: Clock) -> list[tuple[int, 
     """
     latest: dict[int, Any] = {}
     for position, value in phases.items():
-        latest[clock.index(position)] = value
+        latest[max(0, clock.index(position))] = value
     return sorted(latest.items())
 
 

@@ -22,7 +22,7 @@ from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.levels import LEVELS, Strengths
 from wrn_jax.config.messages import cut, error, printable, shown
 from wrn_jax.config.moving import MOVING, STRICT, Images, Positive, Recipe
-from wrn_jax.config.schedules import KINDS, Cosine, Duration, Linear, Position, WarmRestarts
+from wrn_jax.config.schedules import KINDS, SCHEDULES, Duration, Position
 
 NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -254,8 +254,8 @@ def _highest(name: str) -> float:
 
 
 _ADAPTER = TypeAdapter(Config)
-_SCHEDULE_KEYS = {field.name for kind in (Linear, Cosine, WarmRestarts) for field in dataclasses.fields(kind)}
-_PARTS = {part.__name__: part for part in (Config, Model, Data, Recipe, Optimizer, Strengths, Linear, Cosine, WarmRestarts)}
+_SCHEDULE_KEYS = {field.name for kind in SCHEDULES for field in dataclasses.fields(kind)}
+_PARTS = {part.__name__: part for part in (Config, Model, Data, Recipe, Optimizer, Strengths, *SCHEDULES)}
 
 
 def from_dict(tree: Mapping[str, Any], source: str) -> Config:

@@ -74,7 +74,7 @@ class Timeline:
         self.epochs = recipe.run_epochs
         self.steps = self.epochs * steps_per_epoch
         # The exact ratio of the lengths, so that rounding to whole epochs moves the phases along with the end.
-        self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs)
+        self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs, recipe.epochs)
         self.level_names = tuple(dict.fromkeys(recipe.augmentation.values()))
         level_phases = {where: self.level_names.index(name) for where, name in recipe.augmentation.items()}
         self._level = join(level_phases, self.clock)
@@ -150,11 +150,13 @@ class Timeline:
         return sorted(events, key=lambda event: event.step)
 
     def idle(self) -> list[str]:
-        """What the recipe holds and this run never reaches: phases after its end."""
+        """What the recipe holds and this run never reaches: phases after its end, or before one that lies before its start."""
         never = []
         for name in MOVING:
-            for position, value in getattr(self.recipe, name).items():
-                if self.clock.index(position) >= self.steps:
+            phases = [(self.clock.index(where), where, value) for where, value in getattr(self.recipe, name).items()]
+            for number, (index, position, value) in enumerate(phases):
+                is_replaced = index <= 0 and any(later < 0 for later, *_ in phases[number + 1 :])
+                if index >= self.steps or is_replaced:
                     never.append(f"{name} {self._describe(value)} at {position}")
         return never
 
