@@ -56,11 +56,7 @@ def test_prints_the_transition_table_and_writes_the_files(tmp_path, capsys):
     table, picture = tmp_path / "plan.csv", tmp_path / "plan.png"
     plan.main(["--config", "configs/session04.py", "--csv", str(table), "--plot", str(picture)])
     output = capsys.readouterr().out
-    for text in (
-        "100 epochs of 196 steps: 19,600 updates",
-        "36,536,884 parameters",
-        "   81  15680  dropout          0.1",
-    ):
+    for text in ("100 epochs of 196 steps: 19,600 updates", "36,536,884 parameters", "   81  15680  dropout          0.1"):
         assert text in output
     assert picture.read_bytes().startswith(b"\x89PNG")
     with open(table) as file:
