@@ -27,7 +27,7 @@ NORMS = 7  # of a WRN-10: two in each block and one at the end
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch):
     """What the command sets for its process is undone."""
-    monkeypatch.setattr(targets, "apply_environment", lambda platform: None)
+    monkeypatch.setattr(targets, "environment", lambda platform: {})
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ class TestTheLoweredStep:
     def test_operations_per_image_are_those_of_the_plan(self, lowered):
         short, _, text = lowered
         matrix = collections.Counter()
-        for work, times in hlo.Counter(hlo.parse(text)).kernels():
+        for work, times in hlo.parse(text).kernels():
             matrix.update({dtype: count * times for dtype, count in work.matrix.items()})
         assert matrix.keys() == {short, "f32"}
         linear = 3 * 2 * 64 * 100  # the last layer, in float32

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.target is None:
         raise UserError("--target is missing, for example --target tpu:v5e:2x2 or --target gpu:h100")
     target = targets.find(options.target)
-    targets.apply_environment(target.platform)
+    os.environ.update(targets.environment(target.platform))
     jax.config.update("jax_platforms", "cpu")
     if options.scaling is None:
         report = analyse(config, target, options.hlo)

@@ -16,10 +16,8 @@ SECOND = 2 * (16 * 8 * 8) * 32 * (9 * 32)
 
 
 def count(text):
-    """(work of all kernels by name, collectives) of a module's text."""
-    counter = hlo.Counter(hlo.parse(text))
-    kernels = counter.kernels()
-    return {work.name: (work, times) for work, times in kernels}, counter.collectives
+    """The work of all kernels of a module's text, by name."""
+    return {work.name: work for work, _ in hlo.parse(text).kernels()}
 
 
 def entry(*lines):
@@ -106,21 +104,21 @@ class TestConvolutions:
 
     @staticmethod
     def operations(lhs, rhs, out, attributes):
-        kernels, _ = count(
+        kernels = count(
             entry(
                 f"%x = bf16[{lhs}]{{3,2,1,0}} parameter(0)",
                 f"%w = bf16[{rhs}]{{3,2,1,0}} parameter(1)",
                 f"ROOT %c = bf16[{out}]{{3,2,1,0}} convolution(%x, %w), {attributes}",
             )
         )
-        work, _ = kernels["c"]
+        work = kernels["c"]
         assert work.kind == "matrix"
         assert list(work.matrix) == ["bf16"]
         return work.matrix["bf16"]
 
 
 def test_matrix_products():
-    kernels, _ = count(
+    kernels = count(
         entry(
             "%x = f32[8,4]{1,0} parameter(0)",
             "%w = f32[4,6]{1,0} parameter(1)",
@@ -130,9 +128,9 @@ def test_matrix_products():
             'ROOT %o = f32[] custom-call(%d), custom_call_target="Other"',
         )
     )
-    assert kernels["d"][0].matrix["f32"] == kernels["g"][0].matrix["f32"] == 2 * 8 * 6 * 4
-    assert kernels["d"][0].bytes == 4 * (32 + 24 + 48)
-    assert not kernels["o"][0].matrix
+    assert kernels["d"].matrix["f32"] == kernels["g"].matrix["f32"] == 2 * 8 * 6 * 4
+    assert kernels["d"].bytes == 4 * (32 + 24 + 48)
+    assert not kernels["o"].matrix
 
 
 def test_loops_branches_and_calls():
@@ -168,9 +166,8 @@ ENTRY %main (a: (s32[], f32[100])) -> f32[100] {
   ROOT %e = f32[100]{0} call(%c), to_apply=%dear
 }
 """
-    counter = hlo.Counter(hlo.parse(text))
     seen = collections.Counter()
-    for work, times in counter.kernels():
+    for work, times in hlo.parse(text).kernels():
         seen[work.name] += times
     assert seen == {"d": 5, "n": 2}
 
@@ -205,41 +202,41 @@ ENTRY %main (table: u8[1000,64], index: s32[10,1], old: f32[1000,64], new: f32[1
   ROOT %moved = (f32[8,64]{1,0}, f32[8,64]{1,0:S(1)}, u32[]) copy-start(%done)
 }
 """
-    kernels, _ = count(text)
-    assert kernels["some"][0].bytes == 640 + 40 + 4 * 640
-    assert kernels["changed"][0].bytes == 2 * 256 + 4
-    assert (kernels["part"][0].read, kernels["part"][0].written) == (2048, 0)
-    assert (kernels["moved"][0].read, kernels["moved"][0].written) == (0, 2048)
-    assert kernels["moved"][0].kind == "layout"
+    kernels = count(text)
+    assert kernels["some"].bytes == 640 + 40 + 4 * 640
+    assert kernels["changed"].bytes == 2 * 256 + 4
+    assert (kernels["part"].read, kernels["part"].written) == (2048, 0)
+    assert (kernels["moved"].read, kernels["moved"].written) == (0, 2048)
+    assert kernels["moved"].kind == "layout"
 
 
 @pytest.mark.parametrize("name", ["hlo_cuda.txt", "hlo_tpu.txt"])
 def test_whole_programs(name):
-    kernels, collectives = count((VECTORS / name).read_text())
-    matrix = collections.Counter()
-    for work, times in kernels.values():
+    matrix, reductions = collections.Counter(), []
+    for work, times in hlo.parse((VECTORS / name).read_text()).kernels():
         assert times == 1
         matrix.update(work.matrix)
+        reductions += [work] if work.kind == "collective" else []
     # The first layer needs no gradient of its input.
     assert matrix == {"bf16": 2 * FIRST + 3 * SECOND}
-    (reduction,) = collectives
-    assert (reduction.opcode, reduction.bytes) == ("all-reduce", 2 * 9 * (16 * 32 + 32 * 32))
+    (reduction,) = reductions
+    assert (reduction.opcode, reduction.sent) == ("all-reduce", 2 * 9 * (16 * 32 + 32 * 32))
 
 
 def test_traffic_of_the_program_for_gpu():
-    kernels, _ = count((VECTORS / "hlo_cuda.txt").read_text())
+    kernels = count((VECTORS / "hlo_cuda.txt").read_text())
     images, first, second = 2 * 16 * 16 * 16 * 16, 2 * 16 * 16 * 16 * 32, 2 * 16 * 8 * 8 * 32
-    assert kernels["cudnn-conv.2"][0].bytes == images + 2 * 9 * 16 * 32 + first
-    assert kernels["cudnn-conv-bw-input.1"][0].bytes == second + 2 * 9 * 32 * 32 + first
-    assert kernels["loop_maximum_fusion"][0].bytes == 2 * first
-    assert kernels["input_transpose_fusion"][0].kind == "layout"
-    assert {work.kind for work, _ in kernels.values()} == {"matrix", "elementwise", "layout", "collective"}
+    assert kernels["cudnn-conv.2"].bytes == images + 2 * 9 * 16 * 32 + first
+    assert kernels["cudnn-conv-bw-input.1"].bytes == second + 2 * 9 * 32 * 32 + first
+    assert kernels["loop_maximum_fusion"].bytes == 2 * first
+    assert kernels["input_transpose_fusion"].kind == "layout"
+    assert {work.kind for work in kernels.values()} == {"matrix", "elementwise", "layout", "collective"}
 
 
 def test_traffic_of_the_program_for_tpu():
-    kernels, _ = count((VECTORS / "hlo_tpu.txt").read_text())
+    kernels = count((VECTORS / "hlo_tpu.txt").read_text())
     # Small enough to live in vector memory: only copies in and out touch device memory. 16 channels fill lines of 128.
-    assert kernels["copy.1"][0].bytes == 2 * 16 * 16 * 16 * 128
-    assert sum(work.bytes for work, _ in kernels.values() if work.kind == "matrix") == 0
+    assert kernels["copy.1"].bytes == 2 * 16 * 16 * 16 * 128
+    assert sum(work.bytes for work in kernels.values() if work.kind == "matrix") == 0
     weights = [2 * 4 * 9 * rows * 128 for rows in (16, 32)]
-    assert sum(work.bytes for work, _ in kernels.values()) - kernels["copy.1"][0].bytes == sum(weights)
+    assert sum(work.bytes for work in kernels.values()) - kernels["copy.1"].bytes == sum(weights)

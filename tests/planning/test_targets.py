@@ -70,9 +70,8 @@ def test_description_of_a_gpu():
     assert re.search(r'device_description_str: "Tesla T4"$', text)
 
 
-def test_environment():
-    tpu = targets.prepare_environment({}, "tpu")
-    assert tpu["JAX_PLATFORMS"] == "cpu"
-    assert tpu["TPU_SKIP_MDS_QUERY"] == "1"
-    gpu = targets.prepare_environment({"XLA_FLAGS": "--other=1"}, "gpu")
-    assert gpu["XLA_FLAGS"] == "--other=1 --xla_gpu_autotune_level=0"
+def test_environment(monkeypatch):
+    tpu = targets.environment("tpu")
+    assert (tpu["JAX_PLATFORMS"], tpu["TPU_SKIP_MDS_QUERY"]) == ("cpu", "1")
+    monkeypatch.setenv("XLA_FLAGS", "--other=1")
+    assert targets.environment("gpu")["XLA_FLAGS"] == "--other=1 --xla_gpu_autotune_level=0"

@@ -89,10 +89,8 @@ class Array:
 
 def width(dtype: str) -> float:
     """Bytes of an element."""
-    if dtype in WIDTHS:
-        return WIDTHS[dtype]
     digits = re.search(r"\d+", dtype)
-    return int(digits[0]) / 8 if digits else 0
+    return WIDTHS.get(dtype, int(digits[0]) / 8 if digits else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +124,213 @@ class Instruction:
 Computation = dict[str, Instruction]
 
 
+@dataclasses.dataclass
+class Work:
+    """What one top-level instruction does when it runs once.
+
+    Attributes:
+      name, opcode: of the instruction.
+      kind: what it is: "matrix", "reduction", "elementwise", "integer", "layout" (only moves or converts) or "collective".
+      matrix: operations of convolutions and matrix products by type of their operands; a multiplication and an addition each.
+      vector, integer: other operations, on floating-point numbers, and on integers and booleans.
+      read, written: bytes of device memory.
+      sent, arrays: bytes that each device hands to a collective, and the arrays that it joins.
+    """
+
+    name: str
+    opcode: str
+    kind: str = ""
+    matrix: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    vector: int = 0
+    integer: int = 0
+    read: int = 0
+    written: int = 0
+    sent: int = 0
+    arrays: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Read and written."""
+        return self.read + self.written
+
+
 @dataclasses.dataclass(frozen=True)
 class Module:
     """A parsed module: computations by name, each a dictionary of instructions, and the name of the entry."""
 
     computations: dict[str, Computation]
     entry: str
+
+    def kernels(self) -> list[tuple[Work, int]]:
+        """The work of every top-level instruction and how often it runs."""
+        return list(self._run(self.entry, 1))
+
+    def _run(self, name: str, times: int) -> Iterator[tuple[Work, int]]:
+        computation = self.computations[name]
+        for instruction in computation.values():
+            opcode = instruction.opcode
+            if opcode in FREE or opcode.endswith(("-done", "-update")):
+                continue
+            if opcode == "while":
+                trips = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', instruction.attributes)
+                for key in ("condition", "body"):
+                    yield from self._run(instruction.called(key), times * (int(trips[1]) if trips else 1))
+            elif opcode in ("call", "async-start"):
+                callee = instruction.called("to_apply") or instruction.called("calls")
+                yield from self._run(callee, times)
+            elif opcode == "conditional":
+                listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+                two = [instruction.called(f"{side}_computation") for side in ("true", "false")]
+                branches = [list(self._run(name, times)) for name in (_NAME.findall(listed[1]) if listed else two)]
+                yield from max(branches, key=lambda branch: sum(work.bytes * count for work, count in branch))
+            else:
+                yield self._work(computation, instruction), times
+
+    def _work(self, computation: Computation, instruction: Instruction) -> Work:
+        opcode = instruction.opcode.removesuffix("-start")
+        work = Work(instruction.name, opcode)
+        operands = [computation[name] for name in instruction.operands if name in computation]
+        self._operations(computation, instruction, work)
+        if opcode in COLLECTIVES:
+            arrays = [array for operand in operands for array in operand.results]
+            work.kind, work.arrays = "collective", len(arrays)
+            work.sent = sum(int(array.elements * width(array.dtype)) for array in arrays)
+            work.read = work.written = _local(arrays)
+            return work
+        callee = self.computations.get(instruction.called("calls"), {}) if opcode == "fusion" else None
+        results = instruction.results
+        if instruction.opcode.endswith("-start"):
+            # (result, operand, context) of a copy; (operands, result, context) of anything else that runs on its own.
+            results = results[:1] if opcode == "copy" else results[len(operands) : len(operands) + 1]
+        work.written = _local(results)
+        if callee:
+            for index, operand in enumerate(operands):
+                work.read += int(min(self._read(callee, index), _local(operand.results)))
+            work.written = self._written(callee, results)
+        elif opcode in _SLICING:
+            work.read = 0 if all(array.is_remote for array in operands[0].results) else sum(array.bytes for array in results)
+        elif opcode == "dynamic-update-slice":
+            work.read = work.written = _local(operands[1].results)
+        elif opcode != "iota":
+            work.read = sum(_local(operand.results) for operand in operands)
+        work.kind = self._kind(instruction, callee, work)
+        return work
+
+    def _kind(self, instruction: Instruction, callee: Computation | None, work: Work) -> str:
+        opcodes = set(self._opcodes(callee)) if callee else {instruction.opcode.removesuffix("-start")}
+        if work.matrix:
+            return "matrix"
+        if opcodes <= _MOVING:
+            return "layout"
+        if opcodes & {"reduce", "reduce-window"}:
+            return "reduction"
+        return "integer" if work.integer > work.vector or opcodes & {"sort", "gather", "scatter"} else "elementwise"
+
+    def _opcodes(self, computation: Computation) -> Iterator[str]:
+        for instruction in computation.values():
+            inner = self.computations.get(instruction.called("calls"), {})
+            yield from self._opcodes(inner) if inner else [instruction.opcode]
+
+    def _read(self, computation: Computation, index: int, name: str = "") -> float:
+        """Bytes that a fused computation reads of its parameter `index`, or of the result `name`; infinite for all of it."""
+        name = name or next(i.name for i in computation.values() if i.opcode == "parameter" and i.index == index)
+        total = 0.0
+        for user in computation.values():
+            if name not in user.operands:
+                continue
+            positions = [position for position, operand in enumerate(user.operands) if operand == name]
+            if user.opcode in _SLICING and positions == [0]:
+                total += user.results[0].bytes
+            elif user.opcode == "bitcast":
+                total += math.inf if user.is_root else self._read(computation, index, user.name)
+            elif user.opcode == "fusion":
+                inner = self.computations[user.called("calls")]
+                total += sum(self._read(inner, position) for position in positions)
+            elif not (user.opcode == "dynamic-update-slice" and positions == [0]):
+                return math.inf
+        return total
+
+    def _written(self, computation: Computation, results: tuple[Array, ...]) -> int:
+        root = next(i for i in computation.values() if i.is_root)
+        parts = [computation[name] for name in root.operands] if root.opcode == "tuple" else [root]
+        if len(parts) != len(results):
+            return _local(results)
+        total = 0
+        for part, result in zip(parts, results, strict=True):
+            while part.opcode == "bitcast" and part.operands[0] in computation:
+                part = computation[part.operands[0]]
+            in_place = part.opcode == "dynamic-update-slice"
+            total += _local(computation[part.operands[1]].results if in_place else [result])
+        return total
+
+    def _operations(self, computation: Computation, instruction: Instruction, work: Work) -> None:
+        opcode = instruction.opcode
+        if opcode == "fusion":
+            inner = self.computations.get(instruction.called("calls"), {})
+            for inner_instruction in inner.values():
+                self._operations(inner, inner_instruction, work)
+        elif opcode in ("convolution", "dot", "custom-call"):
+            operands = [computation[name] for name in instruction.operands if name in computation]
+            shapes = [operand.results[0] for operand in operands if operand.results]
+            if count := _matrix_operations(instruction, shapes):
+                work.matrix[shapes[0].dtype] += count
+        elif opcode in _ARITHMETIC:
+            last = computation.get(instruction.operands[-1]) if instruction.operands else None
+            result = instruction.results[0]
+            if any(array.dtype.startswith(("f", "bf")) for array in (result, *(last.results if last else ()))):
+                work.vector += result.elements
+            else:
+                work.integer += result.elements
+        elif opcode == "reduce":
+            count = len(instruction.operands) // 2
+            work.vector += sum(computation[name].results[0].elements for name in instruction.operands[:count])
+
+
+def _local(arrays: tuple[Array, ...] | list[Array]) -> int:
+    return sum(array.bytes for array in arrays if not array.is_remote)
+
+
+def _matrix_operations(instruction: Instruction, operands: list[Array]) -> int:
+    attributes, result = instruction.attributes, instruction.results[0]
+    if instruction.opcode == "dot":
+        contracted = _list(attributes, r"lhs_contracting_dims=\{([\d,]*)\}")
+        return 2 * result.elements * math.prod(operands[0].dims[axis] for axis in contracted)
+    if instruction.opcode == "convolution":
+        return _convolution_operations(attributes, operands, result)
+    (target,) = re.findall(r'custom_call_target="([^"]*)"', attributes) or [""]
+    if target.startswith("__cudnn$conv"):
+        # The attributes are those of the layer's forward convolution, whichever of the three this is.
+        _, kernel_labels, _ = _dim_labels(attributes)
+        outputs = operands[0] if "BackwardInput" in target else operands[1] if "BackwardFilter" in target else result
+        kernel = result if "BackwardFilter" in target else operands[1]
+        return 2 * outputs.elements * kernel.elements // kernel.dims[kernel_labels.index("o")]
+    if target.startswith(("__cublas$", "__triton_gemm")):
+        contracted = _list(attributes, r'"lhs_contracting_dimensions":\[([^\]]*)\]')
+        return 2 * result.elements * math.prod(operands[0].dims[axis] for axis in contracted)
+    return 0
+
+
+def _convolution_operations(attributes: str, operands: list[Array], result: Array) -> int:
+    lhs, rhs, out = _dim_labels(attributes)
+    taps = 1
+    for label in filter(str.isdigit, out):
+        sides = (operands[0].dims[lhs.index(label)], operands[1].dims[rhs.index(label)], result.dims[out.index(label)])
+        # Every pair of two of the three meets at most once. Forward, output and kernel are the smallest pair; with a dilated
+        # input, whose holes nobody multiplies, input and kernel; and the compiler may swap the roles.
+        taps *= math.prod(sides) // max(sides)
+    outer = math.prod(size for size, label in zip(result.dims, out, strict=True) if not label.isdigit())
+    return 2 * outer * operands[1].dims[rhs.index("i")] * taps
+
+
+def _dim_labels(attributes: str) -> tuple[str, str, str]:
+    """What the axes of a convolution's input, kernel and output are."""
+    ((lhs, rhs, out),) = re.findall(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    return lhs, rhs, out
+
+
+def _list(text: str, pattern: str) -> list[int]:
+    match = re.search(pattern, text)
+    return [int(number) for number in re.findall(r"\d+", match[1])] if match else []
 
 
 def parse(text: str) -> Module:
@@ -187,235 +386,3 @@ def _closing(text: str, start: int) -> int:
 
 def _dims(text: str) -> tuple[int, ...]:
     return tuple(int(size.strip("<= ")) for size in text.split(",") if size)
-
-
-@dataclasses.dataclass
-class Work:
-    """What one top-level instruction, or a whole module, does when it runs once.
-
-    Attributes:
-      matrix: operations of convolutions and matrix products by type of their operands; a multiplication and an addition each.
-      vector: other operations on floating-point numbers.
-      integer: operations on integers and booleans.
-      read, written: bytes of device memory.
-      sent: bytes that each device hands to collectives.
-      kind: what it is: "matrix", "reduction", "elementwise", "integer", "layout" (only moves or converts) or "collective".
-      name: of the instruction.
-    """
-
-    matrix: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    vector: int = 0
-    integer: int = 0
-    read: int = 0
-    written: int = 0
-    sent: int = 0
-    kind: str = "elementwise"
-    name: str = ""
-
-    @property
-    def bytes(self) -> int:
-        """Read and written."""
-        return self.read + self.written
-
-
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """A collective operation: opcode, bytes each device hands in, arrays it joins, and how often it runs."""
-
-    opcode: str
-    bytes: int
-    arrays: int
-    times: int
-
-
-class Counter:
-    """Counts the work of a module."""
-
-    def __init__(self, module: Module):
-        self.module = module
-        self.collectives: list[Collective] = []
-
-    def kernels(self) -> list[tuple[Work, int]]:
-        """The work of every top-level instruction and how often it runs; fills `collectives`."""
-        self.collectives = []
-        return list(self._run(self.module.entry, 1))
-
-    def _run(self, name: str, times: int) -> Iterator[tuple[Work, int]]:
-        computation = self.module.computations[name]
-        for instruction in computation.values():
-            opcode = instruction.opcode
-            if opcode in FREE or opcode.endswith(("-done", "-update")):
-                continue
-            if opcode == "while":
-                trips = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', instruction.attributes)
-                for key in ("condition", "body"):
-                    yield from self._run(instruction.called(key), times * (int(trips[1]) if trips else 1))
-            elif opcode in ("call", "async-start"):
-                callee = instruction.called("to_apply") or instruction.called("calls")
-                yield from self._run(callee, times)
-            elif opcode == "conditional":
-                listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
-                two = [instruction.called(f"{side}_computation") for side in ("true", "false")]
-                branches = [list(self._run(name, times)) for name in (_NAME.findall(listed[1]) if listed else two)]
-                yield from max(branches, key=lambda branch: sum(work.bytes * count for work, count in branch))
-            else:
-                yield self._work(computation, instruction, times), times
-
-    def _work(self, computation: Computation, instruction: Instruction, times: int) -> Work:
-        work = Work(name=instruction.name)
-        operands = [computation[name] for name in instruction.operands if name in computation]
-        opcode = instruction.opcode.removesuffix("-start")
-        self._operations(computation, instruction, work)
-        if opcode in COLLECTIVES:
-            arrays = [array for operand in operands for array in operand.results]
-            work.kind, work.sent = "collective", sum(int(array.elements * width(array.dtype)) for array in arrays)
-            work.read, work.written = _local(arrays), _local(arrays)
-            self.collectives.append(Collective(opcode, work.sent, len(arrays), times))
-            return work
-        callee = self.module.computations.get(instruction.called("calls"), {}) if opcode == "fusion" else None
-        results = instruction.results
-        if instruction.opcode.endswith("-start"):
-            # (result, operand, context) of a copy; (operands, result, context) of anything else that runs on its own.
-            results = results[:1] if opcode == "copy" else results[len(operands) : len(operands) + 1]
-        work.written = _local(results)
-        if callee:
-            for index, operand in enumerate(operands):
-                work.read += int(min(self._read(callee, index), _local(operand.results)))
-            work.written = self._written(callee, results)
-        elif opcode in _SLICING:
-            work.read = 0 if all(array.is_remote for array in operands[0].results) else sum(array.bytes for array in results)
-        elif opcode == "dynamic-update-slice":
-            work.read = work.written = _local(operands[1].results)
-        elif opcode != "iota":
-            work.read = sum(_local(operand.results) for operand in operands)
-        work.kind = self._kind(instruction, callee, work)
-        return work
-
-    def _kind(self, instruction: Instruction, callee: Computation | None, work: Work) -> str:
-        opcodes = set(self._opcodes(callee)) if callee else {instruction.opcode.removesuffix("-start")}
-        if work.matrix:
-            return "matrix"
-        if opcodes <= _MOVING:
-            return "layout"
-        if opcodes & {"reduce", "reduce-window"}:
-            return "reduction"
-        return "integer" if work.integer > work.vector or opcodes & {"sort", "gather", "scatter"} else "elementwise"
-
-    def _opcodes(self, computation: Computation) -> Iterator[str]:
-        for instruction in computation.values():
-            inner = self.module.computations.get(instruction.called("calls"), {})
-            yield from self._opcodes(inner) if inner else [instruction.opcode]
-
-    def _read(self, computation: Computation, index: int) -> float:
-        """Bytes that a fused computation reads of its parameter `index`; infinite for all of it."""
-        parameter = next(i for i in computation.values() if i.opcode == "parameter" and i.index == index)
-        return self._read_of(computation, parameter.name)
-
-    def _read_of(self, computation: Computation, name: str) -> float:
-        total = 0.0
-        for user in computation.values():
-            if name not in user.operands:
-                continue
-            positions = [position for position, operand in enumerate(user.operands) if operand == name]
-            if user.opcode in _SLICING and positions == [0]:
-                total += user.results[0].bytes
-            elif user.opcode == "bitcast":
-                total += math.inf if user.is_root else self._read_of(computation, user.name)
-            elif user.opcode == "fusion":
-                inner = self.module.computations[user.called("calls")]
-                total += sum(self._read(inner, position) for position in positions)
-            elif not (user.opcode == "dynamic-update-slice" and positions == [0]):
-                return math.inf
-        return total
-
-    def _written(self, computation: Computation, results: tuple[Array, ...]) -> int:
-        root = next(i for i in computation.values() if i.is_root)
-        parts = [computation[name] for name in root.operands] if root.opcode == "tuple" else [root]
-        if len(parts) != len(results):
-            return _local(results)
-        total = 0
-        for part, result in zip(parts, results, strict=True):
-            while part.opcode == "bitcast" and part.operands[0] in computation:
-                part = computation[part.operands[0]]
-            if part.opcode == "dynamic-update-slice":
-                total += _local(computation[part.operands[1]].results)
-            else:
-                total += _local([result])
-        return total
-
-    def _operations(self, computation: Computation, instruction: Instruction, work: Work) -> None:
-        opcode = instruction.opcode
-        if opcode == "fusion":
-            inner = self.module.computations.get(instruction.called("calls"), {})
-            for inner_instruction in inner.values():
-                self._operations(inner, inner_instruction, work)
-            return
-        if opcode in ("convolution", "dot", "custom-call"):
-            operands = [computation[name] for name in instruction.operands if name in computation]
-            shapes = [operand.results[0] for operand in operands if operand.results]
-            count = _matrix_operations(instruction, shapes)
-            if count:
-                work.matrix[shapes[0].dtype] += count
-        elif opcode in _ARITHMETIC:
-            first = computation.get(instruction.operands[-1]) if instruction.operands else None
-            is_float = any(a.dtype.startswith(("f", "bf")) for a in (instruction.results[0], *(first.results if first else ())))
-            if is_float:
-                work.vector += instruction.results[0].elements
-            else:
-                work.integer += instruction.results[0].elements
-        elif opcode == "reduce":
-            count = len(instruction.operands) // 2
-            work.vector += sum(computation[name].results[0].elements for name in instruction.operands[:count])
-
-
-def _local(arrays: tuple[Array, ...] | list[Array]) -> int:
-    return sum(array.bytes for array in arrays if not array.is_remote)
-
-
-def _matrix_operations(instruction: Instruction, operands: list[Array]) -> int:
-    attributes, result = instruction.attributes, instruction.results[0]
-    if instruction.opcode == "dot":
-        contracted = _list(attributes, r"lhs_contracting_dims=\{([\d,]*)\}")
-        return 2 * result.elements * math.prod(operands[0].dims[axis] for axis in contracted)
-    if instruction.opcode == "convolution":
-        return _convolution_operations(attributes, operands, result)
-    called = re.search(r'custom_call_target="([^"]*)"', attributes)
-    target = called[1] if called else ""
-    if target.startswith("__cudnn$conv"):
-        # The attributes are those of the layer's forward convolution, whichever of the three this is.
-        _, kernel_labels, _ = _dim_labels(attributes)
-        outputs, kernel = (result, operands[1])
-        if "BackwardInput" in target:
-            outputs = operands[0]
-        elif "BackwardFilter" in target:
-            outputs, kernel = operands[1], result
-        return 2 * outputs.elements * kernel.elements // kernel.dims[kernel_labels.index("o")]
-    if target.startswith(("__cublas$", "__triton_gemm")):
-        contracted = _list(attributes, r'"lhs_contracting_dimensions":\[([^\]]*)\]')
-        return 2 * result.elements * math.prod(operands[0].dims[axis] for axis in contracted)
-    return 0
-
-
-def _convolution_operations(attributes: str, operands: list[Array], result: Array) -> int:
-    lhs, rhs, out = _dim_labels(attributes)
-    taps = 1
-    for label in filter(str.isdigit, out):
-        sides = (operands[0].dims[lhs.index(label)], operands[1].dims[rhs.index(label)], result.dims[out.index(label)])
-        # Every pair of two of the three meets at most once. Forward, output and kernel are the smallest pair; with a dilated
-        # input, whose holes nobody multiplies, input and kernel; and the compiler may swap the roles.
-        taps *= math.prod(sides) // max(sides)
-    outer = math.prod(size for size, label in zip(result.dims, out, strict=True) if not label.isdigit())
-    return 2 * outer * operands[1].dims[rhs.index("i")] * taps
-
-
-def _dim_labels(attributes: str) -> tuple[str, str, str]:
-    """What the axes of a convolution's input, kernel and output are."""
-    match = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
-    if match is None:
-        raise ValueError(f"a convolution without dim_labels: {attributes[:80]}")
-    return match[1], match[2], match[3]
-
-
-def _list(text: str, pattern: str) -> list[int]:
-    match = re.search(pattern, text)
-    return [int(number) for number in re.findall(r"\d+", match[1])] if match else []

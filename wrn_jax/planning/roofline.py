@@ -25,19 +25,20 @@ def program_report(program: str, chip: Accelerator, num_devices: int, images: in
       num_devices: how many of them take part.
       images: on each of them.
     """
-    counter = hlo.Counter(hlo.parse(program))
+    kernels = hlo.parse(program).kernels()
+    collectives = [(work, times) for work, times in kernels if work.kind == "collective"]
     matrix: collections.Counter[str] = collections.Counter()
     by_kind: collections.Counter[str] = collections.Counter()
     vector = integer = 0
     kernel_seconds = 0.0
-    for work, times in counter.kernels():
+    for work, times in kernels:
         kernel_seconds += times * max(_matrix_seconds(work.matrix, chip), work.bytes / chip.bandwidth)
         by_kind[work.kind] += times * work.bytes
         vector, integer = vector + times * work.vector, integer + times * work.integer
         matrix.update({dtype: times * count for dtype, count in work.matrix.items()})
     moved, all_matrix = by_kind.total(), matrix.total()
     # A link carries half of its two-way figure in each direction.
-    sent = sum(c.times * _sent(c, num_devices) for c in counter.collectives) if num_devices > 1 else 0.0
+    sent = sum(times * _sent(work, num_devices) for work, times in collectives) if num_devices > 1 else 0.0
     seconds = {
         "compute": _matrix_seconds(matrix, chip),
         "memory": moved / chip.bandwidth,
@@ -53,7 +54,7 @@ def program_report(program: str, chip: Accelerator, num_devices: int, images: in
             "share_on_matrix_units_in_16_bit": sum(matrix[dtype] for dtype in NARROW) / max(all_matrix + vector, 1),
         },
         "traffic": {"bytes": moved, "bytes_per_image": moved / images, "by_kind": dict(by_kind)},
-        "collectives": _joined(counter.collectives),
+        "collectives": _joined(collectives),
         "bound": {
             "seconds": seconds,
             "bound_by": max(seconds, key=lambda part: seconds[part]),
@@ -70,18 +71,16 @@ def _matrix_seconds(operations: collections.Counter[str], chip: Accelerator) -> 
     return sum(count / (chip.matrix_peak if dtype in NARROW else chip.float32_peak) for dtype, count in operations.items())
 
 
-def _sent(collective: hlo.Collective, num_devices: int) -> float:
+def _sent(work: hlo.Work, num_devices: int) -> float:
     """Bytes that a device sends, at least (Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009)."""
     factor = {"all-reduce": 2 * (num_devices - 1) / num_devices, "all-gather": num_devices - 1}
-    return collective.bytes * factor.get(collective.opcode, (num_devices - 1) / num_devices)
+    return work.sent * factor.get(work.opcode, (num_devices - 1) / num_devices)
 
 
-def _joined(collectives: list[hlo.Collective]) -> list[dict[str, Any]]:
+def _joined(collectives: list[tuple[hlo.Work, int]]) -> list[dict[str, Any]]:
     """The collectives of a step, equal ones counted together, the largest first."""
     counts: collections.Counter[tuple[str, int, int]] = collections.Counter()
-    for collective in collectives:
-        counts[collective.opcode, collective.bytes, collective.arrays] += collective.times
-    rows = [
-        {"opcode": opcode, "bytes": size, "arrays": arrays, "times": times} for (opcode, size, arrays), times in counts.items()
-    ]
+    for work, times in collectives:
+        counts[work.opcode, work.sent, work.arrays] += times
+    rows = [dict(zip(("opcode", "bytes", "arrays"), key, strict=True), times=times) for key, times in counts.items()]
     return sorted(rows, key=lambda row: -row["bytes"])
