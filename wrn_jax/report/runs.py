@@ -196,30 +196,25 @@ def _load_directory(path: Path, source: str) -> Run:
             f"{path}: metrics.jsonl and config.json are not of one run: {len(rows)} epochs, {rows[-1].step} updates "
             f"there, {timeline.epochs} epochs of {timeline.steps_per_epoch} updates here"
         )
-    return Run(
-        name=path.resolve().name,
-        source=source,
-        rows=rows,
-        config=config,
-        timeline=timeline,
-        headers=tuple(read_headers(path / "header.jsonl")),
-        kept=_kept(path / "checkpoints", timeline.steps_per_epoch),
-        evaluations=_evaluations(path / "evaluations", timeline.steps_per_epoch),
-    )
+    kept = _kept(path / "checkpoints", timeline.steps_per_epoch)
+    evaluations = _evaluations(path / "evaluations", timeline.steps_per_epoch)
+    headers = tuple(read_headers(path / "header.jsonl"))
+    return Run(path.resolve().name, source, rows, config, timeline, headers, kept, evaluations)
 
 
 def _load_log(name: str) -> Run:
     config = published_runs.executed(name)
-    published = published_runs.PUBLISHED[name]
-    return Run(
-        name=name,
-        source=name,
-        rows=tuple(published_runs.rows(name)),
-        config=config,
-        timeline=Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH),
-        kept=tuple(Kept(file, epoch) for file, epoch in published.files.items()),
-        log=name,
-    )
+    kept = tuple(Kept(file, epoch) for file, epoch in published_runs.PUBLISHED[name].files.items())
+    return Run(name, name, tuple(published_runs.rows(name)), config, _on_the_logs_clock(config), kept=kept, log=name)
+
+
+def described(log: str) -> Timeline:
+    """The recipe of a published log as its document describes it."""
+    return _on_the_logs_clock(published_runs.described(log))
+
+
+def _on_the_logs_clock(config: Config) -> Timeline:
+    return Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
 
 
 def _load_csv(path: Path, source: str) -> Run:
@@ -227,13 +222,7 @@ def _load_csv(path: Path, source: str) -> Run:
         columns = published_runs.parse(path.read_text(encoding="utf-8"))
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path}: is no log; the columns should be {', '.join(published_runs.COLUMNS)}") from None
-    return Run(name=path.stem, source=source, rows=_some(rows_from(columns, path), path))
-
-
-def described(log: str) -> Timeline:
-    """The recipe of a published log as its document describes it."""
-    config = published_runs.described(log)
-    return Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
+    return Run(path.stem, source, _some(rows_from(columns, path), path))
 
 
 def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:
@@ -274,83 +263,57 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
     _check_same_images(runs)
     members: dict[Any, list[Run]] = {}
     for run in runs:
-        members.setdefault(_recipe_key(run), []).append(run)
-    for together in members.values():
-        _check_independent(together)
+        together = members.setdefault(_recipe_key(run), [])
+        for other in together:
+            if other.seed == run.seed:
+                raise UserError(
+                    f"{other.source} and {run.source}: the same recipe with the same seed, {run.seed}; give one of them"
+                )
+        together.append(run)
     if names is None:
-        names = _distinct_names([_common_name([run.name for run in together]) for together in members.values()])
+        # The first name less its mention of a seed: session04-seed0 and session04-seed1 are session04.
+        names = [_SEED.sub("", together[0].name) or together[0].name for together in members.values()]
+        numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
+        names = [f"{name} ({number})" if names.count(name) > 1 else name for name, number in zip(names, numbers, strict=True)]
     if len(names) != len(members):
-        listing = _listing(members.values())
+        listing = "; ".join(", ".join(run.name for run in together) for together in members.values())
         raise UserError(f"--names: {len(names)} given, but the runs are of {len(members)} recipes: {listing}")
     if len(set(names)) < len(names):
         raise UserError("--names: every recipe should have its own name")
     return tuple(Group(name, tuple(together)) for name, together in zip(names, members.values(), strict=True))
 
 
-def _check_independent(runs: Sequence[Run]) -> None:
-    """Raises UserError if two runs of a recipe have the same seed."""
-    seeds: dict[int | None, Run] = {}
-    for run in runs:
-        other = seeds.setdefault(run.seed, run)
-        if other is not run:
-            raise UserError(
-                f"{other.source} and {run.source}: the same recipe with the same seed, {run.seed}; give one of them"
-            )
-
-
-def _listing(groups: Any) -> str:
-    return "; ".join(", ".join(run.name for run in together) for together in groups)
-
-
 def _distinct(runs: Sequence[Run]) -> list[Run]:
     """The runs under names that differ. Raises UserError for one that comes twice."""
-    seen: set[Any] = set()
-    for run in runs:
-        where = run.log or os.path.realpath(run.source)
-        if where in seen:
+    places = [run.log or os.path.realpath(run.source) for run in runs]
+    for index, run in enumerate(runs):
+        if places[index] in places[:index]:
             raise UserError(f"{run.source}: is given twice")
-        seen.add(where)
     names = [run.name for run in runs]
     return [dataclasses.replace(run, name=run.source) if names.count(run.name) > 1 else run for run in runs]
 
 
-def _distinct_names(names: Sequence[str]) -> list[str]:
-    """The names, numbered where they come more than once."""
-    numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
-    return [f"{name} ({number})" if names.count(name) > 1 else name for name, number in zip(names, numbers, strict=True)]
-
-
-def _common_name(names: Sequence[str]) -> str:
-    """The first name less its mention of a seed: session04-seed0 and session04-seed1 are session04."""
-    return _SEED.sub("", names[0]) or names[0]
-
-
 def _check_same_images(runs: Sequence[Run]) -> None:
     """Raises UserError for runs whose test images are known to differ."""
-    known = [(run, test_images(run.config)) for run in runs if run.config is not None]
+    known = [(run, _test_images(run.config)) for run in runs if run.config is not None]
     for run, images in known[1:]:
         first, expected = known[0]
         if images != expected:
             raise UserError(
-                f"{first.source} and {run.source}: were tested on different images ({_about(expected)}; {_about(images)}), "
-                "so their accuracies cannot be compared"
+                f"{first.source} and {run.source}: were tested on different images ({expected}; {images}), so their accuracies "
+                "cannot be compared"
             )
 
 
-def _about(images: tuple[Any, ...]) -> str:
-    return f"{images[0]}, {images[1]:,} images" + (f", drawn from seed {images[2]}" if images[2] is not None else "")
-
-
-def test_images(config: Config) -> tuple[str, int, int | None]:
-    """(data set, number of test images, seed they were drawn from) of a run with this configuration."""
-    data = config.data
-    info = datasets.info(data)
-    return data.name, info.num_test, data.embedded_seed if info.drawn else None
+def _test_images(config: Config) -> str:
+    """What a run with this configuration is tested on, in words that differ where the images do."""
+    info = datasets.info(config.data)
+    drawn = f", drawn from seed {config.data.embedded_seed}" if info.drawn else ""
+    return f"{config.data.name}, {info.num_test:,} images{drawn}"
 
 
 def recipe_keys(config: Config) -> dict[str, Any]:
-    """The keys, by dotted name, that make the recipe of a configuration: without seed, place and safety
-    settings, and without augmentation levels that it does not use."""
+    """The keys, by dotted name, that make a recipe: without seed, place, safety settings and augmentation levels not used."""
     tree = config.to_dict()
     used = set(config.recipe.augmentation.values())
     tree["augmentation_levels"] = {name: level for name, level in tree["augmentation_levels"].items() if name in used}
