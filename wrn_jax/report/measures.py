@@ -141,10 +141,10 @@ class RateCycle:
     peak_after: float
     restarts: int
     saw_tooth: bool
-    tail: int = 0
-    correlation: float | None = None
-    low_third: tuple[int, float | None] = (0, None)
-    high_third: tuple[int, float | None] = (0, None)
+    tail: int
+    correlation: float | None
+    low_third: tuple[int, float | None]
+    high_third: tuple[int, float | None]
 
 
 def logs(groups: Sequence[Group]) -> dict[str, Group]:
@@ -181,21 +181,21 @@ def compare(groups: Sequence[Group], which: str) -> list[Pair]:
     """All pairs of recipes by test accuracy over their seeds, first minus second."""
     pairs = [_pair(first, second, which) for first, second in itertools.combinations(groups, 2)]
     finished = {group.name for group in groups if group.finished}
-    p_values = {
-        index: pair.welch.p
-        for index, pair in enumerate(pairs)
+    tested = {
+        (pair.first, pair.second): pair.welch.p
+        for pair in pairs
         if pair.welch is not None and pair.welch.p is not None and {pair.first, pair.second} <= finished
     }
-    adjusted = dict(zip(p_values, statistics.holm(list(p_values.values())), strict=True))
-    return [dataclasses.replace(pair, adjusted=adjusted.get(index)) for index, pair in enumerate(pairs)]
+    adjusted = dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
+    return [dataclasses.replace(pair, adjusted=adjusted.get((pair.first, pair.second))) for pair in pairs]
 
 
 def _pair(first: Group, second: Group, which: str) -> Pair:
     a, b = values(first, which), values(second, which)
-    runs = [{run.seed: run for run in group.counted if run.seed is not None} for group in (first, second)]
-    seeds = tuple(sorted(runs[0].keys() & runs[1].keys()))
-    together = [[row(side[seed], which).test_accuracy for seed in seeds] for side in runs]
-    paired = statistics.paired(*together) if len(seeds) > 1 else None
+    sides = [{run.seed: row(run, which).test_accuracy for run in group.counted if run.seed is not None}
+             for group in (first, second)]  # fmt: skip
+    seeds = tuple(sorted(sides[0].keys() & sides[1].keys()))
+    paired = statistics.paired(*([side[seed] for seed in seeds] for side in sides)) if len(seeds) > 1 else None
     welch = statistics.welch(a, b) if min(len(a), len(b)) > 1 else None
     return Pair(first.name, second.name, (len(a), len(b)), float(np.mean(a) - np.mean(b)), welch, None, paired, seeds)
 
@@ -208,29 +208,24 @@ def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:
 
 def compare_images(first: Group, second: Group, which: str) -> Images:
     """Two recipes on the same test images, from saved predictions."""
-    start = Images(first.name, second.name, which)
-    sides: list[list[tuple[Run, np.ndarray]]] = []
-    digests: set[str | None] = set()
-    for group in (first, second):
-        predicted = [(run, saved) for run, saved in evaluations(group, which) if saved.correct is not None]
-        if not predicted:
-            return dataclasses.replace(start, reason=f"no predictions of {group.name} after the {which} epoch")
-        digests |= {saved.digest for _, saved in predicted}
-        sides.append([(run, saved.correct) for run, saved in predicted if saved.correct is not None])
-    if len(digests) > 1:
-        return dataclasses.replace(start, reason="the predictions are of different images")
-    seeds = [{run.seed: (run, correct) for run, correct in side if run.seed is not None} for side in sides]
-    shared = sorted(seeds[0].keys() & seeds[1].keys())
-    couples = [(seeds[0][seed], seeds[1][seed]) for seed in shared] or list(zip(*sides, strict=False))
-    stacks = [np.stack([correct for _, correct in side]) for side in sides]
-    return dataclasses.replace(
-        start,
-        count=stacks[0].shape[1],
-        pairs=tuple(_image_pair(*left, *right) for left, right in couples),
-        by_seed=bool(shared),
-        together=statistics.over_images(*stacks),
-        networks=(len(stacks[0]), len(stacks[1])),
-    )
+    sides = [
+        [(run, saved.correct, saved.digest) for run, saved in evaluations(group, which) if saved.correct is not None]
+        for group in (first, second)
+    ]
+    for group, side in zip((first, second), sides, strict=True):
+        if not side:
+            return Images(first.name, second.name, which, reason=f"no predictions of {group.name} after the {which} epoch")
+    if len({digest for side in sides for _, _, digest in side}) > 1:
+        return Images(first.name, second.name, which, reason="the predictions are of different images")
+    a, b = ({run.seed: (run, correct) for run, correct, _ in side if run.seed is not None} for side in sides)
+    shared = sorted(a.keys() & b.keys())
+    couples = [(a[seed], b[seed]) for seed in shared] or [(left[:2], right[:2]) for left, right in zip(*sides, strict=False)]
+    pairs = tuple(_image_pair(*left, *right) for left, right in couples)
+    correct = [np.stack([correct for _, correct, _ in side]) for side in sides]
+    networks, count = (len(correct[0]), len(correct[1])), correct[0].shape[1]
+    return Images(
+        first.name, second.name, which, count, pairs, bool(shared), statistics.over_images(*correct), networks
+    )  # fmt: skip
 
 
 def _image_pair(first: Run, first_correct: np.ndarray, second: Run, second_correct: np.ndarray) -> ImagePair:
@@ -250,25 +245,19 @@ def selection(run: Run) -> Selection:
     )  # fmt: skip
 
 
-def mean_curve(group: Group, value: Callable[[EpochRow], float | None]) -> tuple[list[int], list[np.ndarray]]:
-    """The epochs, and (mean, lowest, highest) of a value over the runs that have the epoch; NaN where none has it."""
-    length = max(len(run.rows) for run in group.runs)
-    table = np.full((len(group.runs), length), np.nan)
+def mean_curve(group: Group, value: Callable[[EpochRow], float | None]) -> list[np.ndarray]:
+    """Mean, lowest and highest value by epoch, over the runs that have the epoch; NaN where none has the value."""
+    table = np.full((len(group.runs), max(len(run.rows) for run in group.runs)), np.nan)
     for index, run in enumerate(group.runs):
         table[index, : len(run.rows)] = [value(row) for row in run.rows]
-    empty = np.isnan(table).all(axis=0)
-    filled = np.where(empty, 0.0, table)
-    mean, low, high = (function(filled, axis=0) for function in (np.nanmean, np.nanmin, np.nanmax))
-    return list(range(1, length + 1)), [np.where(empty, np.nan, line) for line in (mean, low, high)]
+    known = np.ma.masked_invalid(table)
+    return [line.filled(np.nan) for line in (known.mean(axis=0), known.min(axis=0), known.max(axis=0))]
 
 
 def accuracy_at(group: Group, epoch: int) -> float | None:
     """Mean test accuracy after `epoch` over the runs that have it."""
-    return _mean_accuracy(group, epoch) if any(len(run.rows) >= epoch for run in group.runs) else None
-
-
-def _mean_accuracy(group: Group, epoch: int) -> float:
-    return float(np.mean([run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch]))
+    accuracies = [run.rows[epoch - 1].test_accuracy for run in group.runs if len(run.rows) >= epoch]
+    return float(np.mean(accuracies)) if accuracies else None
 
 
 def falls(run: Run) -> tuple[int, float, int]:
@@ -306,37 +295,26 @@ def rate_cycle(group: Group) -> RateCycle | None:
     if timeline is None:
         return None
     rates = timeline.values["learning_rate"].astype(float)
-    after = [float(entry["learning_rate_next"]) for entry in timeline.table()]
-    evaluations: list[RateAt] = []
-    for epoch in range(1, min(timeline.epochs, max(len(run.rows) for run in group.counted)) + 1):
+    accuracies, _, _ = mean_curve(group, lambda row: row.test_accuracy)
+    course: list[RateAt] = []
+    for epoch, row in enumerate(timeline.table()[: max(len(run.rows) for run in group.counted)], 1):
         within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
-        before, low, high = (float(value) for value in (within[-1], within.min(), within.max()))
         rises = bool((np.diff(within) > 0).any())
-        evaluations.append(RateAt(epoch, _mean_accuracy(group, epoch), before, after[epoch - 1], low, high, rises))
-    cycle = RateCycle(
-        evaluations=tuple(evaluations),
-        peak=float(rates.max()),
-        peak_after=peak_after_warm_up(rates),
-        restarts=len(restarts(rates)),
-        saw_tooth=False,
-    )
-    tail = evaluations[-math.ceil(len(evaluations) / 5) :]
-    if 2 * sum(evaluation.rises and evaluation.high >= 3 * evaluation.low for evaluation in tail) <= len(tail):
-        return cycle
-    if len(tail) < 10:
-        return dataclasses.replace(cycle, saw_tooth=True)
-    lower = [evaluation.accuracy for evaluation in tail if evaluation.position <= 1 / 3]
-    upper = [evaluation.accuracy for evaluation in tail if evaluation.position >= 2 / 3]
-    return dataclasses.replace(
-        cycle,
-        saw_tooth=True,
-        tail=len(tail),
-        correlation=statistics.rank_correlation(
-            [evaluation.before for evaluation in tail], [evaluation.accuracy for evaluation in tail]
-        ),
-        low_third=(len(lower), float(np.mean(lower)) if lower else None),
-        high_third=(len(upper), float(np.mean(upper)) if upper else None),
-    )
+        figures = (accuracies[epoch - 1], within[-1], row["learning_rate_next"], within.min(), within.max())
+        course.append(RateAt(epoch, *map(float, figures), rises))
+    tail = course[-math.ceil(len(course) / 5) :]
+    saw_tooth = 2 * sum(place.rises and place.high >= 3 * place.low for place in tail) > len(tail)
+    tail = tail if saw_tooth and len(tail) >= 10 else []
+    correlation = statistics.rank_correlation([place.before for place in tail], [place.accuracy for place in tail])
+    thirds = [
+        [place.accuracy for place in tail if place.position <= 1 / 3],
+        [place.accuracy for place in tail if place.position >= 2 / 3],
+    ]
+    low_third, high_third = ((len(third), float(np.mean(third)) if third else None) for third in thirds)
+    return RateCycle(
+        tuple(course), float(rates.max()), peak_after_warm_up(rates), len(restarts(rates)), saw_tooth, len(tail), correlation,
+        low_third, high_third,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,9 +358,7 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
 
 def corruptions(group: Group, which: str) -> dict[str, list[float]]:
     """Mean accuracy over the severities of each kind of corruption, one value for each run; those that all runs have."""
-    runs: list[dict[str, list[float]]] = [
-        evaluation.figures.get("corruptions") or {} for _, evaluation in evaluations(group, which)
-    ]
+    runs: list[dict[str, list[float]]] = [saved.figures.get("corruptions") or {} for _, saved in evaluations(group, which)]
     if len(runs) < len(group.counted):
         return {}
     names = [name for name in runs[0] if all(kinds.get(name) for kinds in runs)]
@@ -392,10 +368,9 @@ def corruptions(group: Group, which: str) -> dict[str, list[float]]:
 def corruption_sources(groups: Sequence[Group], which: str) -> list[str]:
     """What corrupted images the evaluations used, each way once; with more than one, their accuracies do not compare."""
     sources = []
-    for group in groups:
-        for _, evaluation in evaluations(group, which):
-            if evaluation.figures.get("corruptions"):
-                images, kinds = evaluation.figures.get("corruption_images"), evaluation.figures.get("corruptions_in_mean") or ()
-                number = f"{images:,} test images" if isinstance(images, int) else "test images"
-                sources.append(f"{evaluation.figures.get('corruptions_from')}, {number}, mean over {len(kinds)} kinds")
+    for figures in (saved.figures for group in groups for _, saved in evaluations(group, which)):
+        if figures.get("corruptions"):
+            images, kinds = figures.get("corruption_images"), figures.get("corruptions_in_mean") or ()
+            number = f"{images:,} test images" if isinstance(images, int) else "test images"
+            sources.append(f"{figures.get('corruptions_from')}, {number}, mean over {len(kinds)} kinds")
     return list(dict.fromkeys(sources))
