@@ -222,7 +222,7 @@ def test_the_verdict_says_what_the_document_could_not_know():
 def test_one_log_alone_is_spoken_of_alone():
     groups = sample_runs.published()[1:]
     assert not [text for text in published_comparison.could_not_know(groups) if "session02" in text or "order reverses" in text]
-    table = published_comparison.differences(groups)
+    (table,) = published_comparison.differences(groups)
     assert {row[0].split(", ")[-1] for row in table.rows} == {"session04"}
     assert len(table.rows) == 8
 

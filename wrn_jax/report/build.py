@@ -30,9 +30,7 @@ def build(groups: Sequence[Group], title: str | None = None) -> Document:
         Section("Calibration and corruption", seeds.evaluations(groups)),
         Section("Where in the cycle of the rate the evaluations fell", seeds.rate_cycles(groups)),
         Section("Verdict", verdict_blocks(groups, reached)),
-        Section(
-            "Against the published comparison", [published_comparison.differences(groups)] if measures.logs(groups) else []
-        ),
+        Section("Against the published comparison", published_comparison.differences(groups)),
         Section("How to reproduce it", reproduction(groups)),
         Section("Caveats", [Bullets(caveats(groups))]),
     ]
@@ -42,44 +40,34 @@ def build(groups: Sequence[Group], title: str | None = None) -> Document:
 
 def summary(groups: Sequence[Group], reached: Verdict) -> list[Block]:
     """The verdict, the most important figures, and what a reader must not miss."""
-
-    def row(label: str, find: Callable[[Group], str]) -> list[str]:
-        return [label, *[find(group) for group in groups]]
-
-    rows = [
-        row("runs that count (n)", lambda group: str(len(group.counted))),
-        row("test accuracy, last epoch (%)", lambda group: formats.values(measures.values(group, "last"))),
-        row("test accuracy, best epoch (%)", lambda group: formats.values(measures.values(group, "best"))),
-        row("last epoch", lambda group: formats.epochs_of(group, "last")),
-        row("best epoch", lambda group: formats.epochs_of(group, "best")),
-        row("best epoch chosen on", lambda group: JUDGES[group.judge]),
-        row("test loss, last epoch (nats)", lambda group: formats.values(measures.values(group, "last", "test_loss"), 1, 4)),
-        row(
-            "training accuracy, last epoch (%)", lambda group: formats.values(measures.values(group, "last", "train_accuracy"))
-        ),
-        row("gap under augmentation, last epoch (points)", lambda group: formats.gaps(measures.augmented_gaps(group, "last"))),
-        row("clean gap, last epoch (points)", formats.clean_gap),
-    ]
+    figures: dict[str, Callable[[Group], str]] = {
+        "runs that count (n)": lambda group: str(len(group.counted)),
+        "test accuracy, last epoch (%)": lambda group: formats.values(measures.values(group, "last")),
+        "test accuracy, best epoch (%)": lambda group: formats.values(measures.values(group, "best")),
+        "last epoch": lambda group: formats.epochs_of(group, "last"),
+        "best epoch": lambda group: formats.epochs_of(group, "best"),
+        "best epoch chosen on": lambda group: JUDGES[group.judge],
+        "test loss, last epoch (nats)": lambda group: formats.values(measures.values(group, "last", "test_loss"), 1, 4),
+        "training accuracy, last epoch (%)": lambda group: formats.values(measures.values(group, "last", "train_accuracy")),
+        "gap under augmentation, last epoch (points)": lambda group: formats.gaps(measures.augmented_gaps(group, "last")),
+        "clean gap, last epoch (points)": formats.clean_gap,
+    }
     if measures.logs(groups):
-        rows += [
-            row("final training less best test accuracy (points)", lambda group: formats.gaps(_mixed_gaps(group))),
-            row("notebook", lambda group: published_runs.PUBLISHED[group.log].notebook if group.log else NONE),
-            row("published model", lambda group: published_runs.PUBLISHED[group.log].place if group.log else NONE),
-        ]
+        figures |= {
+            "final training less best test accuracy (points)": lambda group: formats.gaps(_mixed_gaps(group)),
+            "notebook": lambda group: published_runs.PUBLISHED[group.log].notebook if group.log else NONE,
+            "published model": lambda group: published_runs.PUBLISHED[group.log].place if group.log else NONE,
+        }
+    rows = [[label, *map(find, groups)] for label, find in figures.items()]
     note = (
         f"{formats.spread_note(groups)}Training accuracy is counted on augmented and mixed images with dropout on. Gaps are "
         "training minus test accuracy; for the clean one the training images are evaluated as test images are."
     )
-    blocks: list[Block] = [
-        _sentence(reached),
-        Table("The recipes at a glance", ["figure", *[group.name for group in groups]], rows, note=note),
-    ]
-    on_test = [group.name for group in groups if group.judge == "test"]
-    if on_test:
-        names = formats.listed(on_test)
-        blocks.append(
-            Text(f"The best epoch of {names} was chosen on the test set, which flatters its test accuracy.", "warning")
-        )
+    heads = ["figure", *[group.name for group in groups]]
+    blocks: list[Block] = [_sentence(reached), Table("The recipes at a glance", heads, rows, note=note)]
+    if on_test := [group.name for group in groups if group.judge == "test"]:
+        text = f"The best epoch of {formats.listed(on_test)} was chosen on the test set, which flatters its test accuracy."
+        blocks.append(Text(text, "warning"))
     blocks += [Text(text, "warning") for text in unfinished(groups)]
     if commands := missing_evaluations(groups):
         names = formats.count(len(commands), "evaluation")
@@ -110,13 +98,13 @@ def unfinished(groups: Sequence[Group]) -> list[str]:
 
 def missing_evaluations(groups: Sequence[Group]) -> list[str]:
     """The commands that evaluate the last and the best checkpoints that have not been."""
-    texts = []
-    for run in (run for group in groups for run in group.counted if run.config is not None and not run.log and run.finished):
-        which = {run.best.epoch: "best", run.last.epoch: "last"}
-        for epoch, name in which.items():
-            if run.evaluation(epoch) is None:
-                texts.append(f"python -m wrn_jax.evaluate --workdir {shlex.quote(run.source)} --checkpoint {name}")
-    return texts
+    runs = [run for group in groups for run in group.counted if run.config is not None and not run.log and run.finished]
+    return [
+        f"python -m wrn_jax.evaluate --workdir {shlex.quote(run.source)} --checkpoint {name}"
+        for run in runs
+        for epoch, name in {run.best.epoch: "best", run.last.epoch: "last"}.items()
+        if run.evaluation(epoch) is None
+    ]
 
 
 def verdict_blocks(groups: Sequence[Group], reached: Verdict) -> list[Block]:
@@ -131,9 +119,7 @@ def verdict_blocks(groups: Sequence[Group], reached: Verdict) -> list[Block]:
 
 
 def _comparison(groups: Sequence[Group], reached: Verdict) -> list[Block]:
-    blocks: list[Block] = []
-    if len(groups) > 2:
-        blocks += [Text("Pair by pair:"), Bullets(reached.pairs)]
+    blocks: list[Block] = [Text("Pair by pair:"), Bullets(reached.pairs)] if len(groups) > 2 else []
     rows = [_finding_row(finding, groups) for finding in reached.findings if any(finding.aspect.values.values())]
     note = (
         f"{formats.spread_note(groups)}The first row decides. Ahead is the better mean, by its margin over the next; where "
@@ -143,9 +129,8 @@ def _comparison(groups: Sequence[Group], reached: Verdict) -> list[Block]:
     blocks.append(Table("The recipes aspect by aspect", heads, rows, frozenset({0}), note))
     if confounds := verdict.confounds(groups):
         differences = "; ".join(f"{key} ({', '.join(cells)})" for key, cells in confounds)
-        blocks.append(
-            Text(f"The runs differ in more than the recipe: {differences}. A difference may be due to that.", "warning")
-        )
+        text = f"The runs differ in more than the recipe: {differences}. A difference may be due to that."
+        blocks.append(Text(text, "warning"))
     return [*blocks, Text("When to use which, as far as the figures go:"), Bullets(reached.uses)]
 
 
@@ -158,11 +143,8 @@ def _finding_row(finding: Finding, groups: Sequence[Group]) -> list[str]:
         level = "level" if len(set(cells)) == 1 else "level in front"
         return [head, *cells, level if finding.margin == 0 else NONE, NONE, NONE]
     ahead = finding.ahead if aspect.better else f"smaller: {finding.ahead}"
-    shown = "not judged"
-    if not aspect.better:
-        shown = "no merit in itself"
-    elif finding.shown is not None:
-        shown = f"{'yes' if finding.shown else 'no'} ({formats.p_value(finding.p)})"
+    judged = "not judged" if finding.shown is None else f"{'yes' if finding.shown else 'no'} ({formats.p_value(finding.p)})"
+    shown = judged if aspect.better else "no merit in itself"
     return [head, *cells, ahead, f"{aspect.factor * finding.margin:.{digits}f}", shown]
 
 
@@ -198,10 +180,8 @@ def command_of(run: Run) -> str:
 
 
 def _machine(run: Run) -> str:
-    if run.log:
-        return "Google Colab with a GPU"
     if not run.headers:
-        return NOT_RECORDED
+        return "Google Colab with a GPU" if run.log else NOT_RECORDED
     hardware = run.headers[0].hardware
     cores = hardware.get("cpu_cores")
     number = hardware.get("devices_used", hardware.get("devices", "?"))
@@ -210,10 +190,8 @@ def _machine(run: Run) -> str:
 
 
 def _versions(run: Run) -> str:
-    if run.log:
-        return "PyTorch"
     if not run.headers:
-        return NOT_RECORDED
+        return "PyTorch" if run.log else NOT_RECORDED
     known = {name: run.headers[0].versions.get(name) for name in ("python", "jax", "flax", "optax", "wrn_jax")}
     return ", ".join(f"{name} {version}" for name, version in known.items() if version and version != "not installed")
 

@@ -299,9 +299,9 @@ def rate_cycle(group: Group) -> RateCycle | None:
     course: list[RateAt] = []
     for epoch, row in enumerate(timeline.table()[: max(len(run.rows) for run in group.counted)], 1):
         within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
-        rises = bool((np.diff(within) > 0).any())
-        figures = (accuracies[epoch - 1], within[-1], row["learning_rate_next"], within.min(), within.max())
-        course.append(RateAt(epoch, *map(float, figures), rises))
+        before, low, high = (float(rate) for rate in (within[-1], within.min(), within.max()))
+        after, rises = float(row["learning_rate_next"]), bool((np.diff(within) > 0).any())
+        course.append(RateAt(epoch, float(accuracies[epoch - 1]), before, after, low, high, rises))
     tail = course[-math.ceil(len(course) / 5) :]
     saw_tooth = 2 * sum(place.rises and place.high >= 3 * place.low for place in tail) > len(tail)
     tail = tail if saw_tooth and len(tail) >= 10 else []

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from wrn_jax.report.measures import Pair
 from wrn_jax.report.runs import Group, recipe_keys
 
 SIGNIFICANCE = 0.05
+_DECIDES = "test accuracy, last epoch"
 
 _MEASURES = {"top-5 accuracy": "%", "calibration error": "%", "clean gap": "points", "mean corruption accuracy": "%"}
 """What of an evaluation recipes are compared by, with its unit."""
@@ -130,7 +132,7 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
             f"**No verdict on {pair.first} and {pair.second}**: {reason}. After the last epoch {_ahead(pair, groups, 'last')}."
         )
     adjusted = f", {formats.p_value(pair.adjusted)} after Holm's adjustment" if pair.adjusted != pair.welch.p else ""
-    means = ", ".join(f"{name} {_mean(groups[name], 'last')}" for name in (pair.first, pair.second))
+    means = _means(pair, groups, "last")
     if significant(pair):
         return f"{_better(pair)} ({means} %; {counts}{adjusted})."
     return (
@@ -140,13 +142,13 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
     )
 
 
-def _mean(group: Group, which: str) -> str:
-    return formats.percent(measures.mean(group, which))
+def _means(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
+    return ", ".join(f"{name} {formats.percent(measures.mean(groups[name], which))}" for name in (pair.first, pair.second))
 
 
 def _ahead(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
     """Which of two recipes is ahead, and by how much."""
-    means = ", ".join(f"{name} {_mean(groups[name], which)}" for name in (pair.first, pair.second))
+    means = _means(pair, groups, which)
     if abs(pair.difference) < 5e-5:
         return f"they are level ({means} % test accuracy)"
     ahead = pair.first if pair.difference > 0 else pair.second
@@ -187,40 +189,34 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
 
 def aspects(groups: Sequence[Group]) -> list[Aspect]:
     """What the recipes are compared by, the aspect that decides first."""
-
-    def of(name: str, unit: str, better: str, find: Callable[[Group], Sequence[float] | None]) -> Aspect:
-        return Aspect(name, unit, better, {group.name: find(group) for group in groups})
-
     same_judge = len({group.judge for group in groups}) == 1
-    candidates = [
-        of("test accuracy, last epoch", "%", "higher", lambda group: measures.values(group, "last")),
-        of("test accuracy, best epoch", "%", "higher" if same_judge else "", lambda group: measures.values(group, "best")),
-    ]
-    if len({bool(group.log) for group in groups}) == 1:  # how the logs' loss was computed is not recorded
-        candidates.append(
-            of("test loss, last epoch", "nats", "lower", lambda group: measures.values(group, "last", "test_loss"))
-        )
-    candidates.append(
-        of("gap under augmentation, last epoch", "points", "", lambda group: measures.augmented_gaps(group, "last"))
-    )
+    same_program = len({bool(group.log) for group in groups}) == 1  # how the logs' loss was computed is not recorded
     same_corruptions = len(measures.corruption_sources(groups, "last")) == 1
-    for measure in measures.MEASURES:
-        if measure.name in _MEASURES and (same_corruptions or "corruption" not in measure.name):
-            known = {group.name: measures.measured(group, "last", measure.path) for group in groups}
-            candidates.append(Aspect(f"{measure.name}, last epoch", _MEASURES[measure.name], measure.better, known))
-    target = _target(groups)
-    return [
-        *candidates,
-        of("largest fall from an epoch to the next", "points", "lower", _largest_falls),
-        of("spread over seeds (sd), last epoch", "points", "lower", _spread),
-        of(f"first epoch at {100 * target:.0f} %", "epochs", "lower", lambda group: _first_epochs(group, target)),
-        of("transitions of the recipe", "", "", _transitions),
+    # An accuracy, in whole per cent, that the mean of every recipe has at the end.
+    target = int(100 * min(measures.mean(group, "last") for group in groups) + 1e-9) / 100
+    evaluated = [
+        (
+            f"{measure.name}, last epoch",
+            _MEASURES[measure.name],
+            measure.better,
+            partial(measures.measured, which="last", path=measure.path),
+        )
+        for measure in measures.MEASURES
+        if measure.name in _MEASURES and (same_corruptions or "corruption" not in measure.name)
     ]
-
-
-def _target(groups: Sequence[Group]) -> float:
-    """An accuracy, in whole per cent, that the mean of every recipe has at the end."""
-    return int(100 * min(measures.mean(group, "last") for group in groups) + 1e-9) / 100
+    loss = ("test loss, last epoch", "nats", "lower", lambda group: measures.values(group, "last", "test_loss"))
+    table: list[tuple[str, str, str, Callable[[Group], Sequence[float] | None]]] = [
+        (_DECIDES, "%", "higher", lambda group: measures.values(group, "last")),
+        ("test accuracy, best epoch", "%", "higher" if same_judge else "", lambda group: measures.values(group, "best")),
+        *([loss] if same_program else []),
+        ("gap under augmentation, last epoch", "points", "", lambda group: measures.augmented_gaps(group, "last")),
+        *evaluated,
+        ("largest fall from an epoch to the next", "points", "lower", _largest_falls),
+        ("spread over seeds (sd), last epoch", "points", "lower", _spread),
+        (f"first epoch at {100 * target:.0f} %", "epochs", "lower", lambda group: _first_epochs(group, target)),
+        ("transitions of the recipe", "", "", _transitions),
+    ]
+    return [Aspect(name, unit, better, {group.name: find(group) for group in groups}) for name, unit, better, find in table]
 
 
 def _largest_falls(group: Group) -> list[float]:
@@ -251,18 +247,12 @@ def _judge(aspect: Aspect, groups: Sequence[Group]) -> Finding:
     margin = sign * float(np.mean(known[first]) - np.mean(known[second]))
     if not margin:
         return Finding(aspect, margin=0.0)
-    p = _p(aspect, (first, known[first]), (second, known[second]), groups)
+    p = None
+    if aspect.name == _DECIDES:
+        p = next(pair.adjusted for pair in measures.compare(groups, "last") if {pair.first, pair.second} == {first, second})
+    elif all(group.finished and len(known[group.name]) > 1 for group in groups if group.name in (first, second)):
+        p = statistics.welch(known[first], known[second]).p
     return Finding(aspect, first, margin, p, None if p is None else p < SIGNIFICANCE)
-
-
-def _p(
-    aspect: Aspect, first: tuple[str, Sequence[float]], second: tuple[str, Sequence[float]], groups: Sequence[Group]
-) -> float | None:
-    names = {first[0], second[0]}
-    if aspect.name == "test accuracy, last epoch":
-        return next(pair.adjusted for pair in measures.compare(groups, "last") if {pair.first, pair.second} == names)
-    finished = all(group.finished for group in groups if group.name in names)
-    return statistics.welch(first[1], second[1]).p if finished and min(len(first[1]), len(second[1])) > 1 else None
 
 
 _WHERE = {
@@ -324,12 +314,9 @@ def _for_low_rate(group: Group) -> list[str]:
 def confounds(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """What the runs differ in beside the recipe: (key, value by recipe) of network, data, precision and program."""
     known = {group.name: recipe_keys(group.config) for group in groups if group.config is not None}
-    outside = sorted(
-        {key for keys in known.values() for key in keys if key.startswith(("model.", "data.")) or key == "precision"}
-    )
-    tables = [
-        (key, {name: str(keys.get(key)) for name, keys in known.items()}) for key in outside if key != "model.num_classes"
-    ]
+    every_key = sorted(set().union(*known.values()) - {"model.num_classes"})
+    outside = [key for key in every_key if key.startswith(("model.", "data.")) or key == "precision"]
+    tables = [(key, {name: str(keys.get(key)) for name, keys in known.items()}) for key in outside]
     tables.append(("program", {group.name: "PyTorch" if group.log else "wrn_jax" for group in groups if group.name in known}))
     return [
         (key, [cells.get(group.name, formats.NOT_RECORDED) for group in groups])

@@ -9,30 +9,23 @@ from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.runs import Group, Run
 
 
-def differences(groups: Sequence[Group]) -> Table:
-    """The figures of the published comparison that its runs' logs do not bear out."""
-    logs = measures.logs(groups)
-    rows = []
-    for log, group in logs.items():
-        run = group.runs[0]
+def differences(groups: Sequence[Group]) -> list[Table]:
+    """The figures of the published comparison that its runs' logs do not bear out; nothing without these runs."""
+    runs = {log: group.runs[0] for log, group in measures.logs(groups).items()}
+    rows: list[tuple[str, int, str, str]] = []
+    for log, run in runs.items():
         for epoch, stated in published_runs.DOCUMENTED[log].items():
             rows.append((f"test accuracy (%), {log}", epoch, f"{stated:.2f}", f"{_test(run, epoch):.2f}"))
-        train = 100 * run.last.train_accuracy
-        gap = train - 100 * run.best.test_accuracy
-        epoch = run.last.epoch
-        rows.append(
-            (f"final training accuracy (%), {log}", epoch, f"{published_runs.DOCUMENTED_TRAIN[log]:.2f}", f"{train:.2f}")
-        )
+        train, epoch = 100 * run.last.train_accuracy, run.last.epoch
+        stated_train, stated_gap = published_runs.DOCUMENTED_TRAIN[log], published_runs.DOCUMENTED_GAP[log]
+        rows.append((f"final training accuracy (%), {log}", epoch, f"{stated_train:.2f}", f"{train:.2f}"))
         what = f"final training less best test accuracy (points), {log}"
-        rows.append((what, epoch, f"{published_runs.DOCUMENTED_GAP[log]:+.2f}", f"{gap:+.2f}"))
-    if len(logs) == 2:
-        rows += _between(*(logs[log].runs[0] for log in published_runs.LOGS))
-    return Table(
-        "Where the published comparison differs from the logs of its runs",
-        ("figure", "epoch", "published", "log"),
-        [(what, str(epoch), stated, logged) for what, epoch, stated, logged in rows if stated != logged],
-        note="This report carries the logs' figures throughout.",
-    )
+        rows.append((what, epoch, f"{stated_gap:+.2f}", f"{train - 100 * run.best.test_accuracy:+.2f}"))
+    if len(runs) == 2:
+        rows += _between(*(runs[log] for log in published_runs.LOGS))
+    caption, heads = "Where the published comparison differs from the logs of its runs", ("figure", "epoch", "published", "log")
+    cells = [(what, str(epoch), stated, logged) for what, epoch, stated, logged in rows if stated != logged]
+    return [Table(caption, heads, cells, note="This report carries the logs' figures throughout.")] if runs else []
 
 
 def _test(run: Run, epoch: int) -> float:
@@ -41,20 +34,20 @@ def _test(run: Run, epoch: int) -> float:
 
 def _between(first: Run, second: Run) -> list[tuple[str, int, str, str]]:
     """What follows for differences between the two runs."""
-    first_stated, second_stated = (published_runs.DOCUMENTED[log] for log in published_runs.LOGS)
+    stated = [published_runs.DOCUMENTED[log] for log in published_runs.LOGS]
     rows = []
-    for epoch in sorted(first_stated.keys() | second_stated.keys()):
-        logged = _test(first, epoch) - _test(second, epoch)
-        stated = first_stated.get(epoch, _test(first, epoch)) - second_stated.get(epoch, _test(second, epoch))
-        rows.append(("test accuracy, session02 - session04 (points)", epoch, f"{stated:+.2f}", f"{logged:+.2f}"))
+    for epoch in sorted(stated[0].keys() | stated[1].keys()):
+        logged = [_test(run, epoch) for run in (first, second)]
+        a, b = (by_epoch.get(epoch, accuracy) for by_epoch, accuracy in zip(stated, logged, strict=True))
+        what = "test accuracy, session02 - session04 (points)"
+        rows.append((what, epoch, f"{a - b:+.2f}", f"{logged[0] - logged[1]:+.2f}"))
     best, last = (100 * row.test_accuracy for row in (second.best, second.last))
-    rows.append(
-        ("fall after the best epoch (points), session04", 100, f"{best - second_stated[100]:.2f}", f"{best - last:.2f}")
-    )
-    logged = [100 * (run.last.train_accuracy - run.best.test_accuracy) for run in (first, second)]
-    stated = [published_runs.DOCUMENTED_GAP[log] for log in published_runs.LOGS]
+    what = "fall after the best epoch (points), session04"
+    rows.append((what, 100, f"{best - stated[1][100]:.2f}", f"{best - last:.2f}"))
+    a, b = (100 * (run.last.train_accuracy - run.best.test_accuracy) for run in (first, second))
+    gaps = published_runs.DOCUMENTED_GAP
     what = "these gaps, session04 - session02 (points)"
-    rows.append((what, 100, f"{stated[1] - stated[0]:+.2f}", f"{logged[1] - logged[0]:+.2f}"))
+    rows.append((what, 100, f"{gaps['session04'] - gaps['session02']:+.2f}", f"{b - a:+.2f}"))
     return rows
 
 
@@ -62,12 +55,17 @@ def could_not_know(groups: Sequence[Group]) -> list[str]:
     """What the published comparison could not know or did not see, with the figures."""
     logs = measures.logs(groups)
     texts = [f"**n = 1.** One run of one seed stands for each recipe: {formats.listed(list(logs))}."]
-    if len(logs) == 2:
-        texts.append(_order(*(logs[log] for log in published_runs.LOGS)))
+    both = [logs[log] for log in published_runs.LOGS] if len(logs) == 2 else []
+    if both:
+        best, last = (measures.mean(both[1], which) - measures.mean(both[0], which) for which in ("best", "last"))
+        texts.append(
+            f"**The order reverses at the last epoch.** Session04 minus session02 is {formats.points(best)} points at the best "
+            f"epochs and {formats.points(last)} at the last."
+        )
     for log, group in logs.items():
         texts += [_chosen(group), _executed(log, group), _evaluated(group)]
-    if len(logs) == 2:
-        texts.append(_like_places(*(logs[log] for log in published_runs.LOGS)))
+    if both:
+        texts.append(_like_places(*both))
     if "session04" in logs:
         texts.append(_gap(logs["session04"]))
     peers = "; ".join(f"{name} {accuracy:g} %" for name, accuracy in published_runs.PEERS)
@@ -78,27 +76,12 @@ def could_not_know(groups: Sequence[Group]) -> list[str]:
     return texts
 
 
-def _order(first: Group, second: Group) -> str:
-    best, last = (
-        measures.row(second.runs[0], which).test_accuracy - measures.row(first.runs[0], which).test_accuracy
-        for which in ("best", "last")
-    )
-    return (
-        f"**The order reverses at the last epoch.** Session04 minus session02 is {formats.points(best)} points at the best "
-        f"epochs and {formats.points(last)} at the last."
-    )
-
-
 def _chosen(group: Group) -> str:
     choice = measures.selection(group.runs[0])
-    against = (
-        "which is the last"
-        if choice.best_epoch == choice.last_epoch
-        else f"{formats.points(choice.best - choice.last)} points against the last"
-    )
+    against = f"{formats.points(choice.best - choice.last)} points against the last"
     return (
         f"**{group.log}: the best epoch was picked on the test set** out of {choice.last_epoch}: epoch {choice.best_epoch} "
-        f"with {formats.percent(choice.best)} %, {against}."
+        f"with {formats.percent(choice.best)} %, {'which is the last' if choice.best_epoch == choice.last_epoch else against}."
     )
 
 
@@ -154,9 +137,7 @@ def _gap(group: Group) -> str:
     assert group.timeline is not None
     event = next(event for event in group.timeline.events() if event.name == "mixup_alpha" and event.after == "0")
     before, after = group.runs[0].rows[event.epoch - 2], group.runs[0].rows[event.epoch - 1]
-    train, test = (
-        [formats.percent(row.accuracy(split)) for row in (before, after)] for split in ("train", "test")
-    )  # fmt: skip
+    train, test = ([formats.percent(row.accuracy(split)) for row in (before, after)] for split in ("train", "test"))
     return (
         "**The gap is not clean.** Training accuracy was counted on augmented and mixed images with dropout on. When mixup "
         f"ends and augmentation becomes minimal, at epoch {event.epoch}, session04's rises from {train[0]} to {train[1]} % in "

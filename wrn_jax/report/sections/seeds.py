@@ -26,8 +26,7 @@ def over_seeds(groups: Sequence[Group]) -> list[Block]:
     blocks: list[Block] = [Table("Test accuracy over the seeds", heads, rows, note=note)]
     if len(groups) > 1:
         blocks.append(_differences(groups))
-    single = [group for group in groups if len(group.counted) == 1 and group.config is not None]
-    if single:
+    if single := [group for group in groups if len(group.counted) == 1 and group.config is not None]:
         blocks.append(_sampling(single))
     return blocks
 
@@ -59,14 +58,14 @@ def _sampling(groups: Sequence[Group]) -> Table:
     rows = []
     (count,) = {datasets.info(group.config.data).num_test for group in groups if group.config is not None}
     for which in measures.WHICH:
-        accuracies = [measures.values(group, which)[0] for group in groups]
-        for group, accuracy in zip(groups, accuracies, strict=True):
+        accuracies = [(group.name, measures.values(group, which)[0]) for group in groups]
+        for name, accuracy in accuracies:
             interval = formats.interval(*wilson_interval(round(accuracy * count), count))
-            rows.append([which, group.name, formats.percent(accuracy), interval])
-        for (first, a), (second, b) in itertools.combinations(list(zip(groups, accuracies, strict=True)), 2):
+            rows.append([which, name, formats.percent(accuracy), interval])
+        for (first, a), (second, b) in itertools.combinations(accuracies, 2):
             difference = statistics.proportions((a, count), (b, count))
             interval = formats.interval(difference.low, difference.high, "+")
-            rows.append([which, f"{first.name} - {second.name} (points)", formats.points(difference.difference), interval])
+            rows.append([which, f"{first} - {second} (points)", formats.points(difference.difference), interval])
     note = (
         f"{count:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
         "tested on different images: what the choice of the images leaves open about these very networks, not what another "
@@ -82,14 +81,11 @@ def over_images(groups: Sequence[Group]) -> list[Block]:
     for which in measures.WHICH:
         pairs = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
         reasons += [f"{pair.first} and {pair.second}, {which} epoch: {pair.reason}" for pair in pairs if pair.reason]
-        rows = [row for pair in pairs if not pair.reason for row in _image_rows(pair)]
-        if rows:
+        if rows := [row for pair in pairs for row in _image_rows(pair)]:
             blocks.append(_image_table(which, rows))
     if reasons and not blocks:
         return [Text(f"No two recipes can be compared image by image: {reasons[0]}.", "note")]
-    if reasons:
-        blocks += [Text("Not compared image by image:"), Bullets(reasons)]
-    return blocks
+    return [*blocks, Text("Not compared image by image:"), Bullets(reasons)] if reasons else blocks
 
 
 def _image_table(which: str, rows: Sequence[Sequence[str]]) -> Table:
@@ -105,25 +101,22 @@ def _image_table(which: str, rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _image_rows(images: measures.Images) -> list[list[str]]:
-    rows = []
-    for pair in images.pairs:
-        rows.append([
+    together = images.together
+    if together is None:
+        return []
+    rows = [
+        [
             f"{pair.first} - {pair.second}", formats.points(pair.found.difference),
             formats.interval(pair.found.low, pair.found.high, "+"), f"{pair.discordance.only_first:,}",
             f"{pair.discordance.only_second:,}", formats.p_value(pair.discordance.exact), formats.p_value(pair.discordance.mid),
-        ])  # fmt: skip
-    how = "by seed" if images.by_seed else "in the order given"
+        ]
+        for pair in images.pairs
+    ]  # fmt: skip
     first, second = images.networks
-    together = images.together
-    if together is None:
-        return rows
-    rows.append([
-        f"{images.first} - {images.second}, all together: {first} and {second} networks, {images.count:,} images (above: pairs "
-        f"{how})",
-        formats.points(together.difference), formats.interval(together.low, together.high, "+"),
-        NONE, NONE, NONE, f"z test over images: {formats.p_value(together.p)}",
-    ])  # fmt: skip
-    return rows
+    above = f"(above: pairs {'by seed' if images.by_seed else 'in the order given'})"
+    what = f"{images.first} - {images.second}, all together: {first} and {second} networks, {images.count:,} images {above}"
+    interval, p = formats.interval(together.low, together.high, "+"), f"z test over images: {formats.p_value(together.p)}"
+    return [*rows, [what, formats.points(together.difference), interval, NONE, NONE, NONE, p]]
 
 
 def gaps(groups: Sequence[Group]) -> list[Block]:
@@ -157,21 +150,17 @@ def evaluations(groups: Sequence[Group]) -> list[Block]:
     blocks: list[Block] = []
     for which in measures.WHICH:
         rows = [row for measure in measures.MEASURES if (row := _measure_row(groups, which, measure))]
-        rows += _corruption_rows(groups, which)
-        if rows:
-            heads = ["measure", *[group.name for group in groups]]
-            blocks.append(Table(f"As evaluated, {which} epoch", heads, rows, note=_evaluation_note(groups, which)))
-            if len(sources := measures.corruption_sources(groups, which)) > 1:
-                sources_text = "; ".join(sources)
-                blocks.append(
-                    Text(
-                        f"The corrupted images were not the same, so these accuracies do not compare: {sources_text}.",
-                        "warning",
-                    )
-                )
-    if not blocks:
-        blocks.append(Text("No recipe has been evaluated beyond test accuracy and loss.", "note"))
-    return blocks
+        if rows := [*rows, *_corruption_rows(groups, which)]:
+            sources = measures.corruption_sources(groups, which)
+            note = f"{formats.spread_note(groups)}Calibration error: expected calibration error in 15 bins of equal width."
+            note += f" Corruptions, means over five severities: {sources[0]}." if len(sources) == 1 else ""
+            blocks.append(
+                Table(f"As evaluated, {which} epoch", ["measure", *[group.name for group in groups]], rows, note=note)
+            )
+            if len(sources) > 1:
+                text = f"The corrupted images were not the same, so these accuracies do not compare: {'; '.join(sources)}."
+                blocks.append(Text(text, "warning"))
+    return blocks or [Text("No recipe has been evaluated beyond test accuracy and loss.", "note")]
 
 
 def _measure_row(groups: Sequence[Group], which: str, measure: measures.Measure) -> list[str]:
@@ -180,25 +169,16 @@ def _measure_row(groups: Sequence[Group], which: str, measure: measures.Measure)
         return []
     unit = "points" if measure.name.endswith("gap") else measure.unit
     factor, digits = (100, 2) if measure.unit == "%" else (1, 4)
-    return [
-        f"{measure.name} ({unit})" if unit else measure.name,
-        *[formats.values(values, factor, digits) for values in by_group],
-    ]
+    head = f"{measure.name} ({unit})" if unit else measure.name
+    return [head, *[formats.values(values, factor, digits) for values in by_group]]
 
 
 def _corruption_rows(groups: Sequence[Group], which: str) -> list[list[str]]:
     by_group = [measures.corruptions(group, which) for group in groups]
-    names = list(dict.fromkeys(name for values in by_group for name in values))
     return [
         [f"accuracy under {name.replace('_', ' ')} (%)", *[formats.values(values.get(name)) for values in by_group]]
-        for name in names
+        for name in dict.fromkeys(name for values in by_group for name in values)
     ]
-
-
-def _evaluation_note(groups: Sequence[Group], which: str) -> str:
-    sources = measures.corruption_sources(groups, which)
-    note = f"{formats.spread_note(groups)}Calibration error: expected calibration error in 15 bins of equal width."
-    return note + (f" Corruptions, means over five severities: {sources[0]}." if len(sources) == 1 else "")
 
 
 def rate_cycles(groups: Sequence[Group]) -> list[Block]:
@@ -244,13 +224,13 @@ def _saw_tooth(cycle: measures.RateCycle) -> str:
 def _last_rates(group: Group, cycle: measures.RateCycle) -> Table:
     rows = [
         [
-            str(evaluation.epoch),
-            formats.percent(evaluation.accuracy),
-            formats.rate(evaluation.before),
-            formats.rate(evaluation.after),
-            f"{100 * evaluation.position:.0f}",
+            str(at.epoch),
+            formats.percent(at.accuracy),
+            formats.rate(at.before),
+            formats.rate(at.after),
+            f"{100 * at.position:.0f}",
         ]
-        for evaluation in cycle.evaluations[-10:]
+        for at in cycle.evaluations[-10:]
     ]
     heads = ("epoch", "test accuracy (%)", "rate before", "rate after", "place in the epoch's range (%)")
     note = "0 % is the lowest rate of the epoch, 100 % the highest."
