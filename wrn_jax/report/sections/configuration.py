@@ -25,59 +25,51 @@ _OWN_ROWS = {
 
 def table(groups: Sequence[Group]) -> Table:
     """The configurations, what differs marked."""
-    labelled = rows(groups)
-    different = frozenset(index for index, (_, cells) in enumerate(labelled) if len(set(cells)) > 1)
+    rows = _rows(groups)
+    rows += _other_keys(groups, {label for label, *cells in rows if len(set(cells)) > 1})
+    different = frozenset(index for index, (_, *cells) in enumerate(rows) if len(set(cells)) > 1)
     note = "What differs is marked." if len(groups) > 1 else ""
-    return Table(
-        "Configuration side by side",
-        ["setting", *[group.name for group in groups]],
-        [[label, *cells] for label, cells in labelled],
-        different,
-        note,
-    )
+    return Table("Configuration side by side", ["setting", *[group.name for group in groups]], rows, different, note)
 
 
-def rows(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """(setting, value by recipe)."""
+def _rows(groups: Sequence[Group]) -> list[list[str]]:
+    """The setting and its value in each recipe."""
 
-    def row(label: str, find: Callable[[Config, Timeline], str]) -> tuple[str, list[str]]:
+    def row(label: str, find: Callable[[Config, Timeline], str]) -> list[str]:
         known = [(group.config, group.timeline) for group in groups]
-        return label, [NOT_RECORDED if config is None or plan is None else find(config, plan) for config, plan in known]
+        return [label, *(NOT_RECORDED if config is None or plan is None else find(config, plan) for config, plan in known)]
 
-    def moving(name: str) -> tuple[str, list[str]]:
-        return row(MOVING[name].label, lambda _, plan: phases(plan, name))
+    def of_cycle(label: str, find: Callable[[measures.RateCycle], str]) -> list[str]:
+        return [label, *(NOT_RECORDED if cycle is None else find(cycle) for cycle in map(measures.rate_cycle, groups))]
 
-    cycles = [measures.rate_cycle(group) for group in groups]
-    table = [
+    as_published = [phases(described(group.log), "learning_rate") if group.log else NONE for group in groups]
+    published = [["learning rate as published, which never ran", *as_published]]
+    return [
         row("network", lambda config, _: f"WideResNet-{config.model.depth}-{config.model.widen_factor}"),
-        ("parameters", [_parameters(group) for group in groups]),
+        ["parameters", *map(_parameters, groups)],
         row("data set", lambda config, _: config.data.name),
         row("training images", lambda config, _: _training_images(config.data)),
         row("batch size", lambda config, _: str(config.recipe.batch_size)),
         row("epochs", lambda _, plan: str(plan.epochs)),
         row("updates", lambda _, plan: f"{plan.steps:,}"),
-        *[moving(name) for name in MOVING if name != "learning_rate"],
-        moving("learning_rate"),
+        *(
+            row(MOVING[name].label, lambda _, plan, name=name: phases(plan, name))
+            for name in [*list(MOVING)[1:], "learning_rate"]
+        ),
         row("warm-up", lambda _, plan: _warm_up(plan)),
         row("highest rate", lambda _, plan: formats.rate(_highest_rate(plan))),
-        ("highest rate after the warm-up", [formats.rate(cycle.peak_after) if cycle else NOT_RECORDED for cycle in cycles]),
-        ("new cycles of the rate", [str(cycle.restarts) if cycle else NOT_RECORDED for cycle in cycles]),
-    ]
-    if measures.logs(groups):
-        never = [phases(described(group.log), "learning_rate") if group.log else NONE for group in groups]
-        table.append(("learning rate as published, which never ran", never))
-    table += [
+        of_cycle("highest rate after the warm-up", lambda cycle: formats.rate(cycle.peak_after)),
+        of_cycle("new cycles of the rate", lambda cycle: str(cycle.restarts)),
+        *(published if measures.logs(groups) else []),
         row("weight decay (L2)", lambda config, _: f"{config.optimizer.weight_decay:g}"),
         row("momentum", lambda config, _: f"{config.optimizer.momentum:g}"),
         row("gradient clipping (global norm)", lambda config, _: _or_off(config.optimizer.clip_norm)),
         row("precision", lambda config, _: config.precision),
         row("early stopping, patience in epochs", lambda config, _: _or_off(config.early_stopping_patience)),
-        ("best epoch chosen on", [formats.JUDGES[group.judge] for group in groups]),
+        ["best epoch chosen on", *(formats.JUDGES[group.judge] for group in groups)],
         row("checkpoints kept after epochs", lambda _, plan: ", ".join(map(str, plan.checkpoint_epochs)) or "none"),
-        ("seeds", [_seeds(group) for group in groups]),
+        ["seeds", *map(_seeds, groups)],
     ]
-    different = {label for label, cells in table if len(set(cells)) > 1}
-    return table + _other_keys(groups, different)
 
 
 def phases(timeline: Timeline, name: str) -> str:
@@ -102,11 +94,8 @@ def _training_images(data: Data) -> str:
 
 
 def _warm_up(timeline: Timeline) -> str:
-    warm_up = measures.warm_up(timeline)
-    if warm_up is None:
-        return "none"
-    line, _ = warm_up
-    return f"{line.start:g} to {line.end:g} over {timeline.clock.stretch(line.over)}"
+    line, _ = measures.warm_up(timeline) or (None, 0)
+    return "none" if line is None else f"{line.start:g} to {line.end:g} over {timeline.clock.stretch(line.over)}"
 
 
 def _highest_rate(timeline: Timeline) -> float:
@@ -122,7 +111,7 @@ def _seeds(group: Group) -> str:
     return ", ".join(str(run.seed) for run in group.runs if run.seed is not None) or NOT_RECORDED
 
 
-def _other_keys(groups: Sequence[Group], different: set[str]) -> list[tuple[str, list[str]]]:
+def _other_keys(groups: Sequence[Group], different: set[str]) -> list[list[str]]:
     """The keys that differ where no row does; of augmentation levels those that all recipes use."""
     by_group = [None if group.config is None else recipe_keys(group.config) for group in groups]
     known = [keys for keys in by_group if keys is not None]
@@ -131,5 +120,5 @@ def _other_keys(groups: Sequence[Group], different: set[str]) -> list[tuple[str,
         owner = next((label for owned, label in _OWN_ROWS.items() if f"{key}.".startswith(f"{owned}.")), None)
         unused = key.startswith("augmentation_levels.") and not all(key in keys for keys in known)
         if owner not in different and not unused and any(keys.get(key) != known[0].get(key) for keys in known):
-            rows.append((key, [NOT_RECORDED if keys is None else str(keys.get(key, NONE)) for keys in by_group]))
+            rows.append([key, *(NOT_RECORDED if keys is None else str(keys.get(key, NONE)) for keys in by_group)])
     return rows

@@ -1,6 +1,6 @@
 """The course of the compared recipes: epoch by epoch, their transitions, milestones and checkpoints, and each by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,9 +29,9 @@ def epochs(groups: Sequence[Group]) -> Table:
         rows.append([str(epoch), *[_at(group, epoch) for group in groups], *differences, *cells])
         if any(text.startswith("best") for texts in here for text in texts):
             marked.add(index)
-    heads = ["epoch", *[f"{group.name} (%)" for group in groups]]
-    heads += [f"{first.name} - {other.name} (points)" for other in others]
-    heads += [f"events of {group.name}" for group in groups] if len(groups) < 3 else ["events"]
+    differences = [f"{first.name} - {other.name} (points)" for other in others]
+    events = [f"events of {group.name}" for group in groups] if len(groups) < 3 else ["events"]
+    heads = ["epoch", *[f"{group.name} (%)" for group in groups], *differences, *events]
     note = f"{formats.spread_note(groups)}Best epochs are marked. A change acts from the first update of its epoch on."
     return Table("Test accuracy by epoch", heads, rows, frozenset(marked), note)
 
@@ -50,8 +50,8 @@ def _by_event(groups: Sequence[Group], here: Sequence[Sequence[str]]) -> str:
     for group, texts in zip(groups, here, strict=True):
         for text in texts:
             whose.setdefault(text, []).append(group.name)
-    texts_with_names = [f"{text} ({'all' if len(names) == len(groups) else ', '.join(names)})" for text, names in whose.items()]
-    return "; ".join(texts_with_names) or NONE
+    told = (f"{text} ({'all' if len(names) == len(groups) else ', '.join(names)})" for text, names in whose.items())
+    return "; ".join(told) or NONE
 
 
 def table_epochs(groups: Sequence[Group]) -> list[int]:
@@ -72,23 +72,31 @@ def table_epochs(groups: Sequence[Group]) -> list[int]:
 
 def events_by_epoch(group: Group) -> dict[int, list[str]]:
     """What happened in or right after an epoch: checkpoints kept, ends of cycles, transitions, best epochs."""
-    events: dict[int, list[str]] = {}
+    events: list[tuple[int, str]] = []
     if group.timeline is not None:
-        for epoch in group.timeline.checkpoint_epochs:
-            events.setdefault(epoch, []).append("checkpoint")
-        for epoch, text in _long_cycles(group.timeline):
-            events.setdefault(epoch, []).append(text)
-        for epoch, text in _long_cycles(described(group.log)) if group.log else ():
-            events.setdefault(epoch, []).append(f"{text} as published (not executed)")
+        events += [(epoch, "checkpoint") for epoch in group.timeline.checkpoint_epochs]
+        events += _long_cycles(group.timeline)
+        published = _long_cycles(described(group.log)) if group.log else []
+        events += [(epoch, f"{text} as published (not executed)") for epoch, text in published]
         for event in measures.transitions(group.timeline):
             within = event.step % group.timeline.steps_per_epoch
-            events.setdefault(event.epoch, []).append(
-                formats.transition(event) + (f" after {formats.count(within, 'update')}" if within else "")
-            )
+            after = f" after {formats.count(within, 'update')}" if within else ""
+            events.append((event.epoch, formats.transition(event) + after))
+    return _by_epoch([*events, *_best_epochs(group)])
+
+
+def _by_epoch(events: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
+    by_epoch: dict[int, list[str]] = {}
+    for epoch, text in events:
+        by_epoch.setdefault(epoch, []).append(text)
+    return by_epoch
+
+
+def _best_epochs(group: Group) -> list[tuple[int, str]]:
     best = [run.best.epoch for run in group.counted]
-    for epoch in sorted(set(best)):
-        events.setdefault(epoch, []).append("best" if len(best) == 1 else f"best of {best.count(epoch)} of {len(best)} runs")
-    return events
+    return [
+        (epoch, "best" + (f" of {best.count(epoch)} of {len(best)} runs" if len(best) > 1 else "")) for epoch in sorted({*best})
+    ]
 
 
 def _long_cycles(timeline: Timeline) -> list[tuple[int, str]]:
@@ -135,34 +143,23 @@ def milestones(group: Group, groups: Sequence[Group]) -> Table:
 def milestone_epochs(group: Group) -> dict[int, list[str]]:
     """The epochs that mark the course of a recipe, with what they are: quarters, first checkpoint, around transitions, ends."""
     length = max(len(run.rows) for run in group.counted)
-    reasons: dict[int, list[str]] = {}
-
-    def mark(epoch: int, text: str) -> None:
-        if 1 <= epoch <= length:
-            reasons.setdefault(epoch, []).append(text)
-
-    for quarter in (1, 2, 3):
-        mark(round(quarter * length / 4), f"{25 * quarter} % of the epochs")
+    marks = [(round(quarter * length / 4), f"{25 * quarter} % of the epochs") for quarter in (1, 2, 3)]
     if group.timeline is not None:
-        if group.timeline.checkpoint_epochs:
-            mark(group.timeline.checkpoint_epochs[0], "first checkpoint kept")
+        marks += [(epoch, "first checkpoint kept") for epoch in group.timeline.checkpoint_epochs[:1]]
         warm = measures.warm_up(group.timeline)
-        by_epoch: dict[int, list[str]] = {}
+        changes: list[tuple[int, str]] = []
         for event in measures.transitions(group.timeline):
             if warm is not None and event.name == "learning_rate" and event.step <= warm[1]:
-                mark(event.epoch if event.step % group.timeline.steps_per_epoch > 1 else event.epoch - 1, "warm-up ends")
+                within = event.step % group.timeline.steps_per_epoch
+                marks.append((event.epoch if within > 1 else event.epoch - 1, "warm-up ends"))
             else:
-                by_epoch.setdefault(event.epoch, []).append(MOVING[event.name].label)
-        for epoch, names in by_epoch.items():
-            mark(epoch - 1, f"before a change of {formats.listed(list(dict.fromkeys(names)))}")
-        if by_epoch:
-            mark(max(by_epoch), "first epoch after the last change")
-    best = [run.best.epoch for run in group.counted]
-    for epoch in sorted(set(best)):
-        whose = "" if len(best) == 1 else f" of {best.count(epoch)} of {len(best)} runs"
-        mark(epoch, f"best{whose}, chosen on {formats.JUDGES[group.judge]}")
-    mark(length, "last")
-    return reasons
+                changes.append((event.epoch, MOVING[event.name].label))
+        for epoch, names in _by_epoch(changes).items():
+            marks.append((epoch - 1, f"before a change of {formats.listed(list(dict.fromkeys(names)))}"))
+        if changes:
+            marks.append((max(changes)[0], "first epoch after the last change"))
+    marks += [(epoch, f"{text}, chosen on {formats.JUDGES[group.judge]}") for epoch, text in _best_epochs(group)]
+    return _by_epoch((epoch, text) for epoch, text in [*marks, (length, "last")] if 1 <= epoch <= length)
 
 
 def portraits(groups: Sequence[Group]) -> list[Block]:
@@ -214,10 +211,8 @@ def artifacts(group: Group) -> Block:
             rows.append([*where, str(kept.epoch or "within one"), formats.percent(accuracy), ", ".join(remarks) or NONE])
     if not rows:
         return Text(f"{group.name}: no checkpoints.")
-    note = ""
-    if group.log:
-        facts = published_runs.PUBLISHED[group.log]
-        note = f"At {facts.place}, made by the notebook {facts.notebook}. Accuracies are the log's."
+    facts = published_runs.PUBLISHED[group.log] if group.log else None
+    note = f"At {facts.place}, made by the notebook {facts.notebook}. Accuracies are the log's." if facts else ""
     heads = [*(["file"] if group.log else ["run", "checkpoint"]), "epoch", "test accuracy (%)", "remark"]
     return Table(f"Checkpoints of {group.name}", heads, rows, note=note)
 
