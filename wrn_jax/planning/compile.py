@@ -8,13 +8,14 @@ import dataclasses
 import importlib.metadata
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from wrn_jax.config import Config
 from wrn_jax.planning import roofline, targets
@@ -103,17 +104,13 @@ def lower(config: Config, mesh: Mesh, platform: str) -> jax.stages.Lowered:
       UserError: the configuration does not fit the mesh.
     """
     setup = make_setup(config, mesh)
-    whole = devices.replicated(mesh)
-
-    def place(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
+    array = partial(jax.ShapeDtypeStruct, sharding=devices.replicated(mesh))
     arguments = (
-        jax.tree.map(place, setup.abstract_state, setup.shardings),
-        jax.ShapeDtypeStruct((setup.num_train, math.prod(setup.dataset.image_shape)), jnp.uint8, sharding=whole),
-        jax.ShapeDtypeStruct((setup.num_train,), jnp.int32, sharding=whole),
-        jax.ShapeDtypeStruct((setup.timeline.steps_per_epoch, config.recipe.batch_size), jnp.int32, sharding=whole),
-        jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),
+        jax.tree.map(lambda leaf, place: array(leaf.shape, leaf.dtype, sharding=place), setup.abstract_state, setup.shardings),
+        array((setup.num_train, math.prod(setup.dataset.image_shape)), jnp.uint8),
+        array((setup.num_train,), jnp.int32),
+        array((setup.timeline.steps_per_epoch, config.recipe.batch_size), jnp.int32),
+        array((), jnp.int32),
     )
     return jit_train_steps(setup).trace(*arguments).lower(lowering_platforms=({"gpu": "cuda"}.get(platform, platform),))
 

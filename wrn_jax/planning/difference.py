@@ -58,11 +58,8 @@ def flat_keys(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             yield from flat_keys(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else _text(value)
-
-
-def _text(value: bool | float | str | None) -> str:
-    return value if isinstance(value, str) else str(value).lower()
+            text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+            yield prefix + name, text if isinstance(value, str | list) else text.lower()
 
 
 def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str]]:
@@ -117,8 +114,8 @@ def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]
             for timeline in (a, b)
             for begin, _ in beginnings(getattr(timeline.recipe, name), timeline.clock)
         }
-        tops = [timeline.values[name].max() for timeline in (a, b)]
-        differ = [_differ(*pair, 0.02 * float(max(tops))) for pair in zip(parts_a, parts_b, strict=True)]
+        tolerance = 0.02 * float(max(timeline.values[name].max() for timeline in (a, b)))
+        differ = [_differ(*pair, tolerance) for pair in zip(parts_a, parts_b, strict=True)]
         title, first = name, 0
         for index in range(1, count + 1):
             if index < count and index not in joins and differ[index] == differ[first]:

@@ -112,27 +112,18 @@ def value_texts(series: Series, digits: int = 6) -> list[str]:
 
 def plotly_figure(plot: Plot) -> dict[str, Any]:
     """The plot as plotly's figure, apart from the colours: the `legendgroup` of a trace is the place of its line."""
-    marks = numbered_marks(plot)
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
     line = {"width": 1, "dash": "2px,3px", "color": "#808080"}
     x_label = _plotly_text(plot.x_label)
+    vertical = {"y0": 0, "y1": 1, "yref": "paper", "layer": "below", "line": line}
+    x_axis = {"title": {"text": x_label, "standoff": 8}, "automargin": True}
+    y_axis = {"title": {"text": _plotly_text(plot.y_label), "standoff": 8}, "automargin": True}
     return {
         "data": [trace for place, series in enumerate(plot.series) for trace in _traces(place, series, plot.stepped)],
         "layout": {
-            "xaxis": {
-                "title": {"text": x_label, "standoff": 8},
-                "automargin": True,
-                "unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"},
-            },
-            "yaxis": {
-                "title": {"text": _plotly_text(plot.y_label), "standoff": 8},
-                "automargin": True,
-                "type": "log" if plot.log_y else "linear",
-            },
-            "shapes": [
-                {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "layer": "below", "line": line}
-                for x, _ in marks
-            ],
+            "xaxis": x_axis | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}},
+            "yaxis": y_axis | {"type": "log" if plot.log_y else "linear"},
+            "shapes": [{"type": "line", "x0": x, "x1": x, **vertical} for x, _ in numbered_marks(plot)],
             "annotations": [{"x": x, "text": text, **above} for x, text in mark_labels(plot)],
         },
     }
@@ -178,10 +169,8 @@ def _outline(x: Sequence[Any], low: Sequence[Any], high: Sequence[Any]) -> tuple
             stretches.append([])
         else:
             stretches[-1].append(index)
-    edge_x: list[Any] = []
-    edge_y: list[Any] = []
+    edge: list[tuple[Any, Any]] = []
     for stretch in filter(None, stretches):
-        gap = [None] if edge_x else []
-        edge_x += gap + [x[index] for index in stretch + stretch[::-1]]
-        edge_y += gap + [high[index] for index in stretch] + [low[index] for index in stretch[::-1]]
-    return edge_x, edge_y
+        edge += [(None, None)] if edge else []
+        edge += [(x[index], high[index]) for index in stretch] + [(x[index], low[index]) for index in stretch[::-1]]
+    return [at for at, _ in edge], [value for _, value in edge]

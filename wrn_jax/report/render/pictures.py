@@ -42,9 +42,9 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     lines = [_draw_series(axis, place, series, plot.stepped) for place, series in enumerate(plot.series)]
     for x, _ in marks:
         axis.axvline(x, color=theme["quiet"], linestyle=":", linewidth=1, zorder=1)
-    above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
     for x, text in mark_labels(plot):
-        axis.annotate(text, (x, 1.01), color=theme["quiet"], fontsize=9, **above)
+        above: Any = ("data", "axes fraction")
+        axis.annotate(text, (x, 1.01), color=theme["quiet"], fontsize=9, xycoords=above, ha="center", va="bottom")
     axis.set_title(plain(plot.title), loc="left", fontsize=13, fontweight="bold", pad=20 if marks else 10, parse_math=False)
     axis.set_xlabel(plain(plot.x_label), parse_math=False)
     axis.set_ylabel(plain(plot.y_label), parse_math=False)
@@ -54,23 +54,17 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     # Under the label of the axis: the names of the lines, and under them the texts of the marks.
-    below: dict[str, Any] = {
-        "xycoords": "axes fraction",
-        "xytext": (-40, -44 - 18 * rows),
-        "textcoords": "offset points",
-        "va": "top",
-    }
-    axis.annotate("\n".join(legend), (0, 0), fontsize=9, color=theme["quiet"], linespacing=1.3, parse_math=False, **below)
+    place: Any = (-40, -44 - 18 * rows)
+    axis.annotate(
+        "\n".join(legend), (0, 0), xycoords="axes fraction", xytext=place, textcoords="offset points", va="top", fontsize=9,
+        color=theme["quiet"], linespacing=1.3, parse_math=False,
+    )  # fmt: skip
     if lines:
-        corner = axis.transAxes + ScaledTranslation(-40 / 72, -36 / 72, figure.dpi_scale_trans)
-        place: dict[str, Any] = {
-            "loc": "upper left",
-            "bbox_to_anchor": (0, 0),
-            "bbox_transform": corner,
-            "borderaxespad": 0,
-            "borderpad": 0,
-        }
-        box = axis.legend(lines, names, ncols=columns, frameon=False, handlelength=4, **place)
+        corner: Any = axis.transAxes + ScaledTranslation(-40 / 72, -36 / 72, figure.dpi_scale_trans)
+        box = axis.legend(
+            lines, names, ncols=columns, frameon=False, handlelength=4, loc="upper left", bbox_to_anchor=(0, 0),
+            bbox_transform=corner, borderaxespad=0, borderpad=0,
+        )  # fmt: skip
         for text in box.get_texts():
             text.set_parse_math(False)
     figure.savefig(path, dpi=160)
