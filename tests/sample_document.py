@@ -45,27 +45,29 @@ def per_epoch(name, title, y_label, value, spread, description):
     return Plot(name, title, "epoch", y_label, series, MARKS, description)
 
 
+ABOVE = "Session 04 stays **above** session 02 until the last epoch, where it drops."
+PER_EPOCH = [
+    ("test_accuracy", "Test accuracy", "accuracy (%)", lambda group, epoch: curve(group, epoch, 70 + group), 1.2, ABOVE),
+    ("train_accuracy", "Training accuracy under augmentation", "accuracy (%)",
+     lambda group, epoch: curve(group, epoch, 80, 0.03), 0.8, "Rises."),
+    ("test_loss", "Test loss", "nats", lambda group, epoch: 4.6 - curve(group, epoch, 70) / 22, 0.1, "Falls."),
+    ("train_loss", "Training loss", "nats", lambda group, epoch: 4.6 - curve(group, epoch, 80) / 25, 0.05, ""),
+    ("learning_rate", "Learning rate", "learning rate",
+     lambda group, epoch: 0.05 * (1 + math.cos(math.pi * (epoch % 25) / 25)), 0, "Four cycles."),
+    ("dropout", "Dropout", "rate", lambda group, epoch: 0.3 - 0.1 * (epoch > 50) - 0.1 * (epoch > 80), 0, ""),
+    ("mixup_alpha", "Mixup", "alpha", lambda group, epoch: 0.2 - 0.05 * (epoch > 40), 0, "Steps down."),
+    ("label_smoothing", "Label smoothing", "share", lambda group, epoch: 0.1 - 0.05 * (epoch > 50), 0, ""),
+    ("gap", "Gap under augmentation: training minus test", "points", lambda group, epoch: epoch / 4 - 3 * group - 2, 0.5,
+     "Crosses zero."),
+]  # fmt: skip
+
+
 def plots():
     """Ten plots, by name."""
-    made = [
-        per_epoch("test_accuracy", "Test accuracy", "accuracy (%)", lambda group, epoch: curve(group, epoch, 70 + group), 1.2,
-                  "Session 04 stays **above** session 02 until the last epoch, where it drops."),
-        per_epoch("train_accuracy", "Training accuracy under augmentation", "accuracy (%)",
-                  lambda group, epoch: curve(group, epoch, 80, 0.03), 0.8, "Rises."),
-        per_epoch("test_loss", "Test loss", "nats", lambda group, epoch: 4.6 - curve(group, epoch, 70) / 22, 0.1, "Falls."),
-        per_epoch("train_loss", "Training loss", "nats", lambda group, epoch: 4.6 - curve(group, epoch, 80) / 25, 0.05, ""),
-        per_epoch("learning_rate", "Learning rate", "learning rate",
-                  lambda group, epoch: 0.05 * (1 + math.cos(math.pi * (epoch % 25) / 25)), 0, "Four cycles."),
-        per_epoch("dropout", "Dropout", "rate", lambda group, epoch: 0.3 - 0.1 * (epoch > 50) - 0.1 * (epoch > 80), 0, ""),
-        per_epoch("mixup_alpha", "Mixup", "alpha", lambda group, epoch: 0.2 - 0.05 * (epoch > 40), 0, "Steps down."),
-        per_epoch("label_smoothing", "Label smoothing", "share", lambda group, epoch: 0.1 - 0.05 * (epoch > 50), 0, ""),
-        per_epoch("gap", "Gap under augmentation: training minus test", "points",
-                  lambda group, epoch: epoch / 4 - 3 * group - 2, 0.5, "Crosses zero."),
-    ]  # fmt: skip
     steps = [1 + step / 20 for step in range(20 * EPOCHS)]
     saw = [Series(label, steps, [0.005 + 0.005 * math.cos(7 * x + group) for x in steps]) for group, label in enumerate(GROUPS)]
-    made.append(Plot("rate_by_step", "Learning rate at every step", "epoch", "learning rate", saw, (), "A saw-tooth."))
-    return {plot.name: plot for plot in made}
+    by_step = Plot("rate_by_step", "Learning rate at every step", "epoch", "learning rate", saw, (), "A saw-tooth.")
+    return {plot.name: plot for plot in [*(per_epoch(*row) for row in PER_EPOCH), by_step]}
 
 
 def sample_document():
