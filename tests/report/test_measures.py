@@ -5,25 +5,29 @@ import math
 import numpy as np
 import pytest
 
-from tests import sample_runs
+from tests.sample_runs import NUM_TEST, load, recipe, right, row, write
 from wrn_jax.config import Config
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.report import measures, runs
+from wrn_jax.report import measures
+from wrn_jax.report.measures import Selection
 from wrn_jax.report.runs import Evaluation, Group, Run
 
 
-def made(name, *curves, valid=None, seeds=None):
-    """A finished group without a configuration, one run for each curve."""
+def made(name, *curves, valid=None, evaluations=((),) * 9, config=None, plan=None):
+    """A finished group, one run for each curve, with its evaluations; without a configuration where none is given."""
     rows = [
-        tuple(sample_runs.row(epoch, accuracy, valid and valid[epoch - 1]) for epoch, accuracy in enumerate(curve, 1))
-        for curve in curves
+        tuple(row(epoch, accuracy, valid and valid[epoch - 1]) for epoch, accuracy in enumerate(curve, 1)) for curve in curves
     ]
-    return Group(name, tuple(Run(f"{name}{number}", f"{name}{number}", row) for number, row in enumerate(rows)))
+    runs = [
+        Run(f"{name}{number}", f"{name}{number}", rows, config, plan, evaluations=tuple(of_run))
+        for number, (rows, of_run) in enumerate(zip(rows, evaluations, strict=False))
+    ]
+    return Group(name, tuple(runs))
 
 
-def timeline(learning_rate, epochs=10, steps_per_epoch=10, **recipe):
+def timeline(learning_rate, epochs=10, **recipe):
     config = Config().override({"recipe.learning_rate": learning_rate, "recipe.epochs": epochs, **recipe})
-    return Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
+    return Timeline(config.recipe, config.augmentation_levels, steps_per_epoch=10)
 
 
 RESTARTS = {"kind": "warm_restarts", "peak": 0.1, "floor": 0.001, "period": "4 steps"}
@@ -36,11 +40,7 @@ def test_values_are_those_of_the_last_or_best_epoch():
     assert measures.values(group, "last", "train_accuracy") == [run.last.train_accuracy for run in group.counted]
     assert measures.mean(group, "best") == pytest.approx(0.4)
     assert measures.augmented_gaps(group, "best") == pytest.approx([-0.01, -0.01])
-
-
-def test_the_best_epoch_is_the_judges():
-    group = made("a", [0.1, 0.3, 0.2], valid=[0.5, 0.1, 0.2])
-    assert measures.values(group, "best") == [0.1]
+    assert measures.values(made("a", [0.1, 0.3, 0.2], valid=[0.5, 0.1, 0.2]), "best") == [0.1]  # the judge's
 
 
 def test_pairs_are_first_minus_second_and_adjusted_together():
@@ -50,9 +50,6 @@ def test_pairs_are_first_minus_second_and_adjusted_together():
     assert pairs[0].difference == pytest.approx(0.105)
     smallest = min(pair.welch.p for pair in pairs)
     assert min(pair.adjusted for pair in pairs) == pytest.approx(3 * smallest)
-
-
-def test_one_run_is_not_tested():
     (pair,) = measures.compare([made("a", [0.5]), made("b", [0.4], [0.41])], "last")
     assert (pair.welch, pair.adjusted, pair.counts) == (None, None, (1, 2))
 
@@ -60,67 +57,58 @@ def test_one_run_is_not_tested():
 def test_runs_are_paired_by_their_seeds(tmp_path):
     groups = []
     for name, dropout, accuracies in (("a", 0.1, {0: 0.5, 1: 0.6, 2: 0.7}), ("b", 0.2, {2: 0.6, 3: 0.1, 0: 0.45})):
-        paths = [
-            sample_runs.write(tmp_path / f"{name}-seed{seed}", [accuracy] * 5, seed=seed, recipe__dropout=dropout)
-            for seed, accuracy in accuracies.items()
-        ]
-        groups += runs.group([runs.load(str(path)) for path in paths])
+        groups += load(
+            *(write(tmp_path / f"{name}-seed{seed}", [accuracy] * 5, seed, recipe__dropout=dropout)
+              for seed, accuracy in accuracies.items())
+        )  # fmt: skip
     (pair,) = measures.compare(groups, "last")
     assert pair.seeds == (0, 2)
     assert pair.paired.difference == pytest.approx(((0.5 - 0.45) + (0.7 - 0.6)) / 2)
 
 
 def test_unfinished_recipes_are_not_judged(tmp_path):
-    groups = []
-    for dropout, length in ((0.1, 5), (0.2, 3)):
-        paths = [
-            sample_runs.write(
-                tmp_path / f"{dropout}-seed{seed}", [0.1 * dropout + 0.01 * seed] * length, seed, recipe__dropout=dropout
-            )
-            for seed in range(2)
-        ]
-        groups += runs.group([runs.load(str(path)) for path in paths])
+    groups = [
+        recipe(tmp_path, str(dropout), [[dropout / 10 + seed / 100] * length for seed in range(2)], recipe__dropout=dropout)
+        for dropout, length in ((0.1, 5), (0.2, 3))
+    ]
     (pair,) = measures.compare(groups, "last")
     assert pair.welch is not None
     assert pair.adjusted is None
 
 
-def with_predictions(group, *correct, digest="same"):
-    """The group with evaluations of the last epochs."""
-    figures_of = {"splits": {"test": {"accuracy": 0.5}}}
-    evaluated = [Evaluation(run.last.epoch, figures_of, right, digest) for run, right in zip(group.runs, correct, strict=False)]
-    done = [Run(run.name, run.source, run.rows, evaluations=(one,)) for run, one in zip(group.runs, evaluated, strict=False)]
-    return Group(group.name, (*done, *group.runs[len(done) :]))
+def predictions(epoch, *correct, digest="same"):
+    """For each run an evaluation after `epoch` with these predictions."""
+    return [[Evaluation(epoch, {"splits": {"test": {"accuracy": 0.5}}}, images, digest)] for images in correct]
 
 
 def test_images_are_compared_pair_by_pair_and_together():
-    a = with_predictions(made("a", [0.5], [0.5]), sample_runs.right(200), sample_runs.right(220))
-    b = with_predictions(made("b", [0.5]), ~sample_runs.right(210))
-    found = measures.compare_images(a, b, "last")
-    assert (found.reason, found.networks, found.count, found.by_seed) == ("", (2, 1), sample_runs.NUM_TEST, False)
-    (pair,) = found.pairs  # in the order given, as far as both go
+    a = made("a", [0.5], [0.5], evaluations=predictions(1, right(200), right(220)))
+    b = made("b", [0.5], evaluations=predictions(1, ~right(210)))
+    images = measures.compare_images(a, b, "last")
+    assert (images.reason, images.networks, images.count, images.by_seed) == ("", (2, 1), NUM_TEST, False)
+    (pair,) = images.pairs  # in the order given, as far as both go
     assert (pair.discordance.only_first, pair.discordance.only_second) == (200, 190)
     assert pair.found.difference == pytest.approx(10 / 400)
-    assert found.together.difference == pytest.approx((210 - 190) / 400)
+    assert images.together.difference == pytest.approx((210 - 190) / 400)
 
 
 @pytest.mark.parametrize(
     ("which", "digest", "reason"), [("last", "other", "different images"), ("best", "same", "no predictions")]
 )
 def test_what_cannot_be_paired_says_why(which, digest, reason):
-    a = with_predictions(made("a", [0.5, 0.4]), sample_runs.right(200))
-    b = with_predictions(made("b", [0.5, 0.4]), sample_runs.right(200), digest=digest)
-    found = measures.compare_images(a, b, which)
-    assert reason in found.reason
-    assert found.pairs == ()
+    a = made("a", [0.5, 0.4], evaluations=predictions(2, right(200)))
+    b = made("b", [0.5, 0.4], evaluations=predictions(2, right(200), digest=digest))
+    images = measures.compare_images(a, b, which)
+    assert reason in images.reason
+    assert images.pairs == ()
 
 
 def test_selection_tells_best_highest_and_last():
     group = made("a", [0.1, 0.5, 0.3, 0.4, 0.2, 0.3], valid=[0.1, 0.2, 0.3, 0.9, 0.1, 0.1])
-    found = measures.selection(group.runs[0])
-    assert (found.best_epoch, found.top_epoch, found.last_epoch) == (4, 2, 6)
-    assert (found.best, found.top, found.last) == (0.4, 0.5, 0.3)
-    assert (found.tail_epochs, found.tail_mean, found.tail_sd) == (3, pytest.approx(0.3), pytest.approx(0.1))
+    assert measures.selection(group.runs[0]) == Selection(
+        run="a0", judge="valid", last=0.3, last_epoch=6, best=0.4, best_epoch=4, top=0.5, top_epoch=2,
+        tail_epochs=3, tail_mean=pytest.approx(0.3), tail_sd=pytest.approx(0.1),
+    )  # fmt: skip
 
 
 def test_curves_are_means_over_the_runs_that_have_the_epoch():
@@ -152,20 +140,19 @@ def test_the_warm_up_is_the_rising_line_at_the_beginning():
 
 
 def test_a_first_phase_of_one_update_is_no_transition():
-    found = measures.transitions(timeline({"epoch 1": 0.01, "epoch 1 + 1 step": 0.02, "epoch 3": 0.03}))
-    assert [(event.step, event.before, event.after) for event in found] == [(20, "0.02", "0.03")]
+    events = measures.transitions(timeline({"epoch 1": 0.01, "epoch 1 + 1 step": 0.02, "epoch 3": 0.03}))
+    assert [(event.step, event.before, event.after) for event in events] == [(20, "0.02", "0.03")]
 
 
-def group_on(plan, accuracies):
-    rows = tuple(sample_runs.row(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, 1))
-    return Group("a", (Run("a", "a", rows, Config(), plan),))
+def cycle_of(learning_rate, accuracies):
+    """The cycle of a run with this rate and these accuracies, one an epoch."""
+    plan = timeline(learning_rate, epochs=len(accuracies))
+    return measures.rate_cycle(made("a", accuracies, config=Config(), plan=plan))
 
 
 def test_a_saw_tooth_within_the_epochs_is_seen():
     """The rate has a period of 4 updates and epochs have 10: every second evaluation falls at the top of it."""
-    plan = timeline({"epoch 1": RESTARTS}, epochs=50)
-    group = group_on(plan, [0.3 if epoch % 2 else 0.5 for epoch in range(1, 51)])
-    cycle = measures.rate_cycle(group)
+    cycle = cycle_of({"epoch 1": RESTARTS}, [0.3 if epoch % 2 else 0.5 for epoch in range(1, 51)])
     assert (cycle.saw_tooth, cycle.tail, cycle.restarts) == (True, 10, 124)
     # Epoch 1 ends after update 9, the second of its cycle; epoch 2 after update 19, the last of its cycle.
     rate = [0.001 + 0.099 * math.cos(math.pi * step / 8) ** 2 for step in range(4)]
@@ -177,10 +164,7 @@ def test_a_saw_tooth_within_the_epochs_is_seen():
     assert cycle.low_third == (5, pytest.approx(0.5))
     assert cycle.high_third == (5, pytest.approx(0.3))
     assert cycle.correlation == pytest.approx(-1)
-
-
-def test_a_short_saw_tooth_is_seen_but_not_judged():
-    cycle = measures.rate_cycle(group_on(timeline({"epoch 1": RESTARTS}), [0.1] * 10))
+    cycle = cycle_of({"epoch 1": RESTARTS}, [0.1] * 10)  # too short to be judged
     assert (cycle.saw_tooth, cycle.tail, cycle.correlation) == (True, 0, None)
 
 
@@ -194,44 +178,35 @@ def test_a_short_saw_tooth_is_seen_but_not_judged():
     ],
 )
 def test_slow_rates_are_no_saw_tooth(phases):
-    cycle = measures.rate_cycle(group_on(timeline(phases), [0.1] * 10))
-    assert not cycle.saw_tooth
+    assert not cycle_of(phases, [0.1] * 10).saw_tooth
 
 
 def test_the_peak_after_the_warm_up_leaves_it_out():
     line = {"kind": "linear", "start": 0.01, "end": 0.2, "over": "2 epochs"}
-    cycle = measures.rate_cycle(group_on(timeline({"epoch 1": line, "epoch 3": 0.05}), [0.1] * 10))
+    cycle = cycle_of({"epoch 1": line, "epoch 3": 0.05}, [0.1] * 10)
     assert cycle.peak == pytest.approx(0.01 + 0.19 * 19 / 20)
     assert cycle.peak_after == pytest.approx(0.05)
+    assert measures.rate_cycle(made("a", [0.1])) is None  # of a recipe that is not known
 
 
-def test_without_a_recipe_the_rate_is_not_known():
-    assert measures.rate_cycle(made("a", [0.1])) is None
-
-
-def evaluated(name, *found):
-    group = made(name, *[[0.5]] * len(found))
-    done = tuple(
-        Run(run.name, run.source, run.rows, evaluations=(Evaluation(1, one, None, None),))
-        for run, one in zip(group.runs, found, strict=True)
-    )
-    return Group(name, done)
+def evaluated(name, *figures):
+    return made(name, *[[0.5]] * len(figures), evaluations=[[Evaluation(1, of_run, None, None)] for of_run in figures])
 
 
 def test_measures_need_every_run():
     path = ("splits", "test", "top5")
-    one = {"splits": {"test": {"top5": 0.7}}, "temperature": None}
-    assert measures.measured(evaluated("a", one, one), "last", path) == [0.7, 0.7]
-    assert measures.measured(evaluated("a", one, {"splits": {"test": {}}}), "last", path) is None
-    assert measures.measured(evaluated("a", one), "last", ("temperature", "value")) is None
+    first = {"splits": {"test": {"top5": 0.7}}, "temperature": None}
+    assert measures.measured(evaluated("a", first, first), "last", path) == [0.7, 0.7]
+    assert measures.measured(evaluated("a", first, {"splits": {"test": {}}}), "last", path) is None
+    assert measures.measured(evaluated("a", first), "last", ("temperature", "value")) is None
     assert measures.measured(made("a", [0.5]), "last", path) is None
 
 
 def test_corruptions_are_means_over_severities():
-    one = {"corruptions": {"noise": [0.1, 0.3], "blur": [0.2, 0.2]}, "corruptions_from": "drawn", "corruption_images": 100}
+    first = {"corruptions": {"noise": [0.1, 0.3], "blur": [0.2, 0.2]}, "corruptions_from": "drawn", "corruption_images": 100}
     other = {"corruptions": {"noise": [0.5, 0.5]}, "corruptions_from": "drawn", "corruption_images": 100}
-    group = evaluated("a", one, other)
+    group = evaluated("a", first, other)
     assert measures.corruptions(group, "last") == {"noise": [pytest.approx(0.2), pytest.approx(0.5)]}
     assert measures.corruption_sources([group], "last") == ["drawn, 100 test images, mean over 0 kinds"]
     assert len(measures.corruption_sources([group, evaluated("b", other | {"corruption_images": 10})], "last")) == 2
-    assert measures.corruptions(evaluated("a", one, {"corruptions": None}), "last") == {}
+    assert measures.corruptions(evaluated("a", first, {"corruptions": None}), "last") == {}

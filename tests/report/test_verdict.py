@@ -1,33 +1,32 @@
 """The verdict: what follows from made-up figures, what is refused, and why."""
 
-import re
-
 import pytest
 
-from tests import sample_runs
-from wrn_jax.report import runs, verdict
+from tests.sample_runs import published, recipe, right
+from wrn_jax.report import verdict
 
 
 def recipes(directory, accuracies, **changes):
     """A recipe for each name, its seeds with these accuracies after the last of five epochs, one less at the best-but-one."""
-    found = []
-    for number, (name, seeds) in enumerate(accuracies.items()):
-        curves = [[0.1, 0.2, 0.3, accuracy - 0.01, accuracy] for accuracy in seeds]
-        found.append(sample_runs.recipe(directory, name, curves, recipe__dropout=0.1 + number / 100, **changes))
-    return found
+    return [
+        recipe(
+            directory, name, [[0.1, 0.2, 0.3, accuracy - 0.01, accuracy] for accuracy in seeds],
+            recipe__dropout=0.1 + number / 100, **changes,
+        )
+        for number, (name, seeds) in enumerate(accuracies.items())
+    ]  # fmt: skip
 
 
 def finding(reached, name):
     """The finding about an aspect."""
-    return next(one for one in reached.findings if one.aspect.name == name)
+    return next(finding for finding in reached.findings if finding.aspect.name == name)
 
 
 def test_a_clear_difference_is_shown(tmp_path):
     reached = verdict.reach(recipes(tmp_path, {"a": [0.40, 0.41, 0.42], "b": [0.50, 0.51, 0.52]}))
     assert not reached.refused
-    assert reached.sentence.startswith(
-        "**b is better than a** after the last epoch, by +10.00 points (95 % interval +7.73 to +12.27"
-    )
+    better = "**b is better than a** after the last epoch, by +10.00 points (95 % interval +7.73 to +12.27"
+    assert reached.sentence.startswith(better)
     assert "(a 41.00, b 51.00 %; n = 3 and 3)" in reached.sentence
     assert reached.uses[0] == "Where accuracy decides: b."
     deciding = finding(reached, "test accuracy, last epoch")
@@ -38,9 +37,8 @@ def test_a_clear_difference_is_shown(tmp_path):
 def test_a_small_difference_is_not_shown_and_its_interval_is(tmp_path):
     reached = verdict.reach(recipes(tmp_path, {"a": [0.40, 0.42, 0.44], "b": [0.41, 0.43, 0.45]}))
     assert not reached.refused
-    assert reached.sentence.startswith(
-        "**No difference shown between a and b** after the last epoch: -1.00 points (95 % interval -5.53"
-    )
+    shown = "**No difference shown between a and b** after the last epoch: -1.00 points (95 % interval -5.53"
+    assert reached.sentence.startswith(shown)
     assert "What lies within the interval is not excluded." in reached.sentence
     assert "no difference is shown" in reached.uses[0]
     assert finding(reached, "test accuracy, last epoch").shown is False
@@ -58,12 +56,11 @@ def test_with_one_run_the_verdict_is_refused_with_its_reason(tmp_path, seeds):
 
 
 def test_without_a_finished_run_the_verdict_is_refused(tmp_path):
-    curves = [[0.4, 0.41], [0.41, 0.42]]
-    groups = [sample_runs.recipe(tmp_path, "a", curves), *recipes(tmp_path, {"b": [0.50, 0.51]})]
-    reached = verdict.reach(groups)
+    unfinished = recipe(tmp_path, "a", [[0.4, 0.41], [0.41, 0.42]])
+    reached = verdict.reach([unfinished, *recipes(tmp_path, {"b": [0.50, 0.51]})])
     assert reached.refused
     assert "no finished run of a." in reached.sentence
-    assert all(one.shown is None for one in reached.findings)
+    assert all(finding.shown is None for finding in reached.findings)
     assert not [one for one in reached.findings if one.aspect.unit == "epochs" and one.ahead]
 
 
@@ -73,22 +70,10 @@ def test_runs_that_do_not_differ_cannot_be_judged(tmp_path):
     assert "agree to the last digit, so there is no spread to judge by" in reached.sentence
 
 
-def test_the_order_at_the_best_epoch_is_told():
-    sentence = verdict.reach(sample_runs.published()).sentence
-    assert (
-        "After the last epoch session02 is ahead by 1.61 points (session02 71.20, session04 69.59 % test accuracy)" in sentence
-    )
-    assert "chosen on the test set, which flatters both, the order reverses: session04 is ahead by 1.78 points" in sentence
-
-
 def test_best_epochs_chosen_on_unlike_sets_are_not_compared(tmp_path):
-    held_out = [
-        sample_runs.write(
-            tmp_path / f"h-seed{seed}", [0.1] * 4 + [0.3 + seed / 100], seed, [0.1] * 5, data__validation_size=100
-        )
-        for seed in range(2)
-    ]
-    groups = [*recipes(tmp_path, {"a": [0.40, 0.41]}), *runs.group([runs.load(str(path)) for path in held_out])]
+    curves = [[0.1] * 4 + [0.3 + seed / 100] for seed in range(2)]
+    held_out = recipe(tmp_path, "h", curves, valid=[0.1] * 5, data__validation_size=100)
+    groups = [*recipes(tmp_path, {"a": [0.40, 0.41]}), held_out]
     reached = verdict.reach(groups)
     assert "chosen on unlike sets, so that it compares nothing," in reached.sentence
     assert finding(reached, "test accuracy, best epoch").aspect.better == ""
@@ -101,10 +86,8 @@ def test_three_recipes_are_adjusted_for_three_pairs(tmp_path):
     assert "**b is better than a**" in reached.sentence
     assert "**b is better than c**" in reached.sentence
     assert "**c is better than a**" in reached.sentence  # p = 0.038, the largest of the three, so not adjusted
-    deciding = finding(reached, "test accuracy, last epoch")
-    assert deciding.ahead == "b"
-    assert reached.uses[0] == "Where accuracy decides: b."
-    assert len(reached.pairs) == 3
+    assert finding(reached, "test accuracy, last epoch").ahead == "b"
+    assert (reached.uses[0], len(reached.pairs)) == ("Where accuracy decides: b.", 3)
 
 
 def test_holm_can_take_back_what_a_pair_alone_would_show(tmp_path):
@@ -132,70 +115,56 @@ def test_one_recipe_is_compared_with_nothing(tmp_path):
     assert "a: 45.00 ± 7.07 % test accuracy after the last epoch (n = 2)" in reached.sentence
 
 
-def test_a_gap_is_no_merit(tmp_path):
-    reached = verdict.reach(sample_runs.published())
+def test_the_published_logs():
+    reached = verdict.reach(published())
+    last = "After the last epoch session02 is ahead by 1.61 points (session02 71.20, session04 69.59 % test accuracy)"
+    assert last in reached.sentence
+    best = "chosen on the test set, which flatters both, the order reverses: session04 is ahead by 1.78 points"
+    assert best in reached.sentence
+    # A gap is no merit: the smaller one is not called better.
     gap = finding(reached, "gap under augmentation, last epoch")
-    assert (gap.aspect.better, gap.ahead) == ("", "session02")  # the smaller, which is not called better
+    assert (gap.aspect.better, gap.ahead) == ("", "session02")
     assert not [text for text in reached.uses if "gap" in text]
+    # What is early and not judged is a lead.
+    (early,) = [text for text in reached.uses if text.startswith("Where training is cut short")]
+    assert early.startswith("Where training is cut short: session04 (first epoch at 69 %")
+    assert "session02 86, session04 60; a lead, since it is not judged" in early
 
 
 def test_uses_follow_from_what_is_shown(tmp_path):
     groups = []
     for name, dropout, error in (("a", 0.1, 0.02), ("b", 0.2, 0.08)):
-        paths = []
-        for seed in range(3):
-            path = sample_runs.write(
-                tmp_path / f"{name}-seed{seed}", [0.1, 0.2, 0.3, 0.4, 0.5 + seed / 100], seed, recipe__dropout=dropout
-            )
-            test = {
-                "count": 400,
-                "accuracy": 0.5,
-                "top5": 0.8 + seed / 100,
-                "loss": 2.0,
-                "calibration_error": error + seed / 1000,
-            }
-            sample_runs.evaluate(path, 5, sample_runs.right(200), splits={"test": test})
-            paths.append(path)
-        groups += runs.group([runs.load(str(path)) for path in paths])
+        curves = [[0.1, 0.2, 0.3, 0.4, 0.5 + seed / 100] for seed in range(3)]
+        group = recipe(tmp_path, name, curves, [{5: right(200)}] * 3, recipe__dropout=dropout)
+        for seed, run in enumerate(group.runs):
+            run.evaluations[0].figures["splits"]["test"] |= {"top5": 0.8, "calibration_error": error + seed / 1000}
+        groups.append(group)
     reached = verdict.reach(groups)
-    (told,) = [text for text in reached.uses if text.startswith("Where probabilities are used")]
-    assert "a, 6.00 points ahead" in told
+    (use,) = [text for text in reached.uses if text.startswith("Where probabilities are used")]
+    assert "a, 6.00 points ahead" in use
     assert not [text for text in reached.uses if "five answers" in text]  # level
     assert finding(reached, "calibration error, last epoch").shown is True
 
 
-def test_what_is_early_and_not_judged_is_a_lead():
-    (told,) = [text for text in verdict.reach(sample_runs.published()).uses if text.startswith("Where training is cut short")]
-    assert told.startswith("Where training is cut short: session04 (first epoch at 69 %")
-    assert "session02 86, session04 60; a lead, since it is not judged" in told
-
-
 def test_cost_is_told_where_it_differs(tmp_path):
-    groups = [
-        *recipes(tmp_path, {"a": [0.4, 0.41]}),
-        sample_runs.recipe(tmp_path, "b", [[0.1] * 10, [0.2] * 10], recipe__scale=0.1),
-    ]
-    assert "Where updates are dear: a takes the fewest (a 20, b 40)." in verdict.reach(groups).uses
+    longer = recipe(tmp_path, "b", [[0.1] * 10, [0.2] * 10], recipe__scale=0.1)
+    reached = verdict.reach([*recipes(tmp_path, {"a": [0.4, 0.41]}), longer])
+    assert "Where updates are dear: a takes the fewest (a 20, b 40)." in reached.uses
 
 
 def test_other_networks_and_programs_are_confounds(tmp_path):
-    groups = [
-        sample_runs.recipe(tmp_path, "a", [[0.1] * 5]),
-        sample_runs.recipe(tmp_path, "b", [[0.1] * 5], model__depth=16, precision="bfloat16", recipe__dropout=0.3),
-    ]
-    assert verdict.confounds(groups) == [("model.depth", ["10", "16"]), ("precision", ["float32", "bfloat16"])]
-    found = dict(verdict.confounds([groups[0], sample_runs.published()[0]]))
-    assert found["program"] == ["wrn_jax", "PyTorch"]
-    assert verdict.confounds(sample_runs.published()) == []
-
-
-def test_the_loss_of_a_log_is_not_compared_with_a_runs(tmp_path):
-    groups = [sample_runs.recipe(tmp_path, "a", [[0.1] * 5]), sample_runs.published()[0]]
-    assert not [one for one in verdict.aspects(groups) if "loss" in one.name]
-    assert [one for one in verdict.aspects(sample_runs.published()) if "loss" in one.name]
+    first = recipe(tmp_path, "a", [[0.1] * 5])
+    second = recipe(tmp_path, "b", [[0.1] * 5], model__depth=16, precision="bfloat16", recipe__dropout=0.3)
+    expected = [("model.depth", ["10", "16"]), ("precision", ["float32", "bfloat16"])]
+    assert verdict.confounds([first, second]) == expected
+    assert ("program", ["wrn_jax", "PyTorch"]) in verdict.confounds([first, published()[0]])
+    assert verdict.confounds(published()) == []
+    # The loss of a log is not compared with a run's.
+    assert not [aspect for aspect in verdict.aspects([first, published()[0]]) if "loss" in aspect.name]
+    assert [aspect for aspect in verdict.aspects(published()) if "loss" in aspect.name]
 
 
 def test_the_rules_name_the_level_and_the_least_number_of_runs():
     rules = " ".join(verdict.RULES)
-    assert re.search(r"p < 0\.05", rules)
+    assert "p < 0.05" in rules
     assert "two finished runs" in rules
