@@ -1,6 +1,5 @@
 """Reading runs, logs and CSVs, what is refused, and the grouping into recipes."""
 
-import json
 import shutil
 
 import numpy as np
@@ -21,11 +20,11 @@ def test_a_directory_is_read(tmp_path):
     assert (run.best.epoch, run.top.epoch, run.last.epoch) == (4, 4, 5)
     assert (run.timeline.epochs, run.timeline.steps_per_epoch) == (5, 4)
     assert run.kept == (runs.Kept("4", 1), runs.Kept("10", None), runs.Kept("20", 5))
-    assert run.headers[0].parameters == 83700
-    assert run.evaluations == ()
-
-
-def test_the_best_epoch_is_the_judges_and_the_earliest(tmp_path):
+    assert (run.headers[0].parameters, run.evaluations) == (83700, ())
+    keys = runs.recipe_keys(run.config)  # without where and how safely
+    assert "recipe.dropout.epoch 51" in keys
+    assert not {"seed", "devices", "data.directory", "augmentation_levels.off.rotate"} & keys.keys()
+    # The best epoch is the judge's, and the earliest.
     path = sample_runs.write(tmp_path / "a", CURVE, valid=[0.1, 0.3, 0.3, 0.2, 0.2], data__validation_size=100)
     run = runs.load(str(path))
     assert (run.judge, run.best.epoch, run.top.epoch) == ("valid", 2, 4)
@@ -54,11 +53,14 @@ def test_a_path_goes_before_a_published_log(tmp_path, monkeypatch):
         runs.load("session02")
 
 
-def test_a_csv_is_a_run_of_an_unknown_recipe(tmp_path):
-    shutil.copy("wrn_jax/report/published_logs/session04.csv", tmp_path / "mine.csv")
-    run = runs.load(str(tmp_path / "mine.csv"))
-    assert (run.name, run.config, run.timeline, run.judge, run.finished) == ("mine", None, None, "test", True)
+def test_csvs_are_runs_of_unknown_recipes_each_of_its_own(tmp_path):
+    for name in "ab":
+        shutil.copy("wrn_jax/report/published_logs/session04.csv", tmp_path / f"{name}.csv")
+    run = runs.load(str(tmp_path / "a.csv"))
+    assert (run.name, run.config, run.timeline, run.judge, run.finished) == ("a", None, None, "test", True)
     assert run.rows == tuple(published_runs.rows("session04"))
+    groups = sample_runs.load("session02", tmp_path / "a.csv", tmp_path / "b.csv")
+    assert [group.name for group in groups] == ["session02", "a", "b"]
 
 
 def test_evaluations_are_read_with_their_predictions(tmp_path):
@@ -66,16 +68,10 @@ def test_evaluations_are_read_with_their_predictions(tmp_path):
     sample_runs.evaluate(path, 5, sample_runs.right(200))
     sample_runs.evaluate(path, 4, sample_runs.right(100), step=17)  # within an epoch
     run = runs.load(str(path))
-    (found,) = run.evaluations
-    assert found == run.evaluation(5)
-    assert run.evaluation(4) is None
-    assert (found.digest, found.figures["splits"]["test"]["accuracy"]) == ("same", 0.5)
-    np.testing.assert_array_equal(found.correct, sample_runs.right(200))
-
-
-def test_an_evaluation_without_predictions_is_one(tmp_path):
-    path = sample_runs.write(tmp_path / "a", CURVE)
-    sample_runs.evaluate(path, 5, sample_runs.right(200))
+    (evaluation,) = run.evaluations
+    assert (run.evaluation(5), run.evaluation(4)) == (evaluation, None)
+    assert (evaluation.digest, evaluation.figures["splits"]["test"]["accuracy"]) == ("same", 0.5)
+    np.testing.assert_array_equal(evaluation.correct, sample_runs.right(200))
     (path / "evaluations" / "step-20.npz").unlink()
     assert runs.load(str(path)).evaluation(5).correct is None
 
@@ -166,11 +162,9 @@ def test_seeds_of_a_recipe_are_grouped(tmp_path):
         ("a-seed2", 2, {"augmentation_levels__off": {"rotate": 3.0}}),  # a level that it does not use
     ):
         sample_runs.write(tmp_path / name, CURVE, seed=seed, **changes)
-    groups = runs.group([runs.load(str(tmp_path / name)) for name in ("a-seed0", "b_seed0", "a-seed1", "a-seed2")])
-    assert [(group.name, [run.name for run in group.runs]) for group in groups] == [
-        ("a", ["a-seed0", "a-seed1", "a-seed2"]),
-        ("b", ["b_seed0"]),
-    ]
+    groups = sample_runs.load(*(tmp_path / name for name in ("a-seed0", "b_seed0", "a-seed1", "a-seed2")))
+    names = {group.name: [run.name for run in group.runs] for group in groups}
+    assert names == {"a": ["a-seed0", "a-seed1", "a-seed2"], "b": ["b_seed0"]}
     assert [group.name for group in runs.group(groups[0].runs + groups[1].runs, ["x", "y"])] == ["x", "y"]
 
 
@@ -178,16 +172,8 @@ def test_seeds_of_a_recipe_are_grouped(tmp_path):
     "changes", [{"model__depth": 16}, {"optimizer__weight_decay": 0.0}, {"augmentation_levels__full.rotate": 1.0}]
 )
 def test_what_changes_the_training_is_another_recipe(tmp_path, changes):
-    sample_runs.write(tmp_path / "a", CURVE, seed=0)
-    sample_runs.write(tmp_path / "b", CURVE, seed=1, **changes)
-    assert len(runs.group([runs.load(str(tmp_path / name)) for name in "ab"])) == 2
-
-
-def test_logs_and_csvs_are_recipes_of_their_own(tmp_path):
-    for name in "ab":
-        shutil.copy("wrn_jax/report/published_logs/session02.csv", tmp_path / f"{name}.csv")
-    groups = runs.group([runs.load(source) for source in ("session02", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"))])
-    assert [group.name for group in groups] == ["session02", "a", "b"]
+    places = sample_runs.write(tmp_path / "a", CURVE), sample_runs.write(tmp_path / "b", CURVE, seed=1, **changes)
+    assert len(sample_runs.load(*places)) == 2
 
 
 def test_a_run_of_a_logs_recipe_is_not_one_of_its_seeds():
@@ -197,53 +183,33 @@ def test_a_run_of_a_logs_recipe_is_not_one_of_its_seeds():
 
 
 def test_recipes_of_one_name_are_told_apart(tmp_path):
-    sample_runs.write(tmp_path / "x" / "run", CURVE)
-    sample_runs.write(tmp_path / "y" / "run", CURVE, recipe__dropout=0.1)
-    groups = runs.group([runs.load(str(tmp_path / name / "run")) for name in "xy"])
-    assert len({group.name for group in groups}) == 2
-    assert len({group.runs[0].name for group in groups}) == 2
+    places = [sample_runs.write(tmp_path / name / "run", CURVE, recipe__dropout=0.1 * (name == "y")) for name in "xy"]
+    groups = sample_runs.load(*places)
+    assert len({group.name for group in groups}) == len({group.runs[0].name for group in groups}) == 2
 
 
-def test_finished_runs_count_and_others_do_not(tmp_path):
-    for seed, curve in enumerate([CURVE, CURVE[:3], CURVE]):
-        sample_runs.write(tmp_path / f"a-seed{seed}", curve, seed=seed)
-    (group,) = runs.group([runs.load(str(tmp_path / f"a-seed{seed}")) for seed in range(3)])
-    assert [run.seed for run in group.counted] == [0, 2]
-    assert group.finished
-
-
-def test_unfinished_runs_are_cut_to_a_common_length(tmp_path):
-    for seed, curve in enumerate([CURVE[:4], CURVE[:2]]):
-        sample_runs.write(tmp_path / f"a-seed{seed}", curve, seed=seed)
-    (group,) = runs.group([runs.load(str(tmp_path / f"a-seed{seed}")) for seed in range(2)])
-    assert [len(run.rows) for run in group.counted] == [2, 2]
-    assert not group.finished
+def test_finished_runs_count_or_all_cut_to_a_common_length(tmp_path):
+    group = sample_runs.recipe(tmp_path, "a", [CURVE, CURVE[:3], CURVE])
+    assert ([run.seed for run in group.counted], group.finished) == ([0, 2], True)
+    group = sample_runs.recipe(tmp_path, "b", [CURVE[:4], CURVE[:2]])
+    assert ([len(run.rows) for run in group.counted], group.finished) == ([2, 2], False)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "names", "message"),
+    ("second", "names", "message"),
     [
-        ({}, None, None, "is given twice"),
-        ({}, {}, None, "the same recipe with the same seed, 0"),
-        ({}, {"data__embedded_seed": 1}, None, "were tested on different images .*drawn from seed 0.*seed 1"),
-        ({}, {"data__embedded_test": 300}, None, "400 images.*300 images"),
-        ({}, {"data__name": "cifar100"}, None, "embedded.*cifar100"),
-        ({}, {"seed": 1}, ["a", "b"], "--names: 2 given, but the runs are of 1 recipes: a, b"),
-        ({}, {"recipe__dropout": 0.1}, ["a", "a"], "every recipe should have its own name"),
+        (None, None, "is given twice"),
+        ({}, None, "the same recipe with the same seed, 0"),
+        ({"data__embedded_seed": 1}, None, "were tested on different images .*drawn from seed 0.*seed 1"),
+        ({"data__embedded_test": 300}, None, "400 images.*300 images"),
+        ({"data__name": "cifar100"}, None, "embedded.*cifar100"),
+        ({"seed": 1}, ["a", "b"], "--names: 2 given, but the runs are of 1 recipes: a, b"),
+        ({"recipe__dropout": 0.1}, ["a", "a"], "every recipe should have its own name"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(tmp_path, first, second, names, message):
-    sample_runs.write(tmp_path / "a", CURVE, **first)
-    if second is not None:
-        sample_runs.write(tmp_path / "b", CURVE, **second)
-    loaded = [runs.load(str(tmp_path / name)) for name in ("a", "a" if second is None else "b")]
+def test_what_cannot_be_compared_is_refused(tmp_path, second, names, message):
+    first = sample_runs.write(tmp_path / "a", CURVE)
+    other = first if second is None else sample_runs.write(tmp_path / "b", CURVE, **second)
+    loaded = [runs.load(str(first)), runs.load(str(other))]
     with pytest.raises(UserError, match=message):
         runs.group(loaded, names)
-
-
-def test_recipe_keys_leave_out_where_and_how_safely(tmp_path):
-    run = runs.load(str(sample_runs.write(tmp_path / "a", CURVE)))
-    keys = runs.recipe_keys(run.config)
-    assert "recipe.dropout.epoch 51" in keys
-    assert not {"seed", "devices", "data.directory", "augmentation_levels.off.rotate"} & keys.keys()
-    assert json.dumps(keys)
