@@ -32,30 +32,27 @@ def test_writes_report_page_figures_and_pictures(tmp_path, capsys):
             assert (out / line.rpartition("(")[2].rstrip(")")).read_bytes().startswith(b"\x89PNG")
     assert "<h1>Mine</h1>" in (out / "report.html").read_text()
 
-    found = json.loads((out / "comparison.json").read_text())
-    assert found["recipes"]["low"]["test_accuracy"]["last"]["mean"] == pytest.approx(0.405)
-    assert [run["seed"] for run in found["recipes"]["high"]["runs"]] == [0, 1]
-    assert found["differences"]["last"][0]["difference"] == pytest.approx(-0.2)
-    assert found["images"][0]["reason"] == "no predictions of low after the last epoch"
-    assert found["verdict"]["refused"] is False
-    assert found["verdict"]["sentence"].startswith("high is better than low")
-    assert found["recipes"]["low"]["config"]["recipe"]["scale"] == 0.05
-    assert len(found["recipes"]["low"]["rate"]["evaluations"]) == 5
+    written = json.loads((out / "comparison.json").read_text())
+    assert written["recipes"]["low"]["test_accuracy"]["last"]["mean"] == pytest.approx(0.405)
+    assert [run["seed"] for run in written["recipes"]["high"]["runs"]] == [0, 1]
+    assert written["differences"]["last"][0]["difference"] == pytest.approx(-0.2)
+    assert written["images"][0]["reason"] == "no predictions of low after the last epoch"
+    assert written["verdict"]["refused"] is False
+    assert written["verdict"]["sentence"].startswith("high is better than low")
+    assert written["recipes"]["low"]["config"]["recipe"]["scale"] == 0.05
+    assert len(written["recipes"]["low"]["rate"]["evaluations"]) == 5
 
 
 def test_the_figures_of_evaluations_are_all_there(tmp_path):
-    groups = [sample_runs.recipe(tmp_path, "b", [[0.1] * 5], recipe__dropout=0.1)]
-    path = sample_runs.write(tmp_path / "a", [0.1] * 5)
-    sample_runs.evaluate(path, 5, sample_runs.right(40))
-    groups += compare.runs.group([compare.runs.load(str(path))])
-    found = compare.collect(groups)
-    assert found["recipes"]["a"]["measures"]["last"]["clean gap"]["mean"] == 0.1
-    assert found["recipes"]["b"]["measures"]["last"]["clean gap"] is None
-    assert found["recipes"]["a"]["runs"][0]["evaluations"][0]["epoch"] == 5
-    groups[1].runs[0].evaluations[0].figures["splits"]["test"]["loss"] = float("nan")
-    found = compare.collect(groups)
-    assert found["recipes"]["a"]["runs"][0]["evaluations"][0]["splits"]["test"]["loss"] is None
-    json.dumps(found, allow_nan=False)
+    a = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], [{5: sample_runs.right(40)}])
+    a.runs[0].evaluations[0].figures["splits"]["test"]["loss"] = float("nan")
+    collected = compare.collect([sample_runs.recipe(tmp_path, "b", [[0.1] * 5], recipe__dropout=0.1), a])
+    a, b = (collected["recipes"][name] for name in "ab")
+    assert a["measures"]["last"]["clean gap"]["mean"] == 0.1
+    assert b["measures"]["last"]["clean gap"] is None
+    (evaluation,) = a["runs"][0]["evaluations"]
+    assert (evaluation["epoch"], evaluation["splits"]["test"]["loss"]) == (5, None)
+    json.dumps(collected, allow_nan=False)
 
 
 def test_the_published_logs_are_compared_by_their_names(tmp_path):
@@ -63,9 +60,8 @@ def test_the_published_logs_are_compared_by_their_names(tmp_path):
     code, output, errors = small.finish("compare", "session02", "session04", "--out", tmp_path)
     assert (code, errors) == (0, "")
     assert "session02: n = 1 (published log)" in output
-    assert (
-        output.rstrip().splitlines()[-1].startswith("No verdict on session02 and session04: n = 1 for session02 and session04")
-    )
+    last = output.rstrip().splitlines()[-1]
+    assert last.startswith("No verdict on session02 and session04: n = 1 for session02 and session04")
     assert "not evaluated yet" not in output
 
 

@@ -33,26 +33,14 @@ def test_width(dtype, expected):
     assert hlo.width(dtype) == expected
 
 
-@pytest.mark.parametrize(
-    ("dims", "layout", "elements", "size", "is_remote"),
-    [
-        ((4, 3), "", 12, 48, False),
-        ((4, 3), "1,0", 12, 48, False),
-        ((4, 3), "1,0:T(8,128)", 12, 8 * 128 * 4, False),
-        ((4, 3), "0,1:T(8,128)S(1)", 12, 8 * 128 * 4, True),
-        ((256, 32, 32, 160), "0,3,2,1:T(8,128)", 256 * 1024 * 160, 4 * 256 * 1024 * 160, False),
-        ((100,), "0:T(128)S(0)", 100, 512, False),
-        ((), ":T(128)", 1, 4, False),
-    ],
-)
+@pytest.mark.parametrize(("dims", "layout", "elements", "size", "is_remote"), [
+    ((4, 3), "", 12, 48, False), ((4, 3), "1,0", 12, 48, False), ((4, 3), "1,0:T(8,128)", 12, 8 * 128 * 4, False),
+    ((4, 3), "0,1:T(8,128)S(1)", 12, 8 * 128 * 4, True), ((100,), "0:T(128)S(0)", 100, 512, False),
+    ((256, 32, 32, 160), "0,3,2,1:T(8,128)", 256 * 1024 * 160, 4 * 256 * 1024 * 160, False), ((), ":T(128)", 1, 4, False),
+])  # fmt: skip
 def test_arrays_count_with_the_padding_of_their_tiles(dims, layout, elements, size, is_remote):
     array = hlo.Array("f32", dims, layout)
     assert (array.elements, array.bytes, array.is_remote) == (elements, size, is_remote)
-
-
-def test_a_module_without_entry_is_refused():
-    with pytest.raises(ValueError, match="no entry computation"):
-        hlo.parse("HloModule nothing\n")
 
 
 def test_tuples_operands_and_comments_are_read():
@@ -68,53 +56,35 @@ def test_tuples_operands_and_comments_are_read():
     assert line.operands == ("a", "a")
     root = module.computations["main"]["b"]
     assert (root.is_root, root.index) == (True, 2)
+    with pytest.raises(ValueError, match="no entry computation"):
+        hlo.parse("HloModule nothing\n")
 
 
-class TestConvolutions:
-    """The three convolutions of a layer count alike, whatever form the compiler gives them."""
+STRIDE_1, STRIDE_2 = (2 * 8 * side * side * 6 * 9 * 4 for side in (16, 8))
 
-    @pytest.mark.parametrize(
-        ("lhs", "rhs", "out", "attributes"),
-        [
-            ("8,16,16,4", "3,3,4,6", "8,16,16,6", "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"),
-            ("8,16,16,6", "3,3,4,6", "8,16,16,4", "window={size=3x3 pad=1_1x1_1 rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f"),
-            ("8,16,16,4", "8,16,16,6", "3,3,4,6", "window={size=16x16 pad=1_1x1_1}, dim_labels=f01b_i01o->01bf"),
-        ],
-    )
-    def test_stride_1(self, lhs, rhs, out, attributes):
-        assert self.operations(lhs, rhs, out, attributes) == 2 * 8 * 256 * 6 * 9 * 4
 
-    @pytest.mark.parametrize(
-        ("lhs", "rhs", "out", "attributes"),
-        [
-            ("8,16,16,4", "3,3,4,6", "8,8,8,6", "window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"),
-            (
-                "8,8,8,6", "3,3,4,6", "8,16,16,4",
-                "window={size=3x3 pad=1_2x1_2 lhs_dilate=2x2 rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f",
-            ),
-            ("8,16,16,4", "8,8,8,6", "3,3,4,6", "window={size=8x8 pad=1_0x1_0 rhs_dilate=2x2}, dim_labels=f01b_i01o->01bf"),
-        ],
-    )  # fmt: skip
-    def test_stride_2(self, lhs, rhs, out, attributes):
-        assert self.operations(lhs, rhs, out, attributes) == 2 * 8 * 64 * 6 * 9 * 4
-
-    def test_swapped_roles(self):
-        attributes = "window={size=32x32 pad=31_31x31_31 rhs_reversal=1x1}, dim_labels=01bf_o01i->f01b"
-        assert self.operations("1,1,16,160", "256,32,32,160", "256,32,32,16", attributes) == 2 * 256 * 1024 * 160 * 16
-
-    @staticmethod
-    def operations(lhs, rhs, out, attributes):
-        kernels = count(
-            entry(
-                f"%x = bf16[{lhs}]{{3,2,1,0}} parameter(0)",
-                f"%w = bf16[{rhs}]{{3,2,1,0}} parameter(1)",
-                f"ROOT %c = bf16[{out}]{{3,2,1,0}} convolution(%x, %w), {attributes}",
-            )
+@pytest.mark.parametrize(("lhs", "rhs", "out", "attributes", "operations"), [
+    ("8,16,16,4", "3,3,4,6", "8,16,16,6", "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f", STRIDE_1),
+    ("8,16,16,6", "3,3,4,6", "8,16,16,4",
+     "window={size=3x3 pad=1_1x1_1 rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f", STRIDE_1),
+    ("8,16,16,4", "8,16,16,6", "3,3,4,6", "window={size=16x16 pad=1_1x1_1}, dim_labels=f01b_i01o->01bf", STRIDE_1),
+    ("8,16,16,4", "3,3,4,6", "8,8,8,6", "window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_01io->b01f", STRIDE_2),
+    ("8,8,8,6", "3,3,4,6", "8,16,16,4",
+     "window={size=3x3 pad=1_2x1_2 lhs_dilate=2x2 rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f", STRIDE_2),
+    ("8,16,16,4", "8,8,8,6", "3,3,4,6",
+     "window={size=8x8 pad=1_0x1_0 rhs_dilate=2x2}, dim_labels=f01b_i01o->01bf", STRIDE_2),
+    ("1,1,16,160", "256,32,32,160", "256,32,32,16",
+     "window={size=32x32 pad=31_31x31_31 rhs_reversal=1x1}, dim_labels=01bf_o01i->f01b", 2 * 256 * 1024 * 160 * 16),
+])  # fmt: skip
+def test_the_three_convolutions_of_a_layer_count_alike_whatever_their_form(lhs, rhs, out, attributes, operations):
+    kernels = count(
+        entry(
+            f"%x = bf16[{lhs}]{{3,2,1,0}} parameter(0)",
+            f"%w = bf16[{rhs}]{{3,2,1,0}} parameter(1)",
+            f"ROOT %c = bf16[{out}]{{3,2,1,0}} convolution(%x, %w), {attributes}",
         )
-        work = kernels["c"]
-        assert work.kind == "matrix"
-        assert list(work.matrix) == ["bf16"]
-        return work.matrix["bf16"]
+    )
+    assert (kernels["c"].kind, kernels["c"].matrix) == ("matrix", {"bf16": operations})
 
 
 def test_matrix_products():

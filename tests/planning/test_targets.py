@@ -8,19 +8,10 @@ from wrn_jax.planning import targets
 from wrn_jax.runtime.errors import UserError
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "chips", "precision"),
-    [
-        ("tpu:v5e:2x2", "v5e", 4, "bfloat16"),
-        ("tpu:v4:2x2x4", "v4", 16, "bfloat16"),
-        ("tpu:v5p:4x4x4", "v5p", 64, "bfloat16"),
-        ("TPU:V6E:16x16", "v6e", 256, "bfloat16"),
-        ("gpu:h100", "h100", 1, "bfloat16"),
-        ("gpu:a100:8", "a100", 8, "bfloat16"),
-        ("gpu:l4", "l4", 1, "bfloat16"),
-        ("gpu:t4", "t4", 1, "float16"),
-    ],
-)
+@pytest.mark.parametrize(("text", "kind", "chips", "precision"), [
+    ("TPU:V6E:16x16", "v6e", 256, "bfloat16"), ("gpu:h100", "h100", 1, "bfloat16"), ("gpu:a100:8", "a100", 8, "bfloat16"),
+    ("gpu:l4", "l4", 1, "bfloat16"), ("gpu:t4", "t4", 1, "float16"),
+])  # fmt: skip
 def test_find(text, kind, chips, precision):
     target = targets.find(text)
     assert (target.kind, target.chips, target.accelerator.precision) == (kind, chips, precision)
@@ -39,7 +30,8 @@ def test_unknown_targets_are_refused_in_one_line(text):
 def test_slices_have_the_number_of_chips_that_they_stand_for():
     for kind, shapes in targets.SLICES.items():
         for chips, shape in shapes.items():
-            assert targets.find(f"tpu:{kind}:{shape}").chips == chips
+            target = targets.find(f"tpu:{kind}:{shape}")
+            assert (target.chips, target.accelerator.precision) == (chips, "bfloat16")
 
 
 def test_resizing():

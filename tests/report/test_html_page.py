@@ -1,7 +1,6 @@
 """The page and the pictures of a document: nothing lost, nothing taken for markup, the same lines in both."""
 
 import colorsys
-import dataclasses
 import html.parser
 import itertools
 import json
@@ -47,14 +46,30 @@ class Reader(html.parser.HTMLParser):
         wanted = {name.strip("_").replace("_", "-"): value for name, value in attributes.items()}
         return [text for name, found, text in self.elements if name == tag and wanted.items() <= found.items()]
 
+    def of_class(self, name):
+        """The attributes of the elements of this class."""
+        return [attributes for _, attributes, _ in self.elements if attributes.get("class") == name]
+
+
+def document_of(*blocks):
+    return Document("Title", [Section("Part", list(blocks))])
+
 
 def page_of(*blocks):
-    return html_page.to_html(Document("Title", [Section("Part", list(blocks))]))
+    return html_page.to_html(document_of(*blocks))
+
+
+def plot_of(*series, name="p", **more):
+    return Plot(name, "t", "epoch", "y", series, **more)
 
 
 def figures_of(text):
     (data,) = Reader(text).find("script", id="figures")
     return json.loads(data)["figures"]
+
+
+def traces_of(*series, **more):
+    return html_page.plotly_figure(plot_of(*series, **more))["data"]
 
 
 @pytest.fixture(scope="module")
@@ -91,19 +106,16 @@ def test_names_are_no_markup(sample):
     text, reader = sample
     assert "<b>cut" not in text
     assert NASTY in reader.find("title")[0]
-    assert {NASTY} <= set(reader.find("th", scope="col"))
+    assert NASTY in reader.find("th", scope="col")
     assert len(reader.find("script")) == 3
     nasty = Plot(NASTY, NASTY, NASTY, NASTY, [Series(NASTY, [1], [1])], [(1, NASTY)], NASTY)
     (data,) = Reader(page_of(nasty)).find("script", id="figures")
     assert "<" not in data
     assert list(json.loads(data)["figures"]) == ["plot-%3Cb%3Ecut%3C%2Fb%3E%20%26%20%22paste%22%20%25%7By%7D%20%3C%2Fscript%3E"]
 
-
-def test_what_a_plot_shows_as_text_is_escaped_for_plotly():
-    plot = Plot("p", "t", "<i>x</i>", "**y** & z", [Series("a", [1], [1])], [(1, "<b>")])
-    layout = html_page.plotly_figure(plot)["layout"]
-    assert layout["xaxis"]["title"]["text"] == "&lt;i&gt;x&lt;/i&gt;"
-    assert layout["yaxis"]["title"]["text"] == "y &amp; z"
+    # What plotly shows as text is escaped for it.
+    layout = html_page.plotly_figure(Plot("p", "t", "<i>x</i>", "**y** & z", [Series("a", [1], [1])]))["layout"]
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["&lt;i&gt;x&lt;/i&gt;", "y &amp; z"]
 
 
 def test_the_page_loads_nothing_and_holds_plotly_once(sample):
@@ -114,9 +126,7 @@ def test_the_page_loads_nothing_and_holds_plotly_once(sample):
     (policy,) = [attributes["content"] for _, attributes, _ in reader.elements if "http-equiv" in attributes]
     assert policy.startswith("default-src 'none';")
     assert "http" not in policy
-    style = reader.find("style")[0]
-    assert "url(" not in style
-    assert "@import" not in style
+    assert not [loading for loading in ("url(", "@import") if loading in reader.find("style")[0]]
 
 
 def test_links_and_descriptions_name_what_is_there_once(sample):
@@ -128,13 +138,6 @@ def test_links_and_descriptions_name_what_is_there_once(sample):
         for name in ("aria-labelledby", "aria-describedby"):
             named += attributes.get(name, "").split()
         assert set(named) <= set(ids)
-
-
-def test_a_document_without_plots_is_small():
-    text = page_of(Text("Nothing to see."))
-    assert len(text.encode()) < 20_000
-    assert "Plotly.react" in text  # the script for tables, which does without plotly
-    assert Reader(text).find("script", id="figures") == []
 
 
 @pytest.mark.parametrize(
@@ -155,8 +158,12 @@ def test_markup(text, markup):
     assert html_page.to_markup(text) == markup
 
 
-def test_notes_and_warnings_are_told_apart_in_words():
-    reader = Reader(page_of(Text("Know this.", "note"), Text("Beware.", "warning"), Text("Plain.")))
+def test_a_document_without_plots_is_small_and_tells_notes_and_warnings_apart_in_words():
+    text = page_of(Text("Know this.", "note"), Text("Beware.", "warning"), Text("Plain."))
+    assert len(text.encode()) < 20_000
+    assert "Plotly.react" in text  # the script for tables, which does without plotly
+    reader = Reader(text)
+    assert reader.find("script", id="figures") == []
     assert reader.find("div", class_="note") == ["iNoteKnow this."]
     assert reader.find("div", class_="warning") == ["!WarningBeware."]
 
@@ -188,19 +195,16 @@ def test_a_table_says_what_heads_what_and_which_rows_are_marked():
     assert reader.find("p", class_="about") == ["Marked: b."]
 
 
-def test_columns_of_long_texts_do_not_get_narrow():
+def test_columns_of_long_texts_do_not_get_narrow_and_rows_fit_them():
     table = Table("c", ["a", "b", "c", "d"], [["x" * 99, "short", "y" * 80, "1"], ["", "a", "2", "2"]])
     assert html_page.column_classes(table) == ["words", "", "words", "number"]
-
-
-def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="zip"):
         page_of(Table("Wrong", ["a", "b"], [["1", "2", "3"]]))
 
 
 def test_an_empty_table_and_an_empty_plot_are_shown():
-    reader = Reader(page_of(Table("Nothing", ["a", "b"], []), Plot("p", "None", "x", "y", [])))
-    assert reader.find("caption") == ["Nothing", "Data of the plot: None"]
+    reader = Reader(page_of(Table("Nothing", ["a", "b"], []), plot_of()))
+    assert reader.find("caption") == ["Nothing", "Data of the plot: t"]
 
 
 # Plots as data
@@ -208,57 +212,45 @@ def test_an_empty_table_and_an_empty_plot_are_shown():
 
 def test_gaps_and_single_digits_survive_in_the_data():
     series = Series("a", np.arange(1, 5), np.array([0.1, np.nan, np.inf, 1 / 3]), [0, 0, np.nan, 0], [1, np.nan, 1, 1])
-    band, line = figures_of(page_of(Plot("p", "t", "x", "y", [series])))["plot-p"]["data"]
+    band, line = figures_of(page_of(plot_of(series)))["plot-p"]["data"]
     assert (line["x"], line["y"]) == ([1, 2, 3, 4], [0.1, None, None, 0.3333333])
     assert line["hovertext"] == ["0.1 (0 to 1)", "", "inf", "0.33333 (0 to 1)"]
     # Two stretches of one point each: there and back.
     assert (band["x"], band["y"]) == ([1, 1, None, 4, 4], [1, 0, None, 1, 0])
 
 
-def test_a_band_goes_there_above_and_back_below():
-    band, _ = html_page.plotly_figure(Plot("p", "t", "x", "y", [Series("a", [1, 2, 3], [5, 6, 7], [4, 5, 6], [6, 8, 9])]))[
-        "data"
-    ]
-    assert band["x"] == [1, 2, 3, 3, 2, 1]
-    assert band["y"] == [6, 8, 9, 6, 5, 4]
-
-
 def test_names_of_plots_make_names_of_elements():
     names = ["a b", "a-b", 'a"b', "a/b", "ä"]
-    reader = Reader(page_of(*[Plot(name, "t", "x", "y", [Series("s", [1], [1])]) for name in names]))
-    ids = [attributes["id"] for tag, attributes, _ in reader.elements if attributes.get("class") == "canvas"]
+    text = page_of(*[plot_of(Series("s", [1], [1]), name=name) for name in names])
+    ids = [canvas["id"] for canvas in Reader(text).of_class("canvas")]
     assert len(set(ids)) == len(names)
     assert not any(re.search(r"[\s\"<>]", name) for name in ids)
-    assert set(figures_of(page_of(Plot('a"b', "t", "x", "y", [])))) == {ids[2]}
+    assert figures_of(text).keys() == set(ids)
 
 
 def test_a_line_and_its_band_are_one_in_the_legend():
-    series = [Series("a", [1, 2], [5, 6], [4, 5], [6, 8]), Series("**b** %{y}", [1, 2], [5, 6])]
-    band, first, second = html_page.plotly_figure(Plot("p", "t", "x", "y", series))["data"]
+    series = [Series("a", [1, 2, 3], [5, 6, 7], [4, 5, 6], [6, 8, 9]), Series("**b** %{y}", [1, 2], [5, 6])]
+    band, first, second = traces_of(*series)
+    assert (band["x"], band["y"]) == ([1, 2, 3, 3, 2, 1], [6, 8, 9, 6, 5, 4])  # there above and back below
     assert not band["showlegend"]
     assert band["legendgroup"] == first["legendgroup"] != second["legendgroup"]
     assert (first["name"], second["name"]) == ("a", "b %{y}")
 
 
 def test_the_table_of_a_plot_has_every_value_and_leaves_gaps_empty():
-    table = html_page.data_table(Plot("p", "t", "epoch", "y", [
-        Series("a", [1, 2, 3], [0.5, math.nan, 1234567.0]), Series("b", [2, 4], [1, 2], [0, 1], [2, 3]),
-    ]))  # fmt: skip
-    assert table.columns == ["epoch", "a", "b"]
+    lines = Series("a", [1, 2, 3], [0.5, math.nan, 1234567.0]), Series("b", [2, 4], [1, 2], [0, 1], [2, 3])
+    table = html_page.data_table(plot_of(*lines))
+    assert (table.columns, table.note) == (["epoch", "a", "b"], "")
     assert table.rows == [["1", "0.5", ""], ["2", "", "1 (0 to 2)"], ["3", "1.23457e+06", ""], ["4", "", "2 (1 to 3)"]]
-    assert table.note == ""
 
 
-def test_the_table_of_a_long_line_keeps_whole_epochs():
+def test_the_table_of_a_long_line_keeps_whole_epochs_or_is_thinned():
     x = np.arange(5000) / 50
-    table = html_page.data_table(Plot("p", "t", "epoch", "y", [Series("a", x, x)]))
+    table = html_page.data_table(plot_of(Series("a", x, x)))
     assert [row[0] for row in table.rows] == [str(epoch) for epoch in range(100)]
     assert table.note == "100 of the plot's 5000 places."
-
-
-def test_the_table_of_a_line_without_whole_places_is_thinned():
     x = 0.5 + np.arange(999)
-    table = html_page.data_table(Plot("p", "t", "epoch", "y", [Series("a", x, x)]))
+    table = html_page.data_table(plot_of(Series("a", x, x)))
     assert [row[0] for row in table.rows] == [f"{place:.6g}" for place in x[::5]]
 
 
@@ -266,33 +258,28 @@ def test_the_table_of_a_line_without_whole_places_is_thinned():
 
 
 def test_marks_at_one_place_are_one():
-    plot = Plot("p", "t", "epoch", "y", [], [(51, "b"), (41.0051, "a"), (51.0, "c"), (51, "b")])
+    plot = plot_of(marks=[(51, "b"), (41.0051, "a"), (51.0, "c"), (51, "b")])
     assert style.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
 
 
-def test_a_logarithmic_axis_is_one_on_the_page_and_in_the_picture(tmp_path, monkeypatch):
+def test_axes_and_steps_are_those_of_the_plot(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
-    plot = Plot("rate", "Rate", "epoch", "rate", [Series("a", [1, 2], [0.1, 0.001])], log_y=True)
-    assert html_page.plotly_figure(plot)["layout"]["yaxis"]["type"] == "log"
-    assert html_page.plotly_figure(dataclasses.replace(plot, log_y=False))["layout"]["yaxis"]["type"] == "linear"
-    scales = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: scales.append(self.axes[0].get_yscale()))
-    pictures.save_plots(Document("d", [Section("s", [plot])]), tmp_path)
-    assert scales == ["log"]
-
-
-def test_lines_go_in_steps_where_the_plot_says_so():
-    plot = Plot("dropout", "Dropout", "epoch", "dropout", [Series("a", [1, 2], [0.3, 0.2])], stepped=True)
-    shapes = [
-        html_page.plotly_figure(one)["data"][0]["line"]["shape"] for one in (plot, dataclasses.replace(plot, stepped=False))
-    ]
-    assert shapes == ["vh", "linear"]
+    line, drawn = Series("a", [1, 2], [0.1, 0.001]), []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append((self.axes[0].get_yscale(), self.axes[0].lines)))
+    for log, stepped in ((False, False), (True, True)):
+        plot = plot_of(line, log_y=log, stepped=stepped)
+        figure = html_page.plotly_figure(plot)
+        assert figure["layout"]["yaxis"]["type"] == ("log" if log else "linear")
+        assert figure["data"][0]["line"]["shape"] == ("vh" if stepped else "linear")
+        pictures.save_plots(document_of(plot), tmp_path)
+        scale, (drawn_line,) = drawn.pop()
+        assert (scale, drawn_line.get_drawstyle()) == (("log", "steps-pre") if log else ("linear", "default"))
 
 
 def labels(positions):
     """The labels of vertical lines in a plot from 0 to 100."""
-    return style.mark_labels(Plot("p", "t", "x", "y", [Series("a", [0, 100], [1, 1])], [(x, str(x)) for x in positions]))
+    return style.mark_labels(plot_of(Series("a", [0, 100], [1, 1]), marks=[(x, str(x)) for x in positions]))
 
 
 @pytest.mark.parametrize(
@@ -319,24 +306,22 @@ def test_labels_do_not_overlap_and_leave_none_out():
 
 def test_texts_of_marks_are_open_where_they_are_new(sample):
     _, reader = sample
-    opened = ["open" in attributes for tag, attributes, _ in reader.elements if attributes.get("class") == "marks"]
-    assert opened == [True] + [False] * 8
-    other = plots()["gap"]
-    changed = Plot("other", "t", "epoch", "y", other.series, MARKS[:3])
-    reader = Reader(page_of(other, changed))
-    assert ["open" in attributes for tag, attributes, _ in reader.elements if attributes.get("class") == "marks"] == [
-        True,
-        True,
-    ]
+    assert ["open" in marks for marks in reader.of_class("marks")] == [True] + [False] * 8
+    changed = plot_of(*plots()["gap"].series, marks=MARKS[:3])
+    assert all("open" in marks for marks in Reader(page_of(plots()["gap"], changed)).of_class("marks"))
 
 
 # Style
 
 
+def channels(colour):
+    """Red, green and blue of a colour such as #0072b2, 0..1."""
+    return [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+
+
 def luminance(colour):
     """The relative luminance of a colour such as #0072b2, after WCAG 2."""
-    channels = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels(colour)]
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
@@ -353,7 +338,7 @@ def test_texts_and_lines_stand_out(theme):
         assert contrast(colours[name], colours["raised"]) >= 4.5
     for colour in style.COLOURS[theme]:
         assert contrast(colour, colours["page"]) >= 3
-    hues = [colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))) for colour in style.COLOURS[theme]]
+    hues = [colorsys.rgb_to_hls(*channels(colour)) for colour in style.COLOURS[theme]]
     assert len({tuple(np.round(hue, 1)) for hue in hues}) == 8
 
 
@@ -363,9 +348,7 @@ def test_no_two_lines_look_the_same():
     assert len({(look.colours["dark"], look.plotly_marker) for look in styles}) == 64
     for field in ("dashes", "plotly_marker", "matplotlib_marker"):  # told apart without colour
         assert len({getattr(look, field) for look in styles[:8]}) == 8
-
-
-def test_lines_that_are_dense_are_thin_and_unbroken():
+    # Those that are dense are thin and unbroken.
     dense = style.series_style(1, 501)
     assert (dense.width, dense.dashes) == (1.0, ())
     assert style.series_style(1, 500) == style.series_style(1)
@@ -375,36 +358,25 @@ def test_lines_that_are_dense_are_thin_and_unbroken():
 
 
 def test_the_pictures(tmp_path):
-    series = [
-        Series("_$\\frac$ <a>", range(40), np.arange(40.0), np.arange(40) - 2, np.arange(40) + 2),
-        Series("b", [3, 9], [30, 1]),
-    ]
-    first = Plot(
-        "one",
-        "A $\\frac$ & more",
-        "$\\frac$",
-        "$\\frac$",
-        series,
-        [(10, "**first** $\\frac$"), (10.5, "second"), (30, "third")],
-    )
-    second = Plot("two", "Nothing", "epoch", "y", [Series("a", [1], [math.nan])])
+    odd, y = "$\\frac$", np.arange(40.0)
+    series = [Series(f"_{odd} <a>", range(40), y, y - 2, y + 2), Series("b", [3, 9], [30, 1])]
+    first = Plot("one", f"A {odd} & more", odd, odd, series, [(10, f"**first** {odd}"), (10.5, "second"), (30, "third")])
+    second = plot_of(Series("a", [1], [math.nan]), name="two")
     written = pictures.save_plots(Document("t", [Section("s", [first, Text("x")]), Section("s", [second])]), tmp_path / "new")
     assert written == [tmp_path / "new" / "one.png", tmp_path / "new" / "two.png"]
     with Image.open(written[0]) as image:
-        assert image.width == 1280
-        assert image.height > 700
+        assert (image.width, image.height > 700) == (1280, True)
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for place in range(2):
-        colour = style.series_style(place).colours["light"]
-        wanted = [int(colour[index : index + 2], 16) for index in (1, 3, 5)]
-        assert (pixels == wanted).all(axis=1).sum() > 500
+        colour = [round(255 * value) for value in channels(style.series_style(place).colours["light"])]
+        assert (pixels == colour).all(axis=1).sum() > 500
 
 
 def test_page_and_picture_draw_the_same_lines(monkeypatch, tmp_path):
     asked = {html_page: set(), pictures: set()}
     for module, looks in asked.items():
         monkeypatch.setattr(module, "series_style", lambda *place, looks=looks: looks.add(place) or style.series_style(*place))
-    document = Document("t", [Section("s", [plots()["gap"]])])
+    document = document_of(plots()["gap"])
     html_page.to_html(document)
     pictures.save_plots(document, tmp_path)
     assert asked[html_page] == asked[pictures] == {(0, 100), (1, 100), (2, 100), (3, 80)}
