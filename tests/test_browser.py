@@ -73,6 +73,10 @@ def shown(visit):
     assert mishaps == []
 
 
+def press(element, screen):
+    element.tap() if screen == "phone" else element.click()
+
+
 def x_range(opened, name):
     return opened.evaluate("name => document.getElementById(name).layout.xaxis.range.map(Number)", f"plot-{name}")
 
@@ -128,33 +132,26 @@ def test_pointing_at_an_epoch_shows_the_values_of_all_lines(shown, screen):
 
 
 def test_zooming_and_going_back(shown, screen):
-    found, box = canvas(shown, "test_loss")
-    whole = x_range(shown, "test_loss")
+    drawn, box = canvas(shown, "test_loss")
+    low, high = whole = x_range(shown, "test_loss")
+    mode = shown.evaluate("document.getElementById('plot-test_loss').layout.dragmode")
+    assert mode == (False if screen == "phone" else "zoom")  # a finger over a plot scrolls the page
     if screen == "phone":
-        found.locator("[data-title='Zoom in']").tap()
+        drawn.locator("[data-title='Zoom in']").tap()
     else:
         shown.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 30)
         shown.mouse.down()
         shown.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 150, steps=3)
         shown.mouse.up()
-    shown.wait_for_function(
-        "([name, low]) => document.getElementById(name).layout.xaxis.range[0] > low + 5", arg=["plot-test_loss", whole[0]]
-    )
+    axis = "document.getElementById('plot-test_loss').layout.xaxis"
+    shown.wait_for_function(f"{axis}.range[0] > {low} + 5")
     zoomed = x_range(shown, "test_loss")
-    assert whole[0] < zoomed[0] < zoomed[1] < whole[1]
+    assert low < zoomed[0] < zoomed[1] < high
     show_scheme(shown, "dark")
     assert x_range(shown, "test_loss") == zoomed  # drawn anew, but the same part
-    home = found.locator("[data-title='Reset axes']")
-    home.tap() if screen == "phone" else home.click()
-    shown.wait_for_function(
-        "([name, high]) => document.getElementById(name).layout.xaxis.range[1] > high", arg=["plot-test_loss", zoomed[1]]
-    )
+    press(drawn.locator("[data-title='Reset axes']"), screen)
+    shown.wait_for_function(f"{axis}.range[1] > {zoomed[1]}")
     assert x_range(shown, "test_loss") == pytest.approx(whole)
-
-
-def test_a_finger_over_a_plot_scrolls_the_page(shown, screen):
-    mode = shown.evaluate("document.getElementById('plot-gap').layout.dragmode")
-    assert mode == {"desktop": "zoom", "phone": False}[screen]
 
 
 def test_plots_can_be_read_by_keys(shown):
@@ -183,32 +180,29 @@ def test_the_legend_names_all_lines_and_hides_them(shown, screen):
     traces = drawn.locator(".scatterlayer .trace")
     before = traces.count()
     item = drawn.locator(".legendtoggle").nth(1)
-    item.tap() if screen == "phone" else item.click()
+    press(item, screen)
     expect(traces).to_have_count(before - 2)  # the line and its band
     show_scheme(shown, "dark")
     expect(traces).to_have_count(before - 2)  # drawn anew, but still hidden
     shown.wait_for_timeout(400)  # a second click sooner than that would be a double one
-    item.tap() if screen == "phone" else item.click()
+    press(item, screen)
     expect(traces).to_have_count(before)
 
 
 def test_nothing_is_wider_than_the_screen(shown, screen):
-    widths = "[document.documentElement.scrollWidth, innerWidth]"
+    drawn = "() => [...document.querySelectorAll('.canvas')].every((div) => div._fullLayout.width === div.clientWidth)"
     for width in (SCREENS[screen]["viewport"]["width"], 360):
         shown.set_viewport_size({"width": width, "height": 800})
-        shown.wait_for_function(
-            "() => [...document.querySelectorAll('.canvas')].every((div) => div._fullLayout.width === div.clientWidth)"
-        )
-        page_width, screen_width = shown.evaluate(widths)
+        shown.wait_for_function(drawn)
+        page_width, screen_width = shown.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert page_width <= screen_width == width
         # A table that is wider than its box says so.
-        for hint, wide in shown.evaluate(
-            """[...document.querySelectorAll("main > section > .table")].map((table) => {
+        assert shown.evaluate(
+            """[...document.querySelectorAll("main > section > .table")].every((table) => {
                 const box = table.querySelector(".box");
-                return [table.querySelector(".hint").checkVisibility(), box.scrollWidth > box.clientWidth + 1];
+                return table.querySelector(".hint").checkVisibility() === box.scrollWidth > box.clientWidth + 1;
             })"""
-        ):
-            assert hint == wide
+        )
     assert shown.locator(".hint:visible").count() > 0  # at 360 pixels
     shown.set_viewport_size(SCREENS[screen]["viewport"])
 
@@ -256,17 +250,12 @@ def test_the_structure_can_be_read_aloud(shown):
     assert shown.locator("html").get_attribute("lang") == "en"
     assert shown.title() == sample_document().title
     levels = shown.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((heading) => Number(heading.tagName[1]))")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
+    assert (levels[0], levels.count(1)) == (1, 1)
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    for table in shown.locator("table").all():
-        assert table.locator("caption").count() == 1
-    assert shown.locator("th:not([scope])").count() == 0
-    assert shown.locator("tr:not(:has(th))").count() == 0
+    assert shown.locator("table:not(:has(caption)), th:not([scope]), tr:not(:has(th))").count() == 0
     for name, plot in plots().items():
-        assert (
-            shown.get_by_role("group", name=f"Interactive plot: {plot.title}", exact=True).get_attribute("id") == f"plot-{name}"
-        )
+        interactive = shown.get_by_role("group", name=f"Interactive plot: {plot.title}", exact=True)
+        assert interactive.get_attribute("id") == f"plot-{name}"
         assert shown.get_by_role("figure", name=plot.title, exact=True).count() == 1
     nameless = shown.evaluate(
         """[...document.querySelectorAll("button, a, summary")]
@@ -274,9 +263,7 @@ def test_the_structure_can_be_read_aloud(shown):
             .map((one) => one.outerHTML.slice(0, 200))"""
     )
     assert nameless == []
-
-
-def test_the_first_key_leads_past_the_contents(shown):
+    # The first key leads past the contents.
     assert shown.evaluate("document.querySelector('a, button, summary, [tabindex]').className") == "skip"
     shown.locator(".skip").press("Enter")
     assert shown.evaluate("document.activeElement.id") == "content"
