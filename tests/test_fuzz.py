@@ -115,7 +115,7 @@ def check_line(error, limit=400):
 def check_accepted(config):
     """Survives JSON exactly, and its recipe can be evaluated."""
     assert from_dict(json.loads(json.dumps(config.to_dict())), "again") == config
-    line = Timeline(config.recipe, config.augmentation_levels, 7)
+    line = Timeline(config, 7)
     line.events()
     for step in (0, min(line.steps, 2**31) - 1):
         for leaf in jax.tree.leaves(line.at(step)):
@@ -292,4 +292,4 @@ def test_stray_arguments(arguments):
 def test_no_run_is_shorter_than_an_epoch(changes):
     config = Config(recipe=Recipe(batch_size=10**5, **changes))
     check_accepted(config)
-    assert Timeline(config.recipe, config.augmentation_levels, 7).steps >= 7
+    assert Timeline(config, 7).steps >= 7

@@ -78,7 +78,7 @@ def test_prints_the_transition_table_and_writes_the_files(tmp_path):
     rows = rows_of(table)
     assert list(rows[0]) == [
         "epoch", "learning_rate_first", "learning_rate_last", "learning_rate_next", "dropout", "mixup_alpha",
-        "label_smoothing", "augmentation",
+        "label_smoothing", "augmentation", "momentum", "weight_decay",
     ]  # fmt: skip
     assert len(rows) == 100
     assert rows[0]["learning_rate_first"] == "0.01"
@@ -268,7 +268,7 @@ def test_help_explains_the_findings(capsys):
 
 def sparklines(name, steps_per_epoch, **options):
     config = load_file(name)
-    return description.sparklines(Timeline(config.recipe, config.augmentation_levels, steps_per_epoch), **options)
+    return description.sparklines(Timeline(config, steps_per_epoch), **options)
 
 
 def test_bars_rise_and_fall_and_a_small_value_has_one_but_nothing_has_none():

@@ -38,7 +38,7 @@ def examine(rate=SOUND, steps_per_epoch=10, decay=5e-4, held_out=5000, patience=
         augmentation_levels=levels or Config().augmentation_levels,
     )
     with jax.disable_jit():  # compiling each of these small recipes would take most of the time
-        return checks.examine(config, Timeline(config.recipe, config.augmentation_levels, steps_per_epoch))
+        return checks.examine(config, Timeline(config, steps_per_epoch))
 
 
 def names(found):

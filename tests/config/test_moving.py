@@ -32,7 +32,10 @@ except Exception as error:
 
 
 def test_the_table_is_what_recipe_annotates():
-    assert list(MOVING) == ["learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation"]
+    recipe = ["learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation"]
+    assert [value.key for value in MOVING.values()] == [
+        *(f"recipe.{name}" for name in recipe), "optimizer.momentum", "optimizer.weight_decay",
+    ]  # fmt: skip
     assert [name for name, value in MOVING.items() if value.is_level] == ["augmentation"]
     assert all(value.name == name and value.label for name, value in MOVING.items())
 

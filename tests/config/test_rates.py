@@ -9,8 +9,8 @@ from wrn_jax.config.timeline import Timeline
 
 
 def timeline_rates(rate, steps_per_epoch):
-    recipe = Recipe(epochs=20, learning_rate=rate)
-    return Timeline(recipe, Config().augmentation_levels, steps_per_epoch).values["learning_rate"]
+    config = Config(recipe=Recipe(epochs=20, learning_rate=rate))
+    return Timeline(config, steps_per_epoch).values["learning_rate"]
 
 
 @pytest.mark.parametrize("rate", [Cosine(0.1, 0.0, epochs(20)), Cosine(0.1, 1e-5, epochs(20)), Linear(0.1, 0.0, epochs(20))])

@@ -10,7 +10,7 @@ from wrn_jax.config.timeline import Timeline
 
 def timeline(name, **changes):
     config = load_file(f"configs/{name}.py").override({key.replace("__", "."): value for key, value in changes.items()})
-    return Timeline(config.recipe, config.augmentation_levels, 196)
+    return Timeline(config, 196)
 
 
 def described_rate(k, recipe):

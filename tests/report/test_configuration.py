@@ -44,7 +44,9 @@ def test_logs_have_what_ran_and_a_log_alone_nothing():
     assert cells(table, "best epoch chosen on")["csv"] == "the test set"
 
 
-CANDIDATES = (7, 16, 2, 0.5, 0.25, True, False, "float16", "cifar10", [3], {"epoch 1": 0.05}, {"epoch 1": "reduced"}, "a")
+CANDIDATES = (
+    7, 16, 2, 0.5, 0.25, True, False, "float16", "cifar10", "kernels", [3], {"epoch 1": 0.05}, {"epoch 1": "reduced"}, "a",
+)  # fmt: skip
 """Values of which every key takes one."""
 
 
@@ -65,8 +67,8 @@ def test_every_key_in_which_recipes_differ_is_shown(tmp_path):
     assert {"recipe.dropout", "optimizer.momentum", "model.batch_norm_groups", "augmentation_levels.full.rotate"} <= keys.keys()
     for key in keys:
         config, timeline = changed(first.config, key), first.timeline
-        if key.startswith("recipe."):
-            timeline = Timeline(config.recipe, config.augmentation_levels, timeline.steps_per_epoch)
+        if key.startswith(("recipe.", "optimizer.")):
+            timeline = Timeline(config, timeline.steps_per_epoch)
         second = dataclasses.replace(first, config=config, timeline=timeline)
         assert configuration.table([Group("a", (first,)), Group("b", (second,))]).marked, key
 

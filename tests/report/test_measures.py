@@ -27,7 +27,7 @@ def made(name, *curves, valid=None, evaluations=((),) * 9, config=None, plan=Non
 
 def timeline(learning_rate, epochs=10, **recipe):
     config = Config().override({"recipe.learning_rate": learning_rate, "recipe.epochs": epochs, **recipe})
-    return Timeline(config.recipe, config.augmentation_levels, steps_per_epoch=10)
+    return Timeline(config, steps_per_epoch=10)
 
 
 RESTARTS = {"kind": "warm_restarts", "peak": 0.1, "floor": 0.001, "period": "4 steps"}

@@ -75,7 +75,7 @@ def test_records_one_object_an_epoch_with_the_values_of_the_timeline(finished):
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["step"] for row in rows] == [10, 20, 30, 40, 50]
     assert all(list(row) == KEYS for row in rows)
-    table = Timeline(finished.config.recipe, finished.config.augmentation_levels, 10).table()
+    table = Timeline(finished.config, 10).table()
     for row, planned in zip(rows, table, strict=True):
         assert row["learning_rate"] == pytest.approx(planned["learning_rate_last"], rel=1e-6)
         for name in ("dropout", "mixup_alpha", "label_smoothing", "augmentation"):
@@ -95,7 +95,7 @@ def test_a_run_that_learns_is_not_told_otherwise(finished):
 
 def test_announces_every_transition_when_it_happens(finished):
     lines = finished.output.splitlines()
-    expected = Timeline(finished.config.recipe, finished.config.augmentation_levels, 10).events()
+    expected = Timeline(finished.config, 10).events()
     announced = [line for line in lines if ", step " in line]
     assert announced == [f"epoch {event.epoch}, step {event.step}: {event}" for event in expected]
     for event in expected:
@@ -275,7 +275,7 @@ def test_a_full_disk_does_not_end_a_run(finished, tmp_path, monkeypatch):
 
 def test_says_what_a_run_never_reaches(tmp_path):
     config = small_config(recipe__dropout={"epoch 1": 0.1, "epoch 500": 0.2})
-    line = Timeline(config.recipe, config.augmentation_levels, 10)
+    line = Timeline(config, 10)
     assert line.idle() == ["dropout 0.2 at epoch 500"]
     lines = " ".join(messages.opening_lines(HEADER, config, line)).split()
     assert "never reaches: dropout 0.2 at epoch 500" in " ".join(lines)

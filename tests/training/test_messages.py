@@ -16,7 +16,7 @@ WARM_UP = {"epoch 1": {"kind": "linear", "start": 0.01, "end": 0.1, "over": "2 e
 def told(losses, epochs=10, steps_per_epoch=200):
     """Which epochs (from 1) of these training losses are told of; the warm-up ends with epoch 2."""
     config = Config().override({"recipe.learning_rate": WARM_UP, "recipe.epochs": epochs})
-    timeline = Timeline(config.recipe, config.augmentation_levels, steps_per_epoch)
+    timeline = Timeline(config, steps_per_epoch)
     rows = [
         dataclasses.replace(ROW, epoch=epoch, step=epoch * steps_per_epoch, train_loss=loss)
         for epoch, loss in enumerate(losses, 1)

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from tests.models.test_wide_resnet import formula_network
 from tests.vectors.formula_weights import crc32, formula_batch, sample_stride
 from tests.weights import VECTORS, formula_model, relative_error
-from wrn_jax.config import LEVELS, Model, Optimizer, Recipe, load_file
+from wrn_jax.config import Config, Model, Optimizer, load_file
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.data.mixup import mix
 from wrn_jax.data.normalisation import Normalisation
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 def hyperparameters(learning_rate, label_smoothing):
     """Those of a step without dropout, whose augmentation and mixup are in its batch."""
-    now = Timeline(Recipe(), LEVELS, 1).at(jnp.int32(0))
+    now = Timeline(Config(), 1).at(jnp.int32(0))
     changes = {"learning_rate": jnp.float32(learning_rate), "label_smoothing": jnp.float32(label_smoothing)}
     return dataclasses.replace(now, values=now.values | changes)
 
@@ -91,7 +91,7 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
     images = random.integers(0, 256, (5 * batch_size, 32, 32, 3), np.uint8)
     labels = random.integers(0, 100, 5 * batch_size).astype(np.int32)
     order = random.permutation(5 * batch_size).astype(np.int32).reshape(5, batch_size)
-    timeline = Timeline(config.recipe, config.augmentation_levels, 5)
+    timeline = Timeline(config, 5)
     setup = dataclasses.replace(
         make_setup(config.override({"precision": dtype}), mesh),
         timeline=timeline,
@@ -178,7 +178,7 @@ def test_pmap_with_synchronised_statistics_gives_the_same_ten_steps():
 def test_the_rate_used_is_the_rate_of_the_timeline_and_nothing_recompiles():
     step, state, arrays = small_run(changes={"recipe.scale": 0.02})
     config = load_file("configs/session04.py").override({"recipe.scale": 0.02})
-    timeline = Timeline(config.recipe, config.augmentation_levels, 5)
+    timeline = Timeline(config, 5)
     state, metrics = step(state, *arrays)
     seen = [metrics]
     with jax.no_tracing(True):

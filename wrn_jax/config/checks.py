@@ -16,7 +16,6 @@ import numpy as np
 from wrn_jax.config import Config
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.rates import peak_after_warm_up, restarts, warm_up_end
-from wrn_jax.config.schedules import beginnings
 from wrn_jax.config.timeline import Timeline
 
 WIDTH = 128
@@ -158,7 +157,7 @@ def _rate_jump(config: Config, timeline: Timeline) -> list[Finding]:
     rates = timeline.values["learning_rate"]
     cycles = restarts(rates)
     findings = []
-    phases = beginnings(config.recipe.learning_rate, timeline.clock)
+    phases = timeline.beginnings("learning_rate")
     for (_, old), (step, new) in itertools.pairwise(phases):
         constant = isinstance(old, int | float) and isinstance(new, int | float)
         if constant or not 0 < step < timeline.steps:
@@ -201,7 +200,8 @@ def _long_warm_up(config: Config, timeline: Timeline) -> list[Finding]:
 
 
 def _decay_times_rate(config: Config, timeline: Timeline) -> list[Finding]:
-    decay, peak = config.optimizer.weight_decay, peak_after_warm_up(timeline.values["learning_rate"])
+    decay = float(timeline.values["weight_decay"].max())
+    peak = peak_after_warm_up(timeline.values["learning_rate"])
     low, high = USUAL_DECAY_TIMES_RATE
     if low <= decay * peak <= high:
         return []

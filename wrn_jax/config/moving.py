@@ -1,13 +1,13 @@
-"""What moves during training: the class `Recipe`, whose annotated fields are the one table of moving values.
+"""What moves during training: `Recipe` and `Optimizer`, whose annotated fields are the one table of moving values.
 
-A new moving value is a field of `Recipe` with a `MovingValue`, its effect in one place (the step, the loss, the optimiser), and
-its test. Validation, the timeline, plans, records, curves and reports take name, label, bounds and format from here.
+A new moving value is a field with a `MovingValue`, its effect in one place (the step, the loss, the optimiser), and its test.
+Validation, the timeline, plans, records, curves and reports take name, label, bounds and format from here.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -23,15 +23,17 @@ Images = Annotated[int, Field(ge=1, le=1_000_000)]
 
 @dataclasses.dataclass(frozen=True)
 class MovingValue:
-    """A value that moves on the clock of a run; an annotation of its field in `Recipe`, whose bounds it checks.
+    """A value that moves on the clock of a run; an annotation of its field, whose bounds it checks.
 
     Attributes:
       label: the name in tables and plots, with the unit if it has one.
       low, high: bounds of the values, both allowed.
       format: how a value is written in tables, as in Python's `format`.
       is_level: whether the values are names of augmentation levels and not numbers.
+      optional: whether plans and reports leave it out where it stays at its default.
       free_on_resume: whether a resumed run may change it; only what changes no result by more than rounding.
-      name: the key after "recipe." and the column in `metrics.jsonl`: the name of the field.
+      name: the name of the field, and of the column in `metrics.jsonl`.
+      section: the part of the configuration that has the field, "recipe" or "optimizer".
     """
 
     label: str
@@ -39,8 +41,15 @@ class MovingValue:
     high: float = 1000.0
     format: str = "g"
     is_level: bool = False
+    optional: bool = False
     free_on_resume: bool = False
     name: str = ""
+    section: str = ""
+
+    @property
+    def key(self) -> str:
+        """The dotted key, such as recipe.dropout."""
+        return f"{self.section}.{self.name}"
 
     def check(self, phases: dict[Any, Any]) -> dict[Any, Any]:
         """The phases as they are. Raises PydanticCustomError for a value out of bounds."""
@@ -79,7 +88,8 @@ LevelPhases = Annotated[dict[PositionField, str], BeforeValidator(_as_phases), A
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """What moves during training, on one clock. Each of the moving values is a table from positions to values."""
+    """What moves during training, on one clock; momentum and weight decay stand in `Optimizer`. Moving values are tables from
+    positions to values."""
 
     epochs: Positive = 100
     """Length of the recipe as written, before `scale`."""
@@ -110,9 +120,30 @@ class Recipe:
         return max(1, math.floor(self.epochs * self.scale + 0.5))
 
 
+@dataclass(frozen=True, config=STRICT)
+class Optimizer:
+    """Stochastic gradient descent with momentum: clip, L2, momentum, learning rate, in this order."""
+
+    momentum: Annotated[Phases, MovingValue("momentum", high=0.9999, optional=True)] = Field(
+        default_factory=lambda: {epoch(1): 0.9}
+    )
+    """Momentum."""
+    nesterov: bool = False
+    """Whether the momentum is Nesterov's (in the form of Sutskever et al., 2013, as PyTorch and Optax have it)."""
+    weight_decay: Annotated[Phases, MovingValue("weight decay (L2)", high=1.0, optional=True)] = Field(
+        default_factory=lambda: {epoch(1): 1e-3}
+    )
+    """L2 coefficient, added to the clipped gradients."""
+    decay: Literal["all", "kernels"] = "all"
+    """What is decayed: all parameters, or the kernels of convolutions and the linear layer alone."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = 1.0
+    """Global norm to which the raw gradients are clipped; none: no clipping."""
+
+
 MOVING = {
-    name: dataclasses.replace(note, name=name)
-    for name, annotation in get_type_hints(Recipe, include_extras=True).items()
+    name: dataclasses.replace(note, name=name, section=section)
+    for section, part in (("recipe", Recipe), ("optimizer", Optimizer))
+    for name, annotation in get_type_hints(part, include_extras=True).items()
     for note in getattr(annotation, "__metadata__", ())
     if isinstance(note, MovingValue)
 }

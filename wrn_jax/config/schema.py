@@ -21,7 +21,7 @@ from wrn_jax.config.datasets import DATASETS, DatasetName, info, steps_per_epoch
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.levels import LEVELS, Strengths
 from wrn_jax.config.messages import cut, error, printable, shown
-from wrn_jax.config.moving import MOVING, STRICT, Images, Positive, Recipe
+from wrn_jax.config.moving import MOVING, STRICT, Images, Optimizer, Positive, Recipe
 from wrn_jax.config.schedules import KINDS, SCHEDULES, Duration, Position
 
 NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -41,7 +41,7 @@ FREE_ON_RESUME = (
     "data.download",
     "data.cache",
     *(f"silence.{name}" for name in FINDINGS),
-    *(f"recipe.{value.name}" for value in MOVING.values() if value.free_on_resume),
+    *(value.key for value in MOVING.values() if value.free_on_resume),
 )
 """Keys that a resumed run may change, since they decide where and how safely it runs, or what is said about it; results differ
 by rounding at most."""
@@ -109,18 +109,6 @@ class Data:
     """Test images of the embedded data set."""
     embedded_seed: NonNegative = 0
     """Seed of the drawing of the embedded data set."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Optimizer:
-    """Stochastic gradient descent with momentum: clip, L2, momentum, learning rate, in this order."""
-
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum (not Nesterov's)."""
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    """L2 coefficient, on all parameters, added to the clipped gradients."""
-    clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = 1.0
-    """Global norm to which the raw gradients are clipped; none: no clipping."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -224,6 +212,10 @@ class Config:
         """Plain nested dictionaries, lists, numbers and strings, as in `config.json`."""
         return _ADAPTER.dump_python(self, mode="json")
 
+    def phases(self, name: str) -> dict[Position, Any]:
+        """The table of a moving value, by its name in `MOVING`."""
+        return getattr(getattr(self, MOVING[name].section), name)
+
     def override(self, changes: Mapping[str, Any], source: str = "override") -> "Config":
         """A copy with some keys changed.
 
@@ -309,7 +301,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
     node: Any = tree
     for folder in folders:
         node = node.get(folder) if isinstance(node, dict) else None
-    is_open = (key.startswith(("recipe.", "augmentation_levels.")) and len(folders) > 1) or folders in (
+    is_open = (key.startswith(("recipe.", "optimizer.", "augmentation_levels.")) and len(folders) > 1) or folders in (
         ["augmentation_levels"],
         ["silence"],
     )

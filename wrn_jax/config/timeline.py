@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 
 from wrn_jax.config.datasets import planned_sizes, steps_per_epoch
 from wrn_jax.config.levels import Strengths
-from wrn_jax.config.moving import MOVING, NUMERIC, Recipe
+from wrn_jax.config.moving import MOVING, NUMERIC
 from wrn_jax.config.schedules import Clock, Schedule, beginnings, join
 from wrn_jax.config.schema import Config
 
@@ -56,11 +58,11 @@ class Timeline:
     """A recipe on the clock of a run.
 
     Args:
-      recipe: the recipe.
-      levels: augmentation strengths by level name.
+      config: the recipe, the optimiser and the augmentation levels of a run.
       steps_per_epoch: updates in an epoch.
 
     Attributes:
+      recipe: the recipe.
       epochs: epochs of the run.
       steps: updates of the run.
       steps_per_epoch: updates in an epoch.
@@ -68,8 +70,9 @@ class Timeline:
       checkpoint_epochs: epochs of the run after which a checkpoint is kept for good.
     """
 
-    def __init__(self, recipe: Recipe, levels: dict[str, Strengths], steps_per_epoch: int):
-        self.recipe = recipe
+    def __init__(self, config: Config, steps_per_epoch: int):
+        self.recipe = recipe = config.recipe
+        self._phases = {name: config.phases(name) for name in MOVING}
         self.steps_per_epoch = steps_per_epoch
         self.epochs = recipe.run_epochs
         self.steps = self.epochs * steps_per_epoch
@@ -78,9 +81,9 @@ class Timeline:
         self.level_names = tuple(dict.fromkeys(recipe.augmentation.values()))
         level_phases = {where: self.level_names.index(name) for where, name in recipe.augmentation.items()}
         self._level = join(level_phases, self.clock)
-        self._functions = {name: join(getattr(recipe, name), self.clock) for name in NUMERIC}
+        self._functions = {name: join(self._phases[name], self.clock) for name in NUMERIC}
         self._strengths = jax.tree.map(
-            lambda *values: np.array(values, np.float32), *[levels[name] for name in self.level_names]
+            lambda *values: np.array(values, np.float32), *[config.augmentation_levels[name] for name in self.level_names]
         )
         self.checkpoint_epochs = tuple(
             sorted({min(self.epochs, math.ceil(e * self.clock.scale - 1e-9)) for e in recipe.checkpoint_epochs})
@@ -90,7 +93,7 @@ class Timeline:
     def of(cls, config: Config) -> "Timeline":
         """The recipe of `config` on the clock of its run, which the data set, hold-out and batch give. Raises UserError."""
         num_train, _ = planned_sizes(config.data)
-        return cls(config.recipe, config.augmentation_levels, steps_per_epoch(num_train, config.recipe.batch_size))
+        return cls(config, steps_per_epoch(num_train, config.recipe.batch_size))
 
     def at(self, step: jax.Array) -> Hyperparameters:
         """The values at `step` (int32 scalar, traced or not); jittable."""
@@ -106,6 +109,16 @@ class Timeline:
         at = jax.jit(jax.vmap(lambda step: self.at(step).values))
         values = jax.device_get(at(jnp.arange(self.steps, dtype=jnp.int32)))
         return {name: values[name] for name in MOVING}
+
+    @functools.cached_property
+    def shown(self) -> list[str]:
+        """The moving values that plans and reports show: all but the optional ones that stay at their default."""
+        usual = Config()
+        return [name for name, value in MOVING.items() if not value.optional or self._phases[name] != usual.phases(name)]
+
+    def beginnings(self, name: str) -> list[tuple[int, Any]]:
+        """The phases of a moving value as (first step, value), in the order of the clock."""
+        return beginnings(self._phases[name], self.clock)
 
     def value_at(self, name: str, step: int) -> float | str:
         """A moving value at `step`: a number, or the name of the augmentation level."""
@@ -137,12 +150,12 @@ class Timeline:
             )
         return rows
 
-    def phases(self) -> list[Event]:
-        """Every phase of every hyperparameter in the order of time, the first ones with an empty `before`."""
+    def phases(self, names: Sequence[str] | None = None) -> list[Event]:
+        """The phases of `names` (none: of all that are shown) in the order of time, the first ones with an empty `before`."""
         events = []
-        for name in MOVING:
+        for name in self.shown if names is None else names:
             before = ""
-            for step, value in beginnings(getattr(self.recipe, name), self.clock):
+            for step, value in self.beginnings(name):
                 if step < self.steps:
                     after = self._describe(value)
                     events.append(Event(step, self.epoch_of(step), name, before, after))
@@ -153,7 +166,7 @@ class Timeline:
         """What the recipe holds and this run never reaches: phases after its end, or before one that lies before its start."""
         never = []
         for name in MOVING:
-            phases = [(self.clock.index(where), where, value) for where, value in getattr(self.recipe, name).items()]
+            phases = [(self.clock.index(where), where, value) for where, value in self._phases[name].items()]
             for number, (index, position, value) in enumerate(phases):
                 is_replaced = index <= 0 and any(later < 0 for later, *_ in phases[number + 1 :])
                 if index >= self.steps or is_replaced:

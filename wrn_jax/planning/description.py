@@ -100,7 +100,7 @@ def transition_table(timeline: Timeline) -> list[str]:
 
 def sparklines(timeline: Timeline, width: int = 80) -> list[str]:
     """Every moving value over the run as one line of bars, each from 0 to its maximum."""
-    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in NUMERIC]
+    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in timeline.shown if name in NUMERIC]
 
 
 def bars(values: np.ndarray, width: int = 80, top: float | None = None) -> str:

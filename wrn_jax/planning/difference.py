@@ -7,7 +7,6 @@ import numpy as np
 
 from wrn_jax.config import Config, checks
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.schedules import beginnings
 from wrn_jax.config.timeline import Timeline, shortest
 from wrn_jax.planning import cost
 from wrn_jax.planning.description import Plan, bars, describe_length, labels, table
@@ -23,7 +22,7 @@ def describe_two(a: Plan, b: Plan) -> list[str]:
         *(table([("different", *names), *different]) if different else ["different: no key"]),
         "",
     ]
-    for name in MOVING:
+    for name in shown(a, b):
         if phase_texts(a.timeline, name) != phase_texts(b.timeline, name):
             lines += [*phases_of_two(a.timeline, b.timeline, name, names), ""]
     ranges = differing_values(a.timeline, b.timeline)
@@ -53,7 +52,7 @@ def facts(plan: Plan) -> dict[str, str]:
 def flat_keys(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """The keys of a configuration but for the moving values, each with its value as text."""
     for name, value in tree.items():
-        if prefix == "recipe." and name in MOVING:
+        if name in MOVING and prefix + name == MOVING[name].key:
             continue
         if isinstance(value, dict):
             yield from flat_keys(value, f"{prefix}{name}.")
@@ -71,16 +70,21 @@ def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str
     same = [name for name in names if left.get(name) == right.get(name)]
     at_default = [name for name in same if left[name] == usual.get(name)]
     shared = [f"{name} {left[name]}" for name in same if name not in at_default and not name.startswith("silence.")]
-    for name in MOVING:
+    for name in shown(a, b):
         texts = phase_texts(a.timeline, name)
         if texts == phase_texts(b.timeline, name):
             shared.append(f"{name} {', '.join(text if when == 1 else f'{text} (epoch {when:.4g})' for when, text in texts)}")
     return different, [*shared, f"{len(at_default)} keys at their defaults"]
 
 
+def shown(a: Plan, b: Plan) -> list[str]:
+    """The moving values that either recipe shows."""
+    return [name for name in MOVING if name in a.timeline.shown or name in b.timeline.shown]
+
+
 def phase_texts(timeline: Timeline, name: str) -> list[tuple[float, str]]:
     """(epoch, from 1; what it does) of each phase of a moving value."""
-    return [(event.step / timeline.steps_per_epoch + 1, event.after) for event in timeline.phases() if event.name == name]
+    return [(event.step / timeline.steps_per_epoch + 1, event.after) for event in timeline.phases([name])]
 
 
 def phases_of_two(a: Timeline, b: Timeline, name: str, names: Sequence[str]) -> list[str]:
@@ -109,11 +113,7 @@ def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]
     rows = []
     for name in MOVING:
         parts_a, parts_b = (_parts(timeline, name, count) for timeline in (a, b))
-        joins = {
-            begin * count // timeline.steps
-            for timeline in (a, b)
-            for begin, _ in beginnings(getattr(timeline.recipe, name), timeline.clock)
-        }
+        joins = {begin * count // timeline.steps for timeline in (a, b) for begin, _ in timeline.beginnings(name)}
         tolerance = 0.02 * float(max(timeline.values[name].max() for timeline in (a, b)))
         differ = [_differ(*pair, tolerance) for pair in zip(parts_a, parts_b, strict=True)]
         title, first = name, 0

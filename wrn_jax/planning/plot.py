@@ -22,10 +22,10 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
     """
     from matplotlib.figure import Figure
 
-    names = list(next(iter(recipes.values())).values)
+    names = [name for name in MOVING if any(name in recipe.shown for recipe in recipes.values())]
     levels = list(dict.fromkeys(level for recipe in recipes.values() for level in recipe.level_names))
     heights = [2.5] + [1] * (len(names) - 1) + [3] * bool(rows)
-    figure = Figure(figsize=(10, 9 + 3 * bool(rows)), layout="constrained")
+    figure = Figure(figsize=(10, 4 + len(names) + 3 * bool(rows)), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.suptitle(title)
     for axis, name in zip(axes, names, strict=False):

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.rates import peak_after_warm_up, restarts
-from wrn_jax.config.schedules import Linear, beginnings
+from wrn_jax.config.schedules import Linear
 from wrn_jax.config.timeline import Event, Timeline
 from wrn_jax.report import statistics
 from wrn_jax.report.runs import Evaluation, Group, Run
@@ -152,6 +153,12 @@ def logs(groups: Sequence[Group]) -> dict[str, Group]:
     return {group.log: group for group in groups if group.log is not None}
 
 
+def shown(groups: Sequence[Group]) -> list[str]:
+    """The moving values that any of the recipes shows."""
+    timelines = [group.timeline for group in groups if group.timeline is not None]
+    return [name for name in MOVING if any(name in timeline.shown for timeline in timelines)]
+
+
 def row(run: Run, which: str) -> EpochRow:
     """The row of the last or of the best epoch."""
     return run.last if which == "last" else run.best
@@ -276,7 +283,7 @@ def first_epoch_at(run: Run, accuracy: float) -> int | None:
 
 def warm_up(timeline: Timeline) -> tuple[Linear, int] | None:
     """The rising line that the rate begins with, perhaps after one other phase, and the update (from 0) at which it ends."""
-    pieces = beginnings(timeline.recipe.learning_rate, timeline.clock)
+    pieces = timeline.beginnings("learning_rate")
     for index, (start, piece) in enumerate(pieces[:2]):
         if isinstance(piece, Linear) and piece.end > piece.start:
             ends = [start + timeline.clock.length(piece.over), timeline.steps, *[later for later, _ in pieces[index + 1 :]]]

@@ -214,7 +214,7 @@ def described(log: str) -> Timeline:
 
 
 def _on_the_logs_clock(config: Config) -> Timeline:
-    return Timeline(config.recipe, config.augmentation_levels, published_runs.STEPS_PER_EPOCH)
+    return Timeline(config, published_runs.STEPS_PER_EPOCH)
 
 
 def _load_csv(path: Path, source: str) -> Run:

@@ -24,17 +24,46 @@ def scale_by_traced_learning_rate() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
+def add_traced_weight_decay(kernels_only: bool) -> optax.GradientTransformationExtraArgs:
+    """As `optax.add_decayed_weights`, by the `weight_decay` that is passed to `update`; or of leaves named "kernel" alone."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        def decayed(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+            skipped = kernels_only and path[-1].key != "kernel"
+            return update if skipped else update + extra_args["weight_decay"] * param
+
+        return jax.tree_util.tree_map_with_path(decayed, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def trace_by_traced_momentum(nesterov: bool) -> optax.GradientTransformationExtraArgs:
+    """As `optax.trace`, by the `momentum` that is passed to `update`."""
+
+    def init(params: Any) -> optax.TraceState:
+        return optax.TraceState(trace=optax.tree.zeros_like(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        del params
+        momentum = extra_args["momentum"]
+        trace = jax.tree.map(lambda update, trace: update + momentum * trace, updates, state.trace)
+        ahead = jax.tree.map(lambda update, trace: update + momentum * trace, updates, trace) if nesterov else trace
+        return ahead, optax.TraceState(trace=trace)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def make_optimizer(config: Optimizer) -> optax.GradientTransformationExtraArgs:
-    """Stochastic gradient descent in the order of the reference: clip, L2 on all parameters, momentum, learning rate.
+    """Stochastic gradient descent in the order of the reference: clip, L2, momentum, learning rate.
 
     The raw gradients are clipped to a global norm first, then the L2 term is added, so that clipping never weakens the decay.
-    `update` takes the rate as the keyword `learning_rate`, a float32 scalar.
+    `update` takes the keywords `learning_rate`, `momentum` and `weight_decay`, float32 scalars.
     """
     clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
     return optax.chain(
         clip,
-        optax.add_decayed_weights(config.weight_decay),
-        optax.trace(decay=config.momentum),
+        add_traced_weight_decay(config.decay == "kernels"),
+        trace_by_traced_momentum(config.nesterov),
         scale_by_traced_learning_rate(),
     )
 

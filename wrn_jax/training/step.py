@@ -97,7 +97,8 @@ def update(
     gradients = jax.tree.map(lambda g: g / scale, gradients)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-    updates, opt_state = setup.optimizer.update(gradients, state.opt_state, state.params, learning_rate=now["learning_rate"])
+    moving = {name: now[name] for name in ("learning_rate", "momentum", "weight_decay")}
+    updates, opt_state = setup.optimizer.update(gradients, state.opt_state, state.params, **moving)
     params: Any = optax.apply_updates(state.params, updates)
     loss_scale = state.loss_scale
     if setup.network.dtype == "float16":

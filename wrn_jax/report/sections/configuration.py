@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from wrn_jax.config import Config, Data, datasets
 from wrn_jax.config.moving import MOVING
-from wrn_jax.config.schedules import beginnings, extremes
+from wrn_jax.config.schedules import extremes
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures, published_runs
 from wrn_jax.report.formats import NONE, NOT_RECORDED
@@ -15,9 +15,9 @@ _OWN_ROWS = {
     "model.depth": "network", "model.widen_factor": "network", "data.name": "data set",
     "data.validation_size": "training images",
     "recipe.batch_size": "batch size", "recipe.epochs": "epochs", "recipe.scale": "epochs",
-    **{f"recipe.{name}": value.label for name, value in MOVING.items()},
-    "recipe.checkpoint_epochs": "checkpoints kept after epochs", "optimizer.weight_decay": "weight decay (L2)",
-    "optimizer.momentum": "momentum", "optimizer.clip_norm": "gradient clipping (global norm)", "precision": "precision",
+    **{value.key: value.label for value in MOVING.values()},
+    "recipe.checkpoint_epochs": "checkpoints kept after epochs", "optimizer.clip_norm": "gradient clipping (global norm)",
+    "precision": "precision",
     "early_stopping_patience": "early stopping, patience in epochs",
 }  # fmt: skip
 """The row that shows a key, and the keys within it."""
@@ -39,6 +39,9 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
         known = [(group.config, group.timeline) for group in groups]
         return [label, *(NOT_RECORDED if config is None or plan is None else find(config, plan) for config, plan in known)]
 
+    def moving(name: str) -> list[str]:
+        return row(MOVING[name].label, lambda _, plan: phases(plan, name))
+
     def of_cycle(label: str, find: Callable[[measures.RateCycle], str]) -> list[str]:
         return [label, *(NOT_RECORDED if cycle is None else find(cycle) for cycle in map(measures.rate_cycle, groups))]
 
@@ -52,17 +55,15 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
         row("batch size", lambda config, _: str(config.recipe.batch_size)),
         row("epochs", lambda _, plan: str(plan.epochs)),
         row("updates", lambda _, plan: f"{plan.steps:,}"),
-        *(
-            row(MOVING[name].label, lambda _, plan, name=name: phases(plan, name))
-            for name in [*list(MOVING)[1:], "learning_rate"]
-        ),
+        *(moving(name) for name in measures.shown(groups) if name not in ("learning_rate", "weight_decay", "momentum")),
+        moving("learning_rate"),
         row("warm-up", lambda _, plan: _warm_up(plan)),
         row("highest rate", lambda _, plan: formats.rate(_highest_rate(plan))),
         of_cycle("highest rate after the warm-up", lambda cycle: formats.rate(cycle.peak_after)),
         of_cycle("new cycles of the rate", lambda cycle: str(cycle.restarts)),
         *(published if measures.logs(groups) else []),
-        row("weight decay (L2)", lambda config, _: f"{config.optimizer.weight_decay:g}"),
-        row("momentum", lambda config, _: f"{config.optimizer.momentum:g}"),
+        moving("weight_decay"),
+        moving("momentum"),
         row("gradient clipping (global norm)", lambda config, _: _or_off(config.optimizer.clip_norm)),
         row("precision", lambda config, _: config.precision),
         row("early stopping, patience in epochs", lambda config, _: _or_off(config.early_stopping_patience)),
@@ -76,7 +77,7 @@ def phases(timeline: Timeline, name: str) -> str:
     """The phases of a hyperparameter in one line, as in 0.3 -> 0.2 (epoch 51) -> 0.1 (epoch 81)."""
     events = [event for event in measures.transitions(timeline) if event.name == name]
     if not events:
-        only = [event for event in timeline.phases() if event.name == name][-1].after
+        only = timeline.phases([name])[-1].after
         return formats.setting(name, only) + ("" if " " in only else " (constant)")
     changes = [f"{formats.setting(name, event.after)} ({formats.position(event.step, timeline)})" for event in events]
     return " -> ".join([formats.setting(name, events[0].before), *changes])
@@ -100,7 +101,7 @@ def _warm_up(timeline: Timeline) -> str:
 
 def _highest_rate(timeline: Timeline) -> float:
     """As the recipe gives it: the updates of a warm-up may stop one short of its end."""
-    return max(extremes(piece)[1] for _, piece in beginnings(timeline.recipe.learning_rate, timeline.clock))
+    return max(extremes(piece)[1] for _, piece in timeline.beginnings("learning_rate"))
 
 
 def _or_off(value: float | None) -> str:
