@@ -78,7 +78,7 @@ def phases(timeline: Timeline, name: str) -> str:
     events = [event for event in measures.transitions(timeline) if event.name == name]
     if not events:
         only = timeline.phases([name])[-1].after
-        return formats.setting(name, only) + ("" if " " in only else " (constant)")
+        return formats.setting(name, only) + ("" if " " in only or MOVING[name].optional else " (constant)")
     changes = [f"{formats.setting(name, event.after)} ({formats.position(event.step, timeline)})" for event in events]
     return " -> ".join([formats.setting(name, events[0].before), *changes])
 
