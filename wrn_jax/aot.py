@@ -23,17 +23,11 @@ from wrn_jax.runtime.errors import UserError
 def main(argv: Sequence[str] | None = None) -> None:
     """Compiles for a target and prints the report. Raises UserError."""
     parser = command.parser("aot", "Compiles the training step for an accelerator that is not there.", with_keys=True)
-    parser.add_argument(
-        "--target",
-        metavar="TARGET",
-        help=f"tpu:KIND:TOPOLOGY with KIND {', '.join(targets.TPUS)}, for example tpu:v5e:2x2; "
-        f"gpu:KIND[:COUNT] with KIND {', '.join(targets.GPUS)}, for example gpu:h100:8",
-    )
-    parser.add_argument(
-        "--scaling",
-        metavar="N,N,...",
-        help="compile for these numbers of chips of the target's kind, recipe.batch_size images on each",
-    )
+    tpu = f"tpu:KIND:TOPOLOGY with KIND {', '.join(targets.TPUS)}, for example tpu:v5e:2x2"
+    gpu = f"gpu:KIND[:COUNT] with KIND {', '.join(targets.GPUS)}, for example gpu:h100:8"
+    parser.add_argument("--target", metavar="TARGET", help=f"{tpu}; {gpu}")
+    chips = "compile for these numbers of chips of the target's kind, recipe.batch_size images on each"
+    parser.add_argument("--scaling", metavar="N,N,...", help=chips)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--hlo", type=Path, metavar="FILE", help="write the optimised program as text")
     options, overrides = command.parse(parser, argv)
@@ -69,12 +63,13 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     images, peaks = report["images_per_device"], report["peaks"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     matrix = ", ".join(f"{count / images / 1e9:.3f} G in {name}" for name, count in operations["matrix"].items())
-    kinds = sorted(traffic["by_kind"].items(), key=lambda item: -item[1])
+    by_kind = sorted(traffic["by_kind"].items(), key=lambda item: -item[1])
+    kinds = ", ".join(f"{name} {count / images / 1e6:.1f}" for name, count in by_kind)
     seconds = bound["seconds"]
     lines = [
         f"{report['model']}, {report['precision']}, batch {report['batch_size']} on {report['devices']} x "
         f"{report['accelerator']}, {images} images per chip; {versions}",
-        f"{report['notice']}",
+        report["notice"],
         "",
         f"memory per chip: {_mb(memory['total'])} of {_mb(memory['available'])}"
         f" ({'fits' if memory['fits'] else 'DOES NOT FIT'}): arguments {_mb(memory['arguments'])}, temporaries "
@@ -83,9 +78,7 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         f"operations per image: {matrix} on matrix units; {operations['vector'] / images / 1e9:.3f} G others on "
         f"floating-point numbers, {operations['integer'] / images / 1e9:.3f} G on integers",
         f"share of the operations on matrix units in 16 bit: {operations['share_on_matrix_units_in_16_bit']:.2%}",
-        f"device memory traffic per image: {traffic['bytes_per_image'] / 1e6:.1f} MB ("
-        + ", ".join(f"{name} {count / images / 1e6:.1f}" for name, count in kinds)
-        + ")",
+        f"device memory traffic per image: {traffic['bytes_per_image'] / 1e6:.1f} MB ({kinds})",
         *collective_lines(report),
         "",
         f"bound per step: compute {seconds['compute'] * 1e3:.3f} ms, memory {seconds['memory'] * 1e3:.3f} ms, network "
@@ -108,15 +101,12 @@ def report_lines(report: dict[str, Any]) -> list[str]:
 def collective_lines(report: dict[str, Any]) -> list[str]:
     """The collectives of a step: the large ones one by one, the small ones together."""
     rows = report["collectives"]
-    if not rows:
-        return ["collectives: none"]
-    large = [row for row in rows if row["bytes"] >= 2**20]
-    small = [row for row in rows if row["bytes"] < 2**20]
+    large, small = ([row for row in rows if (row["bytes"] >= 2**20) == is_large] for is_large in (True, False))
     texts = [f"{row['times']} x {row['opcode']} of {_mb(row['bytes'])} ({row['arrays']} arrays)" for row in large]
     if small:
         count = sum(row["times"] for row in small)
         texts.append(f"{count} below 1 MB with {sum(row['bytes'] * row['times'] for row in small):,} bytes together")
-    return ["collectives per step: " + "; ".join(texts)]
+    return ["collectives per step: " + "; ".join(texts) if rows else "collectives: none"]
 
 
 def scaling_lines(reports: list[dict[str, Any]]) -> list[str]:
@@ -128,18 +118,11 @@ def scaling_lines(reports: list[dict[str, Any]]) -> list[str]:
         # Nothing overlaps with the network: the worse of two bounds on a step that waits for its gradients.
         step = max(seconds["compute"], seconds["memory"]) + seconds["network"]
         speed = report["batch_size"] / step
-        rows.append(
-            (
-                str(report["devices"]),
-                str(report["batch_size"]),
-                _mb(report["memory"]["total"]),
-                _mb(sum(row["bytes"] * row["times"] for row in collectives)),
-                str(sum(row["times"] for row in collectives)),
-                f"{step * 1e3:.3f}",
-                f"{speed:,.0f}",
-                f"{speed / report['devices'] / first:.1%}",
-            )
-        )
+        rows.append((
+            str(report["devices"]), str(report["batch_size"]), _mb(report["memory"]["total"]),
+            _mb(sum(row["bytes"] * row["times"] for row in collectives)), str(sum(row["times"] for row in collectives)),
+            f"{step * 1e3:.3f}", f"{speed:,.0f}", f"{speed / report['devices'] / first:.1%}",
+        ))  # fmt: skip
     head = f"{reports[0]['model']}, {reports[0]['precision']}, {reports[0]['accelerator']}, weak scaling. {NOTICE}"
     return [head, *table(rows)]
 

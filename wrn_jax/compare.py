@@ -1,6 +1,7 @@
 """Compares runs: `python -m wrn_jax.compare RUN... --out DIR`."""
 
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -52,36 +53,25 @@ def opening_lines(groups: Sequence[Group]) -> list[str]:
         lines.append(f"{group.name}: n = {len(group.counted)} ({kind})")
     lines += build.unfinished(groups)
     if commands := build.missing_evaluations(groups):
-        lines += [
-            "not evaluated yet; for clean gap, calibration and paired tests run, and compare again:",
-            *[f"  {c}" for c in commands],
-        ]
-    return lines
+        lines.append("not evaluated yet; for clean gap, calibration and paired tests run, and compare again:")
+    return [*lines, *(f"  {command_line}" for command_line in commands)]
 
 
 def collect(groups: Sequence[Group]) -> dict[str, Any]:
     """All figures of the comparison as plain JSON data; what is not a number is null."""
     reached = verdict.reach(groups)
-    return _plain(
-        {
-            "format": 1,
-            "recipes": {group.name: _recipe(group) for group in groups},
-            "differences": {which: measures.compare(groups, which) for which in measures.WHICH},
-            "images": [
-                measures.compare_images(first, second, which)
-                for which in measures.WHICH
-                for index, first in enumerate(groups)
-                for second in groups[index + 1 :]
-            ],
-            "verdict": {
-                "sentence": reached.sentence.replace("**", ""),
-                "refused": reached.refused,
-                "rules": verdict.RULES,
-                "aspects": reached.findings,
-                "uses": reached.uses,
-            },
-        }
-    )
+    pairs = list(itertools.combinations(groups, 2))
+    figures = {
+        "format": 1,
+        "recipes": {group.name: _recipe(group) for group in groups},
+        "differences": {which: measures.compare(groups, which) for which in measures.WHICH},
+        "images": [measures.compare_images(*pair, which) for which in measures.WHICH for pair in pairs],
+        "verdict": {
+            "sentence": reached.sentence.replace("**", ""), "refused": reached.refused, "rules": verdict.RULES,
+            "aspects": reached.findings, "uses": reached.uses,
+        },
+    }  # fmt: skip
+    return _plain(figures)
 
 
 def _recipe(group: Group) -> dict[str, Any]:
