@@ -21,14 +21,8 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A recipe and what follows from it without training.
-
-    Attributes:
-      path: the configuration file.
-      config: what it says, changed by the command line.
-      setup: of its run on one device.
-      findings: what is likely wrong with it.
-    """
+    """A recipe and what follows from it without training: its file, what it says, changed by the command line, the set-up of
+    its run on one device, and what is likely wrong with it."""
 
     path: Path
     config: Config
@@ -78,7 +72,7 @@ def describe_length(config: Config, timeline: Timeline) -> list[str]:
     line = f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps: {timeline.steps:,} updates"
     if timeline.epochs != config.recipe.epochs:
         line += f"; {config.recipe.epochs} epochs as written, scaled by {timeline.clock.scale:g}"
-    kept = ", ".join(str(epoch) for epoch in timeline.checkpoint_epochs) or "none"
+    kept = ", ".join(map(str, timeline.checkpoint_epochs)) or "none"
     held_out = config.data.validation_size
     judge = f"a hold-out of {held_out:,} training images" if held_out else "the test set (the published way, which flatters it)"
     return [

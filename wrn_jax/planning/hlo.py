@@ -50,13 +50,8 @@ _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of an instruction's result.
-
-    Attributes:
-      dtype: HLO's name, such as "bf16".
-      dims: the logical sizes.
-      layout: the text between the braces, or "".
-    """
+    """An array of an instruction's result: HLO's name of its type, such as "bf16", its logical sizes, and the text between the
+    braces, or ""."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -98,10 +93,8 @@ class Instruction:
     """A line of the module.
 
     Attributes:
-      name: without "%".
-      opcode: such as "fusion".
+      name, opcode, operands: without "%"; such as "fusion"; names.
       results: the arrays of its result, a tuple flattened.
-      operands: names.
       index: the number of a parameter, or of the element that is taken from a tuple.
       attributes: the rest of the line.
       is_root: whether it is the result of its computation.
@@ -363,15 +356,10 @@ def _parse_instruction(line: str) -> Instruction | None:
     end = _closing(rest, len(opcode))
     inside, attributes = rest[len(opcode) + 1 : end], rest[end + 1 :]
     index = re.fullmatch(r"(\d+)", inside) if opcode == "parameter" else re.search(r"\bindex=(\d+)", attributes)
-    return Instruction(
-        name=start[2],
-        opcode=opcode,
-        results=tuple(Array(a, _dims(b), c or "") for a, b, c in _ARRAY.findall(shape)),
-        operands=() if opcode in ("parameter", "constant") else tuple((_NAME if "%" in inside else _BARE_NAME).findall(inside)),
-        index=int(index[1]) if index else 0,
-        attributes=attributes,
-        is_root=start[1] is not None,
-    )
+    results = tuple(Array(dtype, _dims(sizes), layout) for dtype, sizes, layout in _ARRAY.findall(shape))
+    names = (_NAME if "%" in inside else _BARE_NAME).findall(inside)
+    operands = () if opcode in ("parameter", "constant") else tuple(names)
+    return Instruction(start[2], opcode, results, operands, int(index[1]) if index else 0, attributes, start[1] is not None)
 
 
 def _closing(text: str, start: int) -> int:

@@ -91,11 +91,9 @@ class Target:
 
     Attributes:
       text: as it was written.
-      platform: "tpu" or "gpu".
-      kind: key of the tables.
+      platform, kind: "tpu" or "gpu", and the key of its table.
       topology: of a TPU slice, such as "2x2"; "" for GPUs.
-      chips: number of chips.
-      accelerator: one of them.
+      chips, accelerator: number of chips, and one of them.
     """
 
     text: str

@@ -28,7 +28,6 @@ class Pair:
     """Two recipes over their seeds.
 
     Attributes:
-      first, second: names of the recipes.
       counts: runs of each.
       difference: mean of the first minus mean of the second.
       welch: over seeds; None where one has a single run.
@@ -97,14 +96,12 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True)
 class RateAt:
-    """Where in the cycle of the rate an evaluation fell.
+    """Where in the cycle of the rate the evaluation after an epoch fell.
 
     Attributes:
-      epoch: after which it was.
       accuracy: of the test images, mean over the runs.
       before, after: rate of the update before it and of the one after it.
-      low, high: lowest and highest rate of the epoch.
-      rises: whether the rate rose again within the epoch.
+      low, high, rises: lowest and highest rate of the epoch, and whether it rose again within the epoch.
     """
 
     epoch: int
@@ -123,12 +120,10 @@ class RateAt:
 
 @dataclasses.dataclass(frozen=True)
 class RateCycle:
-    """The rate around the evaluations of a recipe.
+    """The rate around the evaluations of a recipe, one for each epoch.
 
     Attributes:
-      evaluations: one for each epoch.
-      peak: highest rate of the whole run.
-      peak_after: highest rate after the warm-up.
+      peak, peak_after: highest rate of the whole run, and after the warm-up.
       restarts: how often a warm restart or a wave began a new cycle.
       saw_tooth: whether the rate rises and falls by a factor of 3 within most of the last epochs.
       tail: how many last epochs, a fifth of all, the figures below are of; 0 without a saw-tooth or where they would be

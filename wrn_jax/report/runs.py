@@ -32,10 +32,9 @@ class Kept:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` left of a checkpoint.
+    """What `evaluate` left of a checkpoint after `epoch` finished epochs.
 
     Attributes:
-      epoch: finished epochs of the checkpoint.
       figures: the JSON object.
       correct: bool [test images] in the order of the data set, None where the predictions are not there.
       digest: tells whether two evaluations are of the same images.
@@ -52,7 +51,6 @@ class Run:
     """One run.
 
     Attributes:
-      name: how it is called.
       source: what it was read from, as given.
       rows: one per epoch, from epoch 1; a log's learning rate is the one after the epoch.
       config, timeline: what it did; None for a CSV, which does not say.
@@ -116,21 +114,15 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """The runs of one recipe, which differ in their seeds alone.
-
-    Attributes:
-      name: how the recipe is called.
-      runs: all of them.
-      counted: those whose figures count: the finished ones; if there is none, all, cut to the epochs that all of them have.
-    """
+    """The runs of one recipe, which differ in their seeds alone."""
 
     name: str
     runs: tuple[Run, ...]
 
     @functools.cached_property
     def counted(self) -> tuple[Run, ...]:
-        finished = tuple(run for run in self.runs if run.finished)
-        if finished:
+        """The runs whose figures count: the finished ones; if there is none, all, cut to the epochs that all of them have."""
+        if finished := tuple(run for run in self.runs if run.finished):
             return finished
         shortest = min(len(run.rows) for run in self.runs)
         return tuple(dataclasses.replace(run, rows=run.rows[:shortest]) for run in self.runs)

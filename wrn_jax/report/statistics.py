@@ -45,13 +45,8 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Discordance:
-    """Two networks on the same images: how many images only the one, or only the other, gets right, and what follows.
-
-    Attributes:
-      only_first, only_second: images.
-      exact: p of McNemar's exact test.
-      mid: p of its mid-p form, which is less conservative.
-    """
+    """How many images only the first, or only the second, of two networks gets right, and p of McNemar's test: exact, and in
+    its mid-p form, which is less conservative."""
 
     only_first: int
     only_second: int

@@ -37,7 +37,6 @@ class Aspect:
     """Something in which recipes may differ.
 
     Attributes:
-      name: what it is.
       unit: "%" or "points" for fractions, "nats", "epochs", or "".
       better: "higher", "lower", or "" where neither is.
       values: of each run that counts, by recipe; None where it is not known.
@@ -59,7 +58,6 @@ class Finding:
     """An aspect looked at.
 
     Attributes:
-      aspect: which.
       ahead: the recipe of the best mean (of the lowest, where neither is better); None where they are equal or not known.
       margin: to the next one, not negative.
       p: of Welch's test against the next one, for the first aspect after Holm's adjustment; None where it is not judged.

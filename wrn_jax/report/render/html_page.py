@@ -29,11 +29,7 @@ _FIGURES = re.compile(rf"[(\[]?{_NUMBERS}(\s*[(\[]{_NUMBERS}[)\]])?[)\]]?")
 
 
 def to_html(document: Document) -> str:
-    """Writes a document as one HTML file that loads nothing.
-
-    Returns:
-      The file's text, to be written as UTF-8. plotly.js makes 4.8 MB of it where the document has plots.
-    """
+    """A document as the text of one HTML file, in UTF-8, that loads nothing; plotly.js makes 4.8 MB of it if it has plots."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wrn_jax.report", "render"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -44,18 +40,13 @@ def to_html(document: Document) -> str:
         "classes": column_classes, "data_table": data_table, "marks": numbered_marks,
     }  # fmt: skip
     environment.filters.update(filters)
-    return environment.get_template("page.html").render(
-        document=document,
-        themes={theme: THEMES[theme] | {"lines": COLOURS[theme]} for theme in THEMES},
-        figures={plot_id(plot): plotly_figure(plot) for plot in document.plots},
-        plotly=_plotly_source() if document.plots else "",
-    )
+    figures, source = {plot_id(plot): plotly_figure(plot) for plot in document.plots}, ""
+    if figures:
+        import plotly.offline  # here, since documents without plots can do without
 
-
-def _plotly_source() -> Markup:
-    import plotly.offline  # here, since documents without plots can do without
-
-    return Markup(plotly.offline.get_plotlyjs())
+        source = Markup(plotly.offline.get_plotlyjs())
+    themes = {theme: THEMES[theme] | {"lines": COLOURS[theme]} for theme in THEMES}
+    return environment.get_template("page.html").render(document=document, themes=themes, figures=figures, plotly=source)
 
 
 def to_markup(text: str) -> Markup:

@@ -7,12 +7,7 @@ from wrn_jax.report.render.blocks import Block, Bullets, Document, Plot, Table, 
 
 
 def to_markdown(document: Document, folder: str = "plots") -> str:
-    """Writes a document as Markdown.
-
-    Args:
-      document: the document.
-      folder: where the plots lie as NAME.png, relative to the file.
-    """
+    """Writes a document as Markdown whose plots lie as NAME.png in `folder`, relative to the file."""
     blocks = [f"# {_plain(document.title)}"]
     for section in document.sections:
         blocks.append(f"## {_plain(section.heading)}")
@@ -37,21 +32,13 @@ def _block(block: Block, folder: str) -> str:
 
 def _table(table: Table) -> str:
     lines = [_row(table.columns), "|" + "---|" * len(table.columns)]
-    for index, row in enumerate(table.rows):
-        first = _emphasised(row[0]) if index in table.marked else row[0]
-        lines.append(_row([first, *row[1:]]))
-    parts = [f"**{_plain(table.caption)}**", "\n".join(lines)]
-    if table.note:
-        parts.append(_plain(table.note))
-    return "\n\n".join(parts)
+    for index, (first, *rest) in enumerate(table.rows):
+        lines.append(_row([f"**{first}**" if index in table.marked and "**" not in first else first, *rest]))
+    return "\n\n".join([f"**{_plain(table.caption)}**", "\n".join(lines), *([_plain(table.note)] if table.note else [])])
 
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(_plain(cell).replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
-
-
-def _emphasised(text: str) -> str:
-    return text if "**" in text else f"**{text}**"
 
 
 def _plain(text: str) -> str:

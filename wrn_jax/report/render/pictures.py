@@ -10,17 +10,9 @@ from wrn_jax.report.render.style import MOST_MARKERS, THEMES, mark_labels, numbe
 
 
 def save_plots(document: Document, directory: Path) -> list[Path]:
-    """Draws each plot of a document as DIRECTORY/NAME.png, which can be read at a width of 800 pixels.
+    """Draws each plot as DIRECTORY/NAME.png, readable at a width of 800 pixels; makes the directory if it is not there.
 
-    Args:
-      document: the document.
-      directory: where the files go; made if it is not there.
-
-    Returns:
-      The files, in the order of the document.
-
-    Raises:
-      OSError: a file cannot be written.
+    Returns the files, in the order of the document. Raises OSError if a file cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     return [_save_plot(plot, directory / f"{plot.name}.png") for plot in document.plots]

@@ -36,14 +36,8 @@ _BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a line looks.
-
-    Attributes:
-      colours: by theme.
-      width: pixels.
-      dashes: pixels drawn and left out in turn; empty for an unbroken line.
-      plotly_marker, matplotlib_marker: the marker as these call it.
-    """
+    """How a line looks: colours by theme, width in pixels, pixels drawn and left out in turn (empty for an unbroken line), and
+    the marker as plotly and matplotlib call it."""
 
     colours: dict[str, str]
     width: float
