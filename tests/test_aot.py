@@ -88,46 +88,39 @@ def compiled():
         return report, (Path(folder) / "program.txt").read_text()
 
 
-class TestReport:
-    def test_what_was_compiled(self, compiled):
-        report, program = compiled
-        assert (report["precision"], report["devices"], report["images_per_device"]) == ("float16", 8, 2)
-        assert report["model"] == "WideResNet-10-1"
-        assert hlo.parse(program).entry
+def test_the_report_of_a_compiled_step(compiled):
+    report, program = compiled
+    assert (report["precision"], report["devices"], report["images_per_device"]) == ("float16", 8, 2)
+    assert report["model"] == "WideResNet-10-1"
+    assert hlo.parse(program).entry
+    memory = report["memory"]
+    parts = memory["arguments"] + memory["outputs"] - memory["aliased"] + memory["temporaries"] + memory["code"]
+    assert (memory["total"], memory["fits"]) == (parts, True)
+    # Parameters and momentum come back in the memory in which they came.
+    assert memory["aliased"] >= 2 * 4 * NETWORK.num_parameters
+    assert memory["outputs"] - memory["aliased"] < 2000
+    # Gradients are sent once, in whatever type the backend adds them up; the statistics of the norms; images as bytes.
+    rows = report["collectives"]
+    sent = {kind: sum(row["bytes"] * row["times"] for row in rows if row["opcode"] == kind) for kind in hlo.COLLECTIVES}
+    assert 2 * NETWORK.num_parameters <= sent["all-reduce"] <= 4 * NETWORK.num_parameters + 20_000
+    assert sent["all-gather"] <= 2 * (32 * 32 * 3 + 8)
+    assert sum(sent.values()) == sent["all-reduce"] + sent["all-gather"]
+    bound = report["bound"]
+    assert bound["overlapped_seconds"] == max(bound["seconds"].values())
+    assert bound["seconds"]["memory"] == pytest.approx(report["traffic"]["bytes"] / report["peaks"]["bandwidth"])
+    assert bound["kernel_by_kernel_seconds"] >= bound["overlapped_seconds"]
+    assert bound["images_per_second"] == pytest.approx(16 / bound["overlapped_seconds"])
 
-    def test_memory(self, compiled):
-        memory = compiled[0]["memory"]
-        parts = memory["arguments"] + memory["outputs"] - memory["aliased"] + memory["temporaries"] + memory["code"]
-        assert memory["total"] == parts
-        assert memory["fits"]
-        # Parameters and momentum come back in the memory in which they came.
-        assert memory["aliased"] >= 2 * 4 * NETWORK.num_parameters
-        assert memory["outputs"] - memory["aliased"] < 2000
 
-    def test_collectives(self, compiled):
-        """Gradients once, in whatever type the backend adds them up; the statistics of the norms; images as bytes."""
-        rows = compiled[0]["collectives"]
-        sent = {kind: sum(row["bytes"] * row["times"] for row in rows if row["opcode"] == kind) for kind in hlo.COLLECTIVES}
-        assert 2 * NETWORK.num_parameters <= sent["all-reduce"] <= 4 * NETWORK.num_parameters + 20_000
-        assert sent["all-gather"] <= 2 * (32 * 32 * 3 + 8)
-        assert sum(sent.values()) == sent["all-reduce"] + sent["all-gather"]
-
-    def test_bound(self, compiled):
-        bound, peaks = compiled[0]["bound"], compiled[0]["peaks"]
-        assert bound["overlapped_seconds"] == max(bound["seconds"].values())
-        assert bound["seconds"]["memory"] == pytest.approx(compiled[0]["traffic"]["bytes"] / peaks["bandwidth"])
-        assert bound["kernel_by_kernel_seconds"] >= bound["overlapped_seconds"]
-        assert bound["images_per_second"] == pytest.approx(16 / bound["overlapped_seconds"])
-
-    def test_text(self, compiled, stand_in, monkeypatch, capsys):
-        monkeypatch.setattr(aot, "analyse", lambda *arguments: compiled[0])
-        arguments = ["--config", "configs/session04.py", "--target", "gpu:t4:8", *KEYS]
-        aot.main(arguments)
-        text = capsys.readouterr().out
-        for pattern in ("not a measurement", "8 x NVIDIA T4, 2 images per chip", "bound by (compute|memory|network)"):
-            assert re.search(pattern, text)
-        aot.main([*arguments, "--json"])
-        assert json.loads(capsys.readouterr().out) == compiled[0]
+def test_the_report_is_printed_as_text_or_json(compiled, stand_in, monkeypatch, capsys):
+    monkeypatch.setattr(aot, "analyse", lambda *arguments: compiled[0])
+    arguments = ["--config", "configs/session04.py", "--target", "gpu:t4:8", *KEYS]
+    aot.main(arguments)
+    text = capsys.readouterr().out
+    for pattern in ("not a measurement", "8 x NVIDIA T4, 2 images per chip", "bound by (compute|memory|network)"):
+        assert re.search(pattern, text)
+    aot.main([*arguments, "--json"])
+    assert json.loads(capsys.readouterr().out) == compiled[0]
 
 
 def test_scaling_keeps_the_images_per_chip(monkeypatch, capsys):
@@ -153,18 +146,15 @@ def test_scaling_keeps_the_images_per_chip(monkeypatch, capsys):
     assert lines[4].split() == ["32", "512", "2.00", "GB", "2.0", "MB", "2", "4.000", "128,000", "50.0%"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--target", "tpu:v5e:2x2"], "--config FILE is missing"),
-        (["--config", "configs/session04.py"], "--target is missing, for example --target tpu:v5e:2x2"),
-        (["--config", "configs/session04.py", "--target", "gpu:v100"], "unknown; accepted: tpu:v4:TOPOLOGY"),
-        (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "1,x"], "should be numbers of chips"),
-        (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "0"], "should be numbers of chips"),
-        (["--config", "configs/session04.py", "--target", "tpu:v4:2x2x1", "--scaling", "5"], "no slice of v4 has 5 chips"),
-        (["--config", "configs/session04.py", "--target", "gpu:t4:3"], "should divide evenly over 3 devices"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--target", "tpu:v5e:2x2"], "--config FILE is missing"),
+    (["--config", "configs/session04.py"], "--target is missing, for example --target tpu:v5e:2x2"),
+    (["--config", "configs/session04.py", "--target", "gpu:v100"], "unknown; accepted: tpu:v4:TOPOLOGY"),
+    (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "1,x"], "should be numbers of chips"),
+    (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "0"], "should be numbers of chips"),
+    (["--config", "configs/session04.py", "--target", "tpu:v4:2x2x1", "--scaling", "5"], "no slice of v4 has 5 chips"),
+    (["--config", "configs/session04.py", "--target", "gpu:t4:3"], "should divide evenly over 3 devices"),
+])  # fmt: skip
 def test_mistakes_are_told_in_one_line(stand_in, arguments, message):
     with pytest.raises(UserError) as error:
         aot.main(arguments)
@@ -172,14 +162,11 @@ def test_mistakes_are_told_in_one_line(stand_in, arguments, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("target", "error", "message"),
-    [
-        ("tpu:v5e:2x2", RuntimeError("JAX TPU support not installed"), r'not installed; pip install "jax\[tpu\]"'),
-        ("gpu:t4", NotImplementedError("topology not implemented"), r'not installed; pip install "jax\[cuda12\]"'),
-        ("tpu:v5e:3x3", jax.errors.JaxRuntimeError("INVALID\nARGUMENT"), r"does not know this target: INVALID ARGUMENT"),
-    ],
-)
+@pytest.mark.parametrize(("target", "error", "message"), [
+    ("tpu:v5e:2x2", RuntimeError("JAX TPU support not installed"), r'not installed; pip install "jax\[tpu\]"'),
+    ("gpu:t4", NotImplementedError("topology not implemented"), r'not installed; pip install "jax\[cuda12\]"'),
+    ("tpu:v5e:3x3", jax.errors.JaxRuntimeError("INVALID\nARGUMENT"), r"does not know this target: INVALID ARGUMENT"),
+])  # fmt: skip
 def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch, target, error, message):
     def refuse(**arguments):
         raise error

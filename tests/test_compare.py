@@ -65,18 +65,15 @@ def test_the_published_logs_are_compared_by_their_names(tmp_path):
     assert "not evaluated yet" not in output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--out", "{0}"], "required: RUN"),
-        (["session02"], "required: --out"),
-        (["session03", "--out", "{0}"], "'session03': no such run"),
-        (["session02", "session02", "--out", "{0}"], "session02: is given twice"),
-        (["session02", "--out", "{0}", "--names", "a", "b"], "--names: 2 given"),
-        (["session02", "--out", "{0}", "--config.seed=1"], "--config.seed=1: nothing is configured here"),
-        (["session02", "--out", "{0}/file"], "file: cannot be written"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--out", "{0}"], "required: RUN"),
+    (["session02"], "required: --out"),
+    (["session03", "--out", "{0}"], "'session03': no such run"),
+    (["session02", "session02", "--out", "{0}"], "session02: is given twice"),
+    (["session02", "--out", "{0}", "--names", "a", "b"], "--names: 2 given"),
+    (["session02", "--out", "{0}", "--config.seed=1"], "--config.seed=1: nothing is configured here"),
+    (["session02", "--out", "{0}/file"], "file: cannot be written"),
+])  # fmt: skip
 def test_a_mistake_is_one_line(tmp_path, arguments, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=message) as refused:

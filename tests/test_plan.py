@@ -278,16 +278,13 @@ def test_bars_rise_and_fall_and_a_small_value_has_one_but_nothing_has_none():
     assert sparklines("session02_as_executed", 196)[0].endswith("▂▃▅▇" + 76 * "▁" + "  0 to 0.09991")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--config FILE is missing"),
-        (3 * ["configs/session04.py"], "3 configuration files: expected one, or two to be shown side by side"),
-        (["configs/session04.py", "configs/nowhere.py"], r"configs/nowhere\.py: no such configuration file"),
-        (["--config", "configs/session04.py", "--csv", "/nowhere/plan.csv"], r"/nowhere/plan\.csv: cannot be written"),
-        (["--config", "configs/session04.py", "--config.data.validation_size=60000"], "validation_size"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "--config FILE is missing"),
+    (3 * ["configs/session04.py"], "3 configuration files: expected one, or two to be shown side by side"),
+    (["configs/session04.py", "configs/nowhere.py"], r"configs/nowhere\.py: no such configuration file"),
+    (["--config", "configs/session04.py", "--csv", "/nowhere/plan.csv"], r"/nowhere/plan\.csv: cannot be written"),
+    (["--config", "configs/session04.py", "--config.data.validation_size=60000"], "validation_size"),
+])  # fmt: skip
 def test_a_mistake_is_one_line(arguments, message):
     with pytest.raises(UserError, match=message):
         plan.main(arguments)

@@ -75,6 +75,9 @@ def test_the_verdict_comes_first_and_again_with_its_rules(two, one):
     assert first == last
     assert first.kind == "plain"
     assert "b is better than a" in first.text
+    rules = " ".join(section(document, "Verdict")[2].items)
+    assert "p < 0.05" in rules
+    assert "two finished runs" in rules
     table = tables(section(document, "Verdict"))["The recipes aspect by aspect"]
     assert cells(table, "test accuracy, last epoch (%)")["shown?"].startswith("yes (p = 0.0")
     assert cells(table, "gap under augmentation, last epoch (points)")["shown?"] == "-"

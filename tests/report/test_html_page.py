@@ -79,9 +79,6 @@ def sample():
     return text, Reader(text)
 
 
-# The page
-
-
 def test_everything_in_the_document_is_on_the_page(sample):
     _, reader = sample
     document = sample_document()
@@ -140,20 +137,17 @@ def test_links_and_descriptions_name_what_is_there_once(sample):
         assert set(named) <= set(ids)
 
 
-@pytest.mark.parametrize(
-    ("text", "markup"),
-    [
-        ("**a** and **b**", "<strong>a</strong> and <strong>b</strong>"),
-        ("**<b>**", "<strong>&lt;b&gt;</strong>"),
-        ("2 ** 3 ** 4", "2 ** 3 ** 4"),
-        ("2**3", "2**3"),
-        ("one\ntwo", "one<br>two"),
-        ("recipe.learning_rate", "recipe.<wbr>learning_<wbr>rate"),
-        ("short.word", "short.word"),
-        ("--some=1.5", '<span class="unbroken">--some</span>=1.5'),
-        ("a -> 1e-05", 'a <span class="unbroken">-&gt;</span> <span class="unbroken">1e-05</span>'),
-    ],
-)
+@pytest.mark.parametrize(("text", "markup"), [
+    ("**a** and **b**", "<strong>a</strong> and <strong>b</strong>"),
+    ("**<b>**", "<strong>&lt;b&gt;</strong>"),
+    ("2 ** 3 ** 4", "2 ** 3 ** 4"),
+    ("2**3", "2**3"),
+    ("one\ntwo", "one<br>two"),
+    ("recipe.learning_rate", "recipe.<wbr>learning_<wbr>rate"),
+    ("short.word", "short.word"),
+    ("--some=1.5", '<span class="unbroken">--some</span>=1.5'),
+    ("a -> 1e-05", 'a <span class="unbroken">-&gt;</span> <span class="unbroken">1e-05</span>'),
+])  # fmt: skip
 def test_markup(text, markup):
     assert html_page.to_markup(text) == markup
 
@@ -166,9 +160,6 @@ def test_a_document_without_plots_is_small_and_tells_notes_and_warnings_apart_in
     assert reader.find("script", id="figures") == []
     assert reader.find("div", class_="note") == ["iNoteKnow this."]
     assert reader.find("div", class_="warning") == ["!WarningBeware."]
-
-
-# Tables
 
 
 @pytest.mark.parametrize("cells", [
@@ -205,9 +196,6 @@ def test_columns_of_long_texts_do_not_get_narrow_and_rows_fit_them():
 def test_an_empty_table_and_an_empty_plot_are_shown():
     reader = Reader(page_of(Table("Nothing", ["a", "b"], []), plot_of()))
     assert reader.find("caption") == ["Nothing", "Data of the plot: t"]
-
-
-# Plots as data
 
 
 def test_gaps_and_single_digits_survive_in_the_data():
@@ -254,9 +242,6 @@ def test_the_table_of_a_long_line_keeps_whole_epochs_or_is_thinned():
     assert [row[0] for row in table.rows] == [f"{place:.6g}" for place in x[::5]]
 
 
-# Marks
-
-
 def test_marks_at_one_place_are_one():
     plot = plot_of(marks=[(51, "b"), (41.0051, "a"), (51.0, "c"), (51, "b")])
     assert style.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
@@ -282,15 +267,12 @@ def labels(positions):
     return style.mark_labels(plot_of(Series("a", [0, 100], [1, 1]), marks=[(x, str(x)) for x in positions]))
 
 
-@pytest.mark.parametrize(
-    ("positions", "expected"),
-    [
-        ([], []),
-        ([10, 50], [(10, "1"), (50, "2")]),
-        ([10, 50, 51, 52, 90], [(10, "1"), (51, "2–4"), (90, "5")]),
-        ([50, 51, 52, 57], [(53.5, "1–4")]),  # the joint label is wider, and meets the next one
-    ],
-)
+@pytest.mark.parametrize(("positions", "expected"), [
+    ([], []),
+    ([10, 50], [(10, "1"), (50, "2")]),
+    ([10, 50, 51, 52, 90], [(10, "1"), (51, "2–4"), (90, "5")]),
+    ([50, 51, 52, 57], [(53.5, "1–4")]),  # the joint label is wider, and meets the next one
+])  # fmt: skip
 def test_labels_of_near_marks_are_joined(positions, expected):
     assert labels(positions) == expected
 
@@ -309,9 +291,6 @@ def test_texts_of_marks_are_open_where_they_are_new(sample):
     assert ["open" in marks for marks in reader.of_class("marks")] == [True] + [False] * 8
     changed = plot_of(*plots()["gap"].series, marks=MARKS[:3])
     assert all("open" in marks for marks in Reader(page_of(plots()["gap"], changed)).of_class("marks"))
-
-
-# Style
 
 
 def channels(colour):
@@ -352,9 +331,6 @@ def test_no_two_lines_look_the_same():
     dense = style.series_style(1, 501)
     assert (dense.width, dense.dashes) == (1.0, ())
     assert style.series_style(1, 500) == style.series_style(1)
-
-
-# Pictures
 
 
 def test_the_pictures(tmp_path):

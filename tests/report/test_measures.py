@@ -168,15 +168,12 @@ def test_a_saw_tooth_within_the_epochs_is_seen():
     assert (cycle.saw_tooth, cycle.tail, cycle.correlation) == (True, 0, None)
 
 
-@pytest.mark.parametrize(
-    "phases",
-    [
-        0.1,
-        {"epoch 1": RESTARTS | {"period": "5 epochs"}},
-        {"epoch 1": RESTARTS | {"floor": 0.05}},  # fast, but not by much
-        {"epoch 1": {"kind": "cosine", "start": 0.1, "end": 0.0, "over": "10 epochs"}},
-    ],
-)
+@pytest.mark.parametrize("phases", [
+    0.1,
+    {"epoch 1": RESTARTS | {"period": "5 epochs"}},
+    {"epoch 1": RESTARTS | {"floor": 0.05}},  # fast, but not by much
+    {"epoch 1": {"kind": "cosine", "start": 0.1, "end": 0.0, "over": "10 epochs"}},
+])  # fmt: skip
 def test_slow_rates_are_no_saw_tooth(phases):
     assert not cycle_of(phases, [0.1] * 10).saw_tooth
 

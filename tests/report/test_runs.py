@@ -87,27 +87,24 @@ def swap(file, old, new, count=-1):
     return change
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda path: shutil.rmtree(path), "no such run; give a run's directory, a log as CSV, or session02 or session04"),
-        (lambda path: (path / "config.json").unlink(), r"holds no run \(no readable config.json\)"),
-        (lambda path: (path / "config.json").write_text("{"), "config.json: is not JSON"),
-        (lambda path: (path / "config.json").write_text("[]"), "config.json: should be an object"),
-        (lambda path: (path / "config.json").write_text('{"seeds": 1}'), "unknown key 'seeds'"),
-        (lambda path: (path / "metrics.jsonl").unlink(), "metrics.jsonl: no epoch is finished yet"),
-        (lambda path: (path / "metrics.jsonl").write_text("[]\n"), "row 1 should be of epoch 1"),
-        (lambda path: (path / "metrics.jsonl").write_bytes(b"\xff\n"), "cannot be read: is not text"),
-        (swap("metrics.jsonl", '"epoch": 1', '"epoch": 2'), "row 1 should be of epoch 1"),
-        (swap("metrics.jsonl", '"test_loss"', '"loss"'), "epoch 1, test_loss: is missing"),
-        (swap("metrics.jsonl", '": 0.5', '": 1.5'), "test_accuracy = 1.5"),
-        (swap("metrics.jsonl", '"step": 20', '"step": 21'), "are not of one run"),
-        (swap("config.json", '"scale": 0.05', '"scale": 0.03'), "not of one run"),
-        (swap("metrics.jsonl", '"learning_rate": 0.1', '"learning_rate": "x"'), "learning_rate = 'x'"),
-        (swap("metrics.jsonl", '"valid_accuracy": null', '"valid_accuracy": 0.5', 1), "should be there for all"),
-        (swap("metrics.jsonl", '"test_loss": 3.8', '"test_loss": NaN'), "test_loss = nan"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda path: shutil.rmtree(path), "no such run; give a run's directory, a log as CSV, or session02 or session04"),
+    (lambda path: (path / "config.json").unlink(), r"holds no run \(no readable config.json\)"),
+    (lambda path: (path / "config.json").write_text("{"), "config.json: is not JSON"),
+    (lambda path: (path / "config.json").write_text("[]"), "config.json: should be an object"),
+    (lambda path: (path / "config.json").write_text('{"seeds": 1}'), "unknown key 'seeds'"),
+    (lambda path: (path / "metrics.jsonl").unlink(), "metrics.jsonl: no epoch is finished yet"),
+    (lambda path: (path / "metrics.jsonl").write_text("[]\n"), "row 1 should be of epoch 1"),
+    (lambda path: (path / "metrics.jsonl").write_bytes(b"\xff\n"), "cannot be read: is not text"),
+    (swap("metrics.jsonl", '"epoch": 1', '"epoch": 2'), "row 1 should be of epoch 1"),
+    (swap("metrics.jsonl", '"test_loss"', '"loss"'), "epoch 1, test_loss: is missing"),
+    (swap("metrics.jsonl", '": 0.5', '": 1.5'), "test_accuracy = 1.5"),
+    (swap("metrics.jsonl", '"step": 20', '"step": 21'), "are not of one run"),
+    (swap("config.json", '"scale": 0.05', '"scale": 0.03'), "not of one run"),
+    (swap("metrics.jsonl", '"learning_rate": 0.1', '"learning_rate": "x"'), "learning_rate = 'x'"),
+    (swap("metrics.jsonl", '"valid_accuracy": null', '"valid_accuracy": 0.5', 1), "should be there for all"),
+    (swap("metrics.jsonl", '"test_loss": 3.8', '"test_loss": NaN'), "test_loss = nan"),
+])  # fmt: skip
 def test_rubbish_is_refused_in_one_line(tmp_path, spoil, message):
     path = sample_runs.write(tmp_path / "a", CURVE)
     spoil(path)
@@ -116,23 +113,20 @@ def test_rubbish_is_refused_in_one_line(tmp_path, spoil, message):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda folder: (folder / "step-20.json").write_text("{"),
-        lambda folder: (folder / "step-20.json").write_text('{"format": 1}'),
-        swap("step-20.json", '"epoch": 5', '"epoch": "five"'),
-        swap("step-20.json", '"format": 1', '"format": 2'),
-        swap("step-20.json", '"accuracy": 0.5', '"accuracy": NaN'),
-        swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": 1}'),
-        swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": ["x"]}'),
-        lambda folder: (folder / "step-20.npz").write_bytes(b"no archive"),
-        lambda folder: (folder / "step-20.npz").write_bytes((folder / "step-20.npz").read_bytes()[:200]),
-        lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.zeros(3), test_labels=np.zeros(4), test_digest=""),
-        lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.zeros(3)),
-        lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.array([{}]), test_labels=0, test_digest=0),
-    ],
-)
+@pytest.mark.parametrize("change", [
+    lambda folder: (folder / "step-20.json").write_text("{"),
+    lambda folder: (folder / "step-20.json").write_text('{"format": 1}'),
+    swap("step-20.json", '"epoch": 5', '"epoch": "five"'),
+    swap("step-20.json", '"format": 1', '"format": 2'),
+    swap("step-20.json", '"accuracy": 0.5', '"accuracy": NaN'),
+    swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": 1}'),
+    swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": ["x"]}'),
+    lambda folder: (folder / "step-20.npz").write_bytes(b"no archive"),
+    lambda folder: (folder / "step-20.npz").write_bytes((folder / "step-20.npz").read_bytes()[:200]),
+    lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.zeros(3), test_labels=np.zeros(4), test_digest=""),
+    lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.zeros(3)),
+    lambda folder: np.savez(folder / "step-20.npz", test_predicted=np.array([{}]), test_labels=0, test_digest=0),
+])  # fmt: skip
 def test_a_damaged_evaluation_is_named(tmp_path, change):
     path = sample_runs.write(tmp_path / "a", CURVE)
     sample_runs.evaluate(path, 5, sample_runs.right(200))
@@ -195,18 +189,15 @@ def test_finished_runs_count_or_all_cut_to_a_common_length(tmp_path):
     assert ([len(run.rows) for run in group.counted], group.finished) == ([2, 2], False)
 
 
-@pytest.mark.parametrize(
-    ("second", "names", "message"),
-    [
-        (None, None, "is given twice"),
-        ({}, None, "the same recipe with the same seed, 0"),
-        ({"data__embedded_seed": 1}, None, "were tested on different images .*drawn from seed 0.*seed 1"),
-        ({"data__embedded_test": 300}, None, "400 images.*300 images"),
-        ({"data__name": "cifar100"}, None, "embedded.*cifar100"),
-        ({"seed": 1}, ["a", "b"], "--names: 2 given, but the runs are of 1 recipes: a, b"),
-        ({"recipe__dropout": 0.1}, ["a", "a"], "every recipe should have its own name"),
-    ],
-)
+@pytest.mark.parametrize(("second", "names", "message"), [
+    (None, None, "is given twice"),
+    ({}, None, "the same recipe with the same seed, 0"),
+    ({"data__embedded_seed": 1}, None, "were tested on different images .*drawn from seed 0.*seed 1"),
+    ({"data__embedded_test": 300}, None, "400 images.*300 images"),
+    ({"data__name": "cifar100"}, None, "embedded.*cifar100"),
+    ({"seed": 1}, ["a", "b"], "--names: 2 given, but the runs are of 1 recipes: a, b"),
+    ({"recipe__dropout": 0.1}, ["a", "a"], "every recipe should have its own name"),
+])  # fmt: skip
 def test_what_cannot_be_compared_is_refused(tmp_path, second, names, message):
     first = sample_runs.write(tmp_path / "a", CURVE)
     other = first if second is None else sample_runs.write(tmp_path / "b", CURVE, **second)

@@ -162,9 +162,3 @@ def test_other_networks_and_programs_are_confounds(tmp_path):
     # The loss of a log is not compared with a run's.
     assert not [aspect for aspect in verdict.aspects([first, published()[0]]) if "loss" in aspect.name]
     assert [aspect for aspect in verdict.aspects(published()) if "loss" in aspect.name]
-
-
-def test_the_rules_name_the_level_and_the_least_number_of_runs():
-    rules = " ".join(verdict.RULES)
-    assert "p < 0.05" in rules
-    assert "two finished runs" in rules
