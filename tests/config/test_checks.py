@@ -59,10 +59,10 @@ AS_EXECUTED = {
 @pytest.mark.parametrize(
     ("name", "expected", "objections"),
     [
-        ("session02", {"best-on-test"}, 0),
+        ("session02", {"best-on-test", "mixing-at-end"}, 0),
         ("session04", {"best-on-test"}, 0),
         ("quickstart", set(), 0),
-        ("session02_as_executed", AS_EXECUTED, 6),
+        ("session02_as_executed", AS_EXECUTED | {"mixing-at-end"}, 6),
         ("session04_as_executed", AS_EXECUTED, 6),
     ],
 )
@@ -198,6 +198,10 @@ BOTH_SIDES = {
         ({}, {"decay": 0.0}),
         # What counts is the rate after the warm-up.
         ({}, {"rate": {epoch(1): Linear(0.01, 0.1, epochs(2)), epoch(3): Cosine(0.01, 0, epochs(18))}}),
+    ],
+    "mixing-at-end": [
+        ({"mixup_alpha": {epoch(1): 0.2, epoch(20): 0.0}}, {"mixup_alpha": {epoch(1): 0.2, epoch(20, plus=10): 0.0}}),
+        ({"cutmix_probability": {epoch(1): 0.5, last(5): 0.0}}, {"cutmix_probability": 0.5}),
     ],
     "phase-after-end": [
         ({"dropout": {epoch(1): 0.3, epoch(20): 0.1}}, {"dropout": LATE}),

@@ -12,7 +12,7 @@ import pytest
 import wrn_jax
 from wrn_jax.config import MOVING, Config
 
-FIELD = """    cutmix_alpha: Annotated[Phases, MovingValue("CutMix alpha", high=5.0)] = Field(
+FIELD = """    ghost_alpha: Annotated[Phases, MovingValue("ghost alpha", high=5.0)] = Field(
         default_factory=lambda: {epoch(1): 0.0}
     )
 """
@@ -25,14 +25,22 @@ plan.main([recipe])
 train.main(["--config", recipe, "--workdir", workdir])
 compare.main([workdir, "--out", out])
 try:
-    train.main(["--config", recipe, "--workdir", workdir + "2", "--config.recipe.cutmix_alpha=6"])
+    train.main(["--config", recipe, "--workdir", workdir + "2", "--config.recipe.ghost_alpha=6"])
 except Exception as error:
     print(type(error).__name__, error)
 """
 
 
 def test_the_table_is_what_recipe_annotates():
-    recipe = ["learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation"]
+    recipe = [
+        "learning_rate",
+        "dropout",
+        "mixup_alpha",
+        "cutmix_probability",
+        "cutmix_alpha",
+        "label_smoothing",
+        "augmentation",
+    ]
     assert [value.key for value in MOVING.values()] == [
         *(f"recipe.{name}" for name in recipe), "optimizer.momentum", "optimizer.weight_decay",
     ]  # fmt: skip
@@ -47,7 +55,7 @@ def test_a_new_value_needs_its_entry_alone(tmp_path):
     changes |= {"data.embedded_test": 100, "data.validation_size": 0, "recipe.batch_size": 50, "recipe.epochs": 2, "devices": 1}
     config = Config().override(changes)
     tree = config.to_dict()
-    tree["recipe"]["cutmix_alpha"] = {"epoch 1": 1.0, "epoch 2": 0.5}
+    tree["recipe"]["ghost_alpha"] = {"epoch 1": 1.0, "epoch 2": 0.5}
     (tmp_path / "new.py").write_text(f"from wrn_jax.config import from_dict\nconfig = from_dict({tree!r}, 'new')\n")
     package = shutil.copytree(Path(wrn_jax.__file__).parent, tmp_path / "changed" / "wrn_jax")
     source = (package / "config" / "moving.py").read_text()
@@ -60,9 +68,9 @@ def test_a_new_value_needs_its_entry_alone(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     text = done.stdout
-    assert "cutmix_alpha: 1 -> 0.5" in text
-    assert "cutmix_alpha.epoch 1 = 6.0: should be between 0 and 5" in text
+    assert "ghost_alpha: 1 -> 0.5" in text
+    assert "ghost_alpha.epoch 1 = 6.0: should be between 0 and 5" in text
     rows = [json.loads(line) for line in Path(tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["cutmix_alpha"] for row in rows] == [1.0, 0.5]
+    assert [row["ghost_alpha"] for row in rows] == [1.0, 0.5]
     report = next(Path(tmp_path / "report").glob("*.md")).read_text()
-    assert "| CutMix alpha | 1 -> 0.5 (epoch 2) |" in report
+    assert "| ghost alpha | 1 -> 0.5 (epoch 2) |" in report

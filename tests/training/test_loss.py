@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wrn_jax.data.mixup import mix, mixup_weight
+from wrn_jax.data.mixing import mix, mixup_weight
 from wrn_jax.evaluation.evaluator import masked_counts
 from wrn_jax.training.loss import mixed_correct, mixed_cross_entropy
 

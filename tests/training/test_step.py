@@ -16,7 +16,7 @@ from tests.vectors.formula_weights import crc32, formula_batch, sample_stride
 from tests.weights import VECTORS, formula_model, relative_error
 from wrn_jax.config import Config, Model, Optimizer, load_file
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.data.mixup import mix
+from wrn_jax.data.mixing import mix
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models.network import Network
 from wrn_jax.models.weight_layouts import to_torch
@@ -25,7 +25,7 @@ from wrn_jax.runtime import devices
 from wrn_jax.training.optimizer import SCALE_INITIAL, make_optimizer
 from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
-from wrn_jax.training.step import Batch, Streams, make_train_step, order_key, repeat, update
+from wrn_jax.training.step import Batch, Streams, cutmix_or_mixup, make_train_step, order_key, repeat, update
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +103,32 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
         state = dataclasses.replace(state, params=params, batch_stats=stats)
     state = devices.replicate(state, mesh)
     return jax.jit(make_train_step(setup), donate_argnums=0), state, devices.replicate((images, labels, order), mesh)
+
+
+def test_cutmix_is_the_same_on_one_device_and_eight_and_leaves_mixup_its_batches():
+    # One probability for each step: both kinds of batches come.
+    changes = {"recipe.cutmix_probability": {"step 0": 1.0, "step 3": 0.0}, "recipe.dropout": 0.0}
+    results = {}
+    for count in (1, 8):
+        step, state, arrays = small_run(num_devices=count, formula=True, changes=changes)
+        results[count] = []
+        for _ in range(5):
+            state, metrics = step(state, *arrays)
+            results[count].append(float(metrics["loss"]))
+    np.testing.assert_allclose(results[1], results[8], rtol=1e-4)
+    step, state, arrays = small_run(formula=True, changes={"recipe.dropout": 0.0})
+    _, metrics = step(state, *arrays)
+    assert float(metrics["loss"]) != results[1][0]
+
+
+def test_cutmix_weighs_labels_by_area():
+    values = {"cutmix_probability": jnp.float32(1.0), "cutmix_alpha": jnp.float32(1.0)}
+    for seed in range(20):
+        pixels, labels = cutmix_or_mixup(jax.random.key(seed), values, jnp.float32(0.3), (32, 32, 3))
+        assert float(labels) == pytest.approx(float(pixels.mean()), abs=1e-6)
+    values["cutmix_probability"] = jnp.float32(0.0)
+    pixels, labels = cutmix_or_mixup(jax.random.key(0), values, jnp.float32(0.3), (32, 32, 3))
+    assert float(labels) == float(pixels.min()) == float(pixels.max()) == pytest.approx(0.3)
 
 
 def test_one_device_and_eight_give_the_same_ten_steps():

@@ -231,6 +231,13 @@ def batch_without_rate(config: Config, other: Config, whose: str) -> list[Findin
     return [Finding("batch-without-rate", None, text)]
 
 
+def _mixing_at_end(config: Config, timeline: Timeline) -> list[Finding]:
+    values = {name: timeline.value_at(name, timeline.steps - 1) for name in ("mixup_alpha", "cutmix_probability")}
+    mixing = [f"{name} is {value:g}" for name, value in values.items() if value]
+    text = f"{' and '.join(mixing)} to the end: the last epochs train on mixed labels"
+    return [Finding("mixing-at-end", timeline.epochs, text)] if mixing else []
+
+
 def _phase_after_end(config: Config, timeline: Timeline) -> list[Finding]:
     late = timeline.idle()
     text = f"the run has {_counted(timeline.epochs, 'epoch')} and never reaches: {'; '.join(late)}"
@@ -313,6 +320,7 @@ CHECKS = (
     _rate_too_high,
     _long_warm_up,
     _decay_times_rate,
+    _mixing_at_end,
     _phase_after_end,
     _checkpoint_after_end,
     _early_stopping_idle,

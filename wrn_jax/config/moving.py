@@ -103,6 +103,14 @@ class Recipe:
     """Dropout rate inside the blocks."""
     mixup_alpha: Annotated[Phases, MovingValue("mixup alpha")] = Field(default_factory=lambda: {epoch(1): 0.0})
     """Both parameters of mixup's Beta distribution; 0 is off."""
+    cutmix_probability: Annotated[Phases, MovingValue("CutMix probability", high=1.0, optional=True)] = Field(
+        default_factory=lambda: {epoch(1): 0.0}
+    )
+    """Share of the batches that get CutMix instead of mixup."""
+    cutmix_alpha: Annotated[Phases, MovingValue("CutMix alpha", low=0.001, optional=True)] = Field(
+        default_factory=lambda: {epoch(1): 1.0}
+    )
+    """Both parameters of CutMix's Beta distribution."""
     label_smoothing: Annotated[Phases, MovingValue("label smoothing", high=0.99)] = Field(
         default_factory=lambda: {epoch(1): 0.0}
     )

@@ -14,7 +14,7 @@ import numpy as np
 from wrn_jax.config.datasets import planned_sizes, steps_per_epoch
 from wrn_jax.config.levels import Strengths
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.schedules import Clock, Schedule, beginnings, join
+from wrn_jax.config.schedules import Clock, Schedule, beginnings, extremes, join
 from wrn_jax.config.schema import Config
 
 
@@ -115,6 +115,10 @@ class Timeline:
         """The moving values that plans and reports show: all but the optional ones that stay at their default."""
         usual = Config()
         return [name for name, value in MOVING.items() if not value.optional or self._phases[name] != usual.phases(name)]
+
+    def uses(self, name: str) -> bool:
+        """Whether a number is ever other than 0 in this run."""
+        return any(start < self.steps and extremes(value) != (0, 0) for start, value in self.beginnings(name))
 
     def beginnings(self, name: str) -> list[tuple[int, Any]]:
         """The phases of a moving value as (first step, value), in the order of the clock."""

@@ -15,7 +15,7 @@ from flax import nnx
 
 from wrn_jax.config.timeline import Hyperparameters
 from wrn_jax.data.augment import augment
-from wrn_jax.data.mixup import mix, mixup_weight
+from wrn_jax.data.mixing import cutmix_box, mix, mixup_weight
 from wrn_jax.runtime import devices
 from wrn_jax.training.loss import mixed_correct, mixed_cross_entropy
 from wrn_jax.training.setup import Setup
@@ -32,13 +32,14 @@ class Streams:
     mixup: jax.Array
     partner: jax.Array
     dropout: jax.Array
+    cutmix: jax.Array
 
     @classmethod
     def derive(cls, key: jax.Array, step: jax.Array) -> "Streams":
         """The keys of update `step`. `fold_in` depends on its two arguments alone, so a resumed run draws the same."""
         # Offset 1 keeps the streams of the steps apart from the order of the data, which is folded from the key by epoch.
         key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
-        return cls(*(jax.random.fold_in(key, index) for index in range(4)))
+        return cls(*(jax.random.fold_in(key, index) for index in range(5)))
 
 
 def order_key(key: jax.Array, rollbacks: int) -> jax.Array:
@@ -55,7 +56,7 @@ class Batch:
     Attributes:
       images: [B, H, W, C] float32, augmented, normalised and mixed.
       labels, partner_labels: [B] int32.
-      weight: float32 scalar, the weight of `labels`.
+      weight: float32 scalar, the weight of `labels`; under CutMix the area of the own image.
     """
 
     images: jax.Array
@@ -135,10 +136,12 @@ def make_train_step(
         pixels = images.reshape(len(images), -1)[chosen].reshape(-1, *setup.dataset.image_shape)
         # Bytes, as the partners of mixup may be on any device, and all have to travel.
         augmented = augment(pixels, streams.augmentation, now.strengths)
-        weight = mixup_weight(streams.mixup, now["mixup_alpha"])
+        pixel_weight = weight = mixup_weight(streams.mixup, now["mixup_alpha"])
+        if setup.timeline.uses("cutmix_probability"):
+            pixel_weight, weight = cutmix_or_mixup(streams.cutmix, now, weight, setup.dataset.image_shape)
         partner = jax.random.permutation(streams.partner, chosen.shape[0])
         # Normalising is affine and the weights sum to one, so it may come last, and the images travel as they are.
-        mixed = setup.normalisation(mix(augmented, partner, weight))
+        mixed = setup.normalisation(mix(augmented, partner, pixel_weight))
         batch = Batch(
             images=jax.lax.with_sharding_constraint(mixed, sharded),
             labels=labels[chosen],
@@ -151,6 +154,17 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def cutmix_or_mixup(
+    key: jax.Array, now: Hyperparameters, mixup: jax.Array, image_shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """The weight of a batch's own images, for each pixel [1, H, W, 1] and for their labels; `mixup` is that of mixup."""
+    height, width, _ = image_shape
+    choice_key, box_key = jax.random.split(key)
+    is_cut = jax.random.uniform(choice_key) < now["cutmix_probability"]
+    own = ~cutmix_box(box_key, now["cutmix_alpha"], height, width)
+    return jnp.where(is_cut, own[None, :, :, None].astype(jnp.float32), mixup), jnp.where(is_cut, own.mean(), mixup)
 
 
 def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) -> Callable[..., tuple[TrainState, Metrics]]:
