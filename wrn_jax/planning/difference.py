@@ -65,11 +65,11 @@ def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str
     """(name, A's value, B's value) of each fact and key that differs; and in brief what is the same, moving values included."""
     left, right, usual = (dict(flat_keys(config.to_dict())) for config in (a.config, b.config, Config()))
     left, right = facts(a) | left, facts(b) | right
-    names = list(dict.fromkeys([*left, *right]))
+    names = [name for name in dict.fromkeys([*left, *right]) if not name.startswith("silence.")]
     different = [(name, left.get(name, "-"), right.get(name, "-")) for name in names if left.get(name) != right.get(name)]
     same = [name for name in names if left.get(name) == right.get(name)]
     at_default = [name for name in same if left[name] == usual.get(name)]
-    shared = [f"{name} {left[name]}" for name in same if name not in at_default and not name.startswith("silence.")]
+    shared = [f"{name} {left[name]}" for name in same if name not in at_default]
     for name in shown(a, b):
         texts = phase_texts(a.timeline, name)
         if texts == phase_texts(b.timeline, name):
