@@ -83,16 +83,9 @@ def x_range(opened, name):
 
 def canvas(opened, name):
     """The plot of this name, scrolled into view, and the rectangle within its axes."""
-    found = opened.locator(f"#plot-{name}")
-    found.scroll_into_view_if_needed()
-    return found, found.locator(".nsewdrag").bounding_box()
-
-
-def place_of(opened, name, epoch):
-    """Where an epoch is on the screen."""
-    _, box = canvas(opened, name)
-    low, high = x_range(opened, name)
-    return box["x"] + box["width"] * (epoch - low) / (high - low), box["y"] + box["height"] / 2
+    drawn = opened.locator(f"#plot-{name}")
+    drawn.scroll_into_view_if_needed()
+    return drawn, drawn.locator(".nsewdrag").bounding_box()
 
 
 def reading(opened, name):
@@ -118,16 +111,18 @@ def test_every_plot_is_drawn(shown):
 
 def test_pointing_at_an_epoch_shows_the_values_of_all_lines(shown, screen):
     accuracy = plots()["test_accuracy"]
+    _, box = canvas(shown, "test_accuracy")
+    low, high = x_range(shown, "test_accuracy")
     for epoch in (41, 90):
-        where = place_of(shown, "test_accuracy", epoch)
+        where = box["x"] + box["width"] * (epoch - low) / (high - low), box["y"] + box["height"] / 2
         shown.touchscreen.tap(*where) if screen == "phone" else shown.mouse.move(*where)
         expect(shown.locator("#plot-test_accuracy .hoverlayer text").first).to_have_text(f"epoch {epoch}")
         _, *values = reading(shown, "test_accuracy")
         lines = [series for series in accuracy.series if epoch <= len(series.y)]  # the last one has ended before 90
         for series, value in zip(lines, values, strict=True):
             name, _, figures = value.partition(" : ")
-            at = epoch - 1
-            assert figures == f"{series.y[at]:.5g} ({series.low[at]:.5g} to {series.high[at]:.5g})"
+            y, low_y, high_y = (line[epoch - 1] for line in (series.y, series.low, series.high))
+            assert figures == f"{y:.5g} ({low_y:.5g} to {high_y:.5g})"
             assert series.name.startswith(name.rstrip("."))
 
 

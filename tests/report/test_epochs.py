@@ -1,7 +1,6 @@
 """The course of recipes: tables by epoch, transitions, milestones, portraits, checkpoints, selection."""
 
 from tests.sample_runs import cells, load, log_alone, published, recipe, write
-from wrn_jax.report import published_runs
 from wrn_jax.report.sections import epochs
 
 CURVE = [0.1, 0.3, 0.5, 0.4, 0.45]
@@ -34,8 +33,8 @@ def test_three_recipes_share_a_column_of_events_and_shorter_runs_leave_cells_emp
 
 
 def test_long_runs_show_the_epochs_that_matter():
-    shown = set(epochs.table_epochs(published()))
-    assert set(published_runs.DOCUMENTED_EPOCHS) | {6, 51, 61} <= shown  # some around transitions
+    shown = epochs.table_epochs(published())
+    assert {6, 51, 61} <= set(shown)  # around transitions
     assert len(shown) < 30
 
 

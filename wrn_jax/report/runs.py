@@ -200,6 +200,7 @@ def _load_log(name: str) -> Run:
     return Run(name, name, tuple(published_runs.rows(name)), config, _on_the_logs_clock(config), kept=kept, log=name)
 
 
+@functools.cache
 def described(log: str) -> Timeline:
     """The recipe of a published log as its document describes it."""
     return _on_the_logs_clock(published_runs.described(log))
