@@ -109,7 +109,6 @@ def test_names_are_no_markup(sample):
     (data,) = Reader(page_of(nasty)).find("script", id="figures")
     assert "<" not in data
     assert list(json.loads(data)["figures"]) == ["plot-%3Cb%3Ecut%3C%2Fb%3E%20%26%20%22paste%22%20%25%7By%7D%20%3C%2Fscript%3E"]
-
     # What plotly shows as text is escaped for it.
     layout = html_page.plotly_figure(Plot("p", "t", "<i>x</i>", "**y** & z", [Series("a", [1], [1])]))["layout"]
     assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["&lt;i&gt;x&lt;/i&gt;", "y &amp; z"]
