@@ -11,7 +11,8 @@
 #   2   a mistake that you can mend
 #   3   loss or gradient norm no longer finite
 # and after any other it waits 1 s, then 2 s, 4 s, ... up to 60 s, and restarts; an epoch or a checkpoint gained sets
-# the wait back to 1 s. SIGTERM and SIGINT are passed to the trainer; when that has ended, so does the supervisor.
+# the wait back to 1 s. SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 are passed to the trainer, SIGHUP as SIGTERM; when that has
+# ended, so does the supervisor.
 #
 # In the environment:
 #   MAX_RESTARTS=100    give up after so many restarts
@@ -21,7 +22,7 @@
 set -euo pipefail
 
 say() {
-  echo "supervise: $*" >&2
+  echo "supervise: $*" >&2 || true  # nobody may read it
 }
 
 fail() {
@@ -43,6 +44,8 @@ find_workdir() {
       esac
     fi
   done
+  # As the trainer reads it.
+  case "$found" in "~" | "~/"*) found="$HOME${found#\~}" ;; esac
   echo "$found"
 }
 
@@ -187,7 +190,12 @@ first_wait_ms="$(number FIRST_WAIT_MS 1000)"
 
 restarts=0 failures=0 wait_ms=$first_wait_ms
 code=0 trainer="" sleeper="" stopping="" passed="" interrupted_wait=""
+# A reader of standard error that went away is no reason to end; the trainer ignores SIGPIPE as well.
+trap '' PIPE
 trap 'pass_on TERM' TERM HUP
-trap 'pass_on INT' INT
+for name in INT USR1 USR2; do
+  # shellcheck disable=SC2064  # which signal it is, is known here
+  trap "pass_on $name" "$name"
+done
 supervise "$@"
 exit "$code"

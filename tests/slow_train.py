@@ -1,5 +1,10 @@
 """The training command with a pause after every step, so that a test can interrupt it where it means to."""
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("train")
+
 import sys
 import time
 

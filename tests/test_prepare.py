@@ -53,7 +53,7 @@ def test_command_writes_to_the_environment_variable(whole, tmp_path, capsys, mon
         ([], "expected --archive cifar-100-binary.tar.gz or --download"),
         (
             ["--name", "cifar10", "--data-dir", "gs://bucket/data", "--download"],
-            "gs://bucket/data: a remote data folder",
+            "gs://bucket/data: is a remote path",
         ),
     ],
 )

@@ -160,12 +160,13 @@ def supervisor(tmp_path, wait_ms="1"):
                     os.kill(int((tmp_path / "ready").read_text()), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("trainers_code", [75, 0])
+@pytest.mark.parametrize(
+    ("number", "trainers_code"),
+    [(signal.SIGTERM, 75), (signal.SIGINT, 0), (signal.SIGUSR1, 75), (signal.SIGUSR2, 0)],
+)
 def test_passes_a_signal_on_once_and_ends_with_the_trainers_code(trainer, tmp_path, number, trainers_code):
     trainer(
-        f"""trap 'echo TERM >>signals; sleep 0.1; exit {trainers_code}' TERM
-        trap 'echo INT >>signals; sleep 0.1; exit {trainers_code}' INT
+        f"""for name in TERM INT USR1 USR2; do trap "echo $name >>signals; sleep 0.1; exit {trainers_code}" "$name"; done
         echo $$ >ready.part; mv ready.part ready
         while true; do sleep 0.01; done"""
     )
@@ -202,6 +203,16 @@ def test_a_signal_while_it_waits_ends_it_at_once(trainer, tmp_path):
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 9
     assert [line.split(",")[0] for line in errors.splitlines()] == ["supervise: stopped by SIGTERM"]
+
+
+def test_a_reader_of_its_output_that_goes_away_does_not_end_it(trainer, tmp_path):
+    trainer('[ "$start" -lt 4 ] || exit 2; exit 9')
+    settings = environment(FIRST_WAIT_MS="1", TRAIN=str(tmp_path / "trainer"))
+    command = ["bash", "-c", 'scripts/supervise.sh --workdir "$0" 2>&1 | true; exit "${PIPESTATUS[0]}"', str(tmp_path / "run")]
+    assert subprocess.run(command, env=settings, timeout=20).returncode == 2
+    command = ["bash", "-c", 'exec scripts/supervise.sh --workdir "$0" 2>&-', str(tmp_path / "run")]
+    assert subprocess.run(command, env=settings, timeout=20).returncode == 2
+    assert len((tmp_path / "starts").read_text().splitlines()) == 5
 
 
 def test_a_trainer_that_is_only_stopped_is_waited_for(trainer, tmp_path):

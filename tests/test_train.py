@@ -88,7 +88,7 @@ def test_killed_and_resumed_gives_the_same_record_and_the_same_bits(straight, tm
 
 def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path):
     arguments = [*ARGUMENTS, "--workdir", tmp_path / "run", "--resume=auto"]
-    for number, transition in ((signal.SIGTERM, "epoch 3, step 25"), (signal.SIGINT, "epoch 4, step 35")):
+    for number, transition in ((signal.SIGHUP, "epoch 3, step 25"), (signal.SIGINT, "epoch 4, step 35")):
         process = start("tests.slow_train", *arguments)
         _, errors = interrupt(process, transition, number)
         assert process.returncode == 75

@@ -3,11 +3,15 @@
 `python -m wrn_jax.aot --config configs/session04.py --target tpu:v5e:2x2`
 """
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("aot")
+
 import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +22,7 @@ from wrn_jax.planning.compile import analyse
 from wrn_jax.planning.description import table
 from wrn_jax.planning.roofline import NOTICE
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chips = "compile for these numbers of chips of the target's kind, recipe.batch_size images on each"
     parser.add_argument("--scaling", metavar="N,N,...", help=chips)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--hlo", type=Path, metavar="FILE", help="write the optimised program as text")
+    parser.add_argument("--hlo", type=user_path, metavar="FILE", help="write the optimised program as text")
     options, overrides = command.parse(parser, argv)
     config = command.read_config(options.config, overrides)
     if options.target is None:

@@ -16,7 +16,7 @@ from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
-from wrn_jax.runtime import devices
+from wrn_jax.runtime import devices, files
 from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Checkpoints, choose
 from wrn_jax.training.loop import Summary
@@ -81,7 +81,7 @@ def train_model(
     """
     name = "run" if isinstance(config, Config) else Path(config).stem
     config = config if isinstance(config, Config) else load_config(config)
-    directory = default_workdir(name) if workdir is None else Path(workdir)
+    directory = default_workdir(name) if workdir is None else files.user_path(workdir)
     return loop.train(config, directory, holds_run(directory) if resume == "auto" else resume)
 
 
@@ -99,7 +99,7 @@ def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str)
     Raises:
       UserError: something in the run, the data or the options that the user can mend.
     """
-    directory = Path(workdir)
+    directory = files.user_path(workdir)
     evaluate.main(["--workdir", str(directory), "--checkpoint", checkpoint, *options])
     folder = directory / "checkpoints"
     with Checkpoints(folder) as checkpoints:
@@ -118,7 +118,7 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str = "cifar1
     Raises:
       UserError: there is no such run, checkpoint or file, or it is damaged.
     """
-    path = Path(source)
+    path = files.user_path(source)
     if path.is_dir():
         model = export.restore(path, checkpoint)
         config, weights = model.config, (model.params, model.batch_stats)

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +13,19 @@ import jax
 
 from wrn_jax import config as configs
 from wrn_jax.config import recipes
+from wrn_jax.config.messages import printable
+from wrn_jax.runtime import console, devices, entry
 from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
-from wrn_jax.runtime.files import cache_folder
+from wrn_jax.runtime.files import cache_folder, user_path
 
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(" ".join(message.split()))
 
+
+KEEP_RESULTS = ("train", "evaluate", "compare", "export", "prepare")
+"""The commands whose results are files; what the others print is the result."""
 
 NO_CONFIG = "--config FILE is missing, for example --config session04; --help shows all keys"
 
@@ -35,7 +41,7 @@ def parser(program: str, description: str, with_keys: bool = False) -> argparse.
     )
     if with_keys:
         accepted = f"configuration file (Python; it is executed), or a recipe's name: {', '.join(recipes.names())}"
-        parser.add_argument("--config", type=Path, metavar="FILE", help=accepted)
+        parser.add_argument("--config", type=user_path, metavar="FILE", help=accepted)
         parser.add_argument("--config.KEY", metavar="VALUE", help="changes one key, for example --config.model.depth=16")
     return parser
 
@@ -78,11 +84,24 @@ def keep_caches() -> None:
 def run(main: Callable[[], None], program: str) -> int:
     """Calls `main` and returns the exit code.
 
-    0 done, 2 a user's mistake, 3 diverged, 4 another process is gone, 75 interrupted and saved, 130 interrupted.
+    0 done, 2 a user's mistake, 3 diverged, 4 another process is gone, 75 interrupted and saved, 128 and the signal's number
+    interrupted. Where standard output is the result, an output that could not be written is a mistake as well.
     """
     keep_caches()
     # Orbax tells through absl, at length, of what a killed run left behind and of saves that fail; the loop says it shorter.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.excepthook = sys.__excepthook__  # the imports are done
+    code = _run(main, program)
+    if (lost := entry.lost_output()) and code == 0:
+        is_kept = program in KEEP_RESULTS
+        code = _say(program, f"standard output is not complete: {lost}", 0 if is_kept else 2)
+    if listener := entry.listener():
+        sys.stdout.flush()
+        listener.settle(code)
+    return code
+
+
+def _run(main: Callable[[], None], program: str) -> int:
     try:
         main()
     except UserError as error:
@@ -94,11 +113,17 @@ def run(main: Callable[[], None], program: str) -> int:
     except Abandoned as error:
         code = _say(program, error, 4)
         os._exit(code)  # the ordinary way out would wait for the process that is gone
-    except KeyboardInterrupt:
-        return _say(program, "interrupted", 130)
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        return _say(program, entry.interrupted(number), 128 + number)
+    except (MemoryError, RuntimeError, AssertionError) as error:
+        text = devices.explain(error)
+        if text is None:
+            raise
+        return _say(program, text, 2)
     return 0
 
 
 def _say(program: str, text: object, code: int) -> int:
-    print(f"{program}: {text}", file=sys.stderr)
+    console.tell(f"{program}: {printable(str(text))}")
     return code

@@ -1,12 +1,16 @@
 """Compares runs: `python -m wrn_jax.compare RUN... --out DIR`."""
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("compare")
+
 import dataclasses
 import itertools
 import json
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from wrn_jax import command
@@ -14,14 +18,14 @@ from wrn_jax.report import build, measures, runs, verdict
 from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.report.runs import Group
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.runtime.files import write_atomically
+from wrn_jax.runtime.files import user_path, write_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads runs, compares them and writes the report. Raises UserError."""
     parser = command.parser("compare", "Compares recipes by their runs; runs that differ in their seeds alone are one recipe.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's directory, a log as CSV, session02 or session04")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where the report goes")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
     parser.add_argument("--title", help="the heading of the report")
     options, overrides = command.parse(parser, argv)

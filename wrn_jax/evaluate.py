@@ -7,6 +7,11 @@ Beside what it prints, it leaves in the run, or in `--out DIR`,
 Nothing else in the run is touched.
 """
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("evaluate")
+
 import argparse
 import shlex
 import sys
@@ -29,6 +34,7 @@ from wrn_jax.evaluation.metrics import Scored
 from wrn_jax.models import weight_layouts
 from wrn_jax.runtime import allocator, devices, environment, files
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import user_path
 from wrn_jax.training.checkpoints import Checkpoints, best_of, choose
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.workdir import saved_config
@@ -45,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--config.KEY=VALUE changes a key of the run's configuration, such as eval_batch_size, precision, data.directory.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workdir", type=Path, metavar="DIR", help="the directory of the run")
-    source.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or PyTorch .pth, instead of a run")
+    source.add_argument("--workdir", type=user_path, metavar="DIR", help="the directory of the run")
+    source.add_argument("--weights", type=user_path, metavar="FILE", help=".safetensors or PyTorch .pth, instead of a run")
     parser.add_argument(
         "--checkpoint",
         default="best",
@@ -65,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"directory, or, where it is not there, drawn ones; DIR = {DRAWN} draws in any case",
     )
     parser.add_argument("--corruption-images", type=int, metavar="N", help="only the first N of the corrupted images")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: evaluations/ in the run)")
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="where the files go (default: evaluations/ in the run)")
     options, overrides = command.parse(parser, argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
@@ -194,7 +200,7 @@ def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: config
     if not 1 <= count <= total:
         raise UserError(f"--corruption-images {count}: should be between 1 and {total}, the number of test images")
     if options.corruptions not in ("", DRAWN):
-        return evaluators.stored(Path(options.corruptions), dataset.test, count)
+        return evaluators.stored(user_path(options.corruptions), dataset.test, count)
     info = datasets.info(data)
     if options.corruptions == "" and not info.drawn:
         folder = cifar.resolve_directory(data.directory) / f"{info.title}-C"

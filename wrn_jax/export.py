@@ -6,6 +6,11 @@ model.stablehlo    a program of `jax.export` with the weights in it, for CPU, CU
                    normalised and for any b, to logits [b, classes] float32; it runs with JAX and flatbuffers alone
 """
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("export")
+
 import argparse
 import dataclasses
 import sys
@@ -24,6 +29,7 @@ from wrn_jax.models.export_formats import FORMATS
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices, environment, files
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import user_path
 from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
 from wrn_jax.training.workdir import saved_config
 
@@ -80,14 +86,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line. Raises UserError."""
     parser = command.parser("export", "Writes the model of a run for PyTorch, Orbax and plain JAX; the data set is not needed.")
-    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the directory of the run")
+    parser.add_argument("--workdir", type=user_path, required=True, metavar="DIR", help="the directory of the run")
     parser.add_argument(
         "--checkpoint",
         default="best",
         metavar="WHICH",
         help="best (default), last, or the number of an epoch that was kept",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; created when missing")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where to write; created when missing")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="what to write (default: all)")
     parser.add_argument(
         "--precision",

@@ -6,6 +6,11 @@
 Of two recipes, A and B, it shows first where they differ.
 """
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("plan")
+
 import csv
 import dataclasses
 import os
@@ -20,6 +25,7 @@ from wrn_jax.planning.description import describe, labels, make_plan
 from wrn_jax.planning.difference import describe_two
 from wrn_jax.planning.plot import draw_recipe
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import EpochRow, read_rows
 from wrn_jax.training.workdir import saved_config
 
@@ -33,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = command.parser("plan", "Shows what a recipe will do, or two side by side, without training.", with_keys=True)
     parser.epilog = f"{checks.explain()}\n\n{parser.epilog}"
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="one or two configurations, as --config")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per epoch")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the moving values as PNG")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="a work directory, whose accuracies --plot draws below")
+    parser.add_argument("files", nargs="*", type=user_path, metavar="FILE", help="one or two configurations, as --config")
+    parser.add_argument("--csv", type=user_path, metavar="FILE", help="write one row per epoch")
+    parser.add_argument("--plot", type=user_path, metavar="FILE", help="draw the moving values as PNG")
+    parser.add_argument("--run", type=user_path, metavar="DIR", help="a work directory, whose accuracies --plot draws below")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is a finding that is not silenced")
     options, overrides = command.parse(parser, argv)
     files = [*([options.config] if options.config is not None else []), *options.files]

@@ -6,6 +6,11 @@
 Takes half a minute to a minute and writes about 140 MB. Nothing is kept of a preparation that was interrupted.
 """
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("prepare")
+
 import shlex
 import sys
 from collections.abc import Sequence
@@ -29,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="TFDS data folder to write to (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)",
     )
     options = parser.parse_args(argv)
-    folder = preparation.prepare(options.name, options.data_dir, options.archive, options.download)
+    with entry.unwinding():  # so that nothing is kept of a preparation that is interrupted
+        folder = preparation.prepare(options.name, options.data_dir, options.archive, options.download)
     print(f"{options.name} is in {folder}")
     print(f"export TFDS_DATA_DIR={shlex.quote(str(folder.parent.parent))}")
 

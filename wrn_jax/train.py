@@ -1,5 +1,10 @@
 """Trains a recipe: `python -m wrn_jax.train --config session04`."""
 
+from wrn_jax.runtime import entry
+
+if __name__ == "__main__":
+    entry.begin("train")
+
 import os
 import shlex
 import sys
@@ -12,7 +17,7 @@ from wrn_jax import command
 from wrn_jax import config as configs
 from wrn_jax.runtime import allocator, devices
 from wrn_jax.runtime.errors import Abandoned, UserError
-from wrn_jax.runtime.files import reason
+from wrn_jax.runtime.files import reason, user_path
 from wrn_jax.training import loop
 from wrn_jax.training.records import EpochRow
 from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
@@ -21,7 +26,7 @@ from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the arguments, trains, and says how it ended. Raises what `runtime.errors` has."""
     parser = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
+    parser.add_argument("--workdir", type=user_path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
     parser.add_argument(
         "--resume",
         nargs="?",

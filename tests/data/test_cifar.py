@@ -236,7 +236,7 @@ def test_directory_comes_from_argument_then_environment_then_home(monkeypatch, t
     assert cifar.resolve_directory(None) == tmp_path / "elsewhere"
     monkeypatch.delenv("TFDS_DATA_DIR")
     assert cifar.resolve_directory(None) == tmp_path / "tensorflow_datasets"
-    with pytest.raises(UserError, match="gs://bucket: a remote data folder"):
+    with pytest.raises(UserError, match="gs://bucket: is a remote path"):
         cifar.resolve_directory("gs://bucket")
 
 

@@ -1,6 +1,8 @@
 """Devices, divisibility, and what `auto` precision means on which hardware."""
 
 import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from wrn_jax import command
 from wrn_jax.models.convolution import convolve_plain
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
@@ -88,3 +91,42 @@ def test_convolutions_run_on_all_threads():
     assert " convolution(" in text
     assert jax.__version_info__ >= (0, 11) or "ynn_fusion" not in text
     assert devices.compiler_options(types.SimpleNamespace(platform="gpu")) == {}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")]
+)
+def test_a_lack_of_memory_names_the_remedies(error):
+    text = devices.explain(error)
+    assert text.startswith("out of memory (")
+    for remedy in ("recipe.batch_size", "model.recompute=blocks", "precision=bfloat16", "wrn_jax.aot"):
+        assert remedy in text
+
+
+def test_other_errors_are_not_explained():
+    assert devices.explain(RuntimeError("something else")) is None
+    assert devices.explain(AssertionError()) is None  # there are devices
+
+
+def test_a_platform_that_is_not_there_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+
+    def fail():
+        raise AssertionError
+
+    monkeypatch.setattr(devices.jax, "devices", fail)
+    assert command.run(fail, "train") == 2
+    assert capsys.readouterr().err.startswith("train: JAX_PLATFORMS=cuda: no such device can be used here; ")
+
+
+def test_waiting_for_the_others_says_for_whom_and_ends_before_jax_aborts():
+    code = (
+        "import jax\n"
+        "from wrn_jax.runtime import devices\n"
+        "devices.WAIT_FOR_OTHERS = 1\n"
+        "devices.start_processes('127.0.0.1:1', 2, 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "waiting for the 2 processes at 127.0.0.1:1 ..." in done.stderr
+    assert done.stderr.splitlines()[-1] == "train: --distributed: the 2 processes did not all come to meet at 127.0.0.1:1"

@@ -8,17 +8,44 @@ import threading
 
 import pytest
 
+from wrn_jax.runtime import entry
+from wrn_jax.runtime.errors import Diverged
 from wrn_jax.runtime.signals import StopRequest
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_notices_a_signal_and_restores_the_handlers(name):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+@pytest.mark.parametrize("number", entry.SIGNALS)
+def test_notices_a_signal_and_restores_the_handlers(number):
+    before = [signal.getsignal(number) for number in entry.SIGNALS]
     with StopRequest() as stop:
         assert stop.received(0) == ""
-        os.kill(os.getpid(), getattr(signal, name))
-        assert stop.received(1) == name
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        os.kill(os.getpid(), number)
+        assert stop.received(1) == number.name
+    assert [signal.getsignal(number) for number in entry.SIGNALS] == before
+
+
+def test_what_ends_otherwise_leaves_the_signal_to_those_who_come_after():
+    def diverge():
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise Diverged("no longer finite")
+
+    with pytest.raises(KeyboardInterrupt):
+        diverge()
+
+
+def test_in_a_command_the_exit_code_stays_once_all_is_saved():
+    code = (
+        "import os, signal, time; from wrn_jax.runtime import entry; entry.begin('some')\n"
+        "from wrn_jax.runtime.signals import StopRequest\n"
+        "with StopRequest() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    while not stop.received(0): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); print(stop.received(1), flush=True)\n"
+        "with StopRequest():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(1.1); os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "SIGUSR1\n", "")
 
 
 def test_a_second_signal_ends_the_process():

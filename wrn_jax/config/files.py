@@ -1,8 +1,10 @@
 """Configuration files: ordinary Python that assigns `config`. It is executed, so load only files that you trust."""
 
+import contextlib
 import dataclasses
 import os
 import runpy
+import sys
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,19 +24,25 @@ def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config
 
     Raises:
       UserError: the file is missing, fails, or does not assign a `Config`.
+
+    What it prints goes to standard error: standard output may be read by a program. The working directory stays the caller's,
+    whose relative paths would else mean something new.
     """
     path = recipes.find(path) if relative_to is None else Path(relative_to).parent / path
     if not os.path.isfile(path):
         raise error(path, f"no such configuration file; recipes that are known by name: {', '.join(recipes.names())}")
     try:
-        config = runpy.run_path(str(path)).get("config")
+        with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."):
+            config = runpy.run_path(str(path)).get("config")
         if isinstance(config, Config):  # its tables can have been changed since they were checked
             config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe))
     except UserError:
         raise
     except ValidationError as wrong:
         raise error(path, f"{wrong.title}: {first_error(wrong)}") from None
-    except (Exception, SystemExit) as failure:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # what a file raises may be of any kind
         raise error(path, f"{type(failure).__name__}: {str(failure).strip() or 'no message'}") from None
     if not isinstance(config, Config):
         raise error(path, "assigns no 'config = Config(...)'")

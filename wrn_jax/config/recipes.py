@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from wrn_jax.runtime.files import user_path
+
 
 def folder() -> Path:
     """Where the recipes lie."""
@@ -17,5 +19,5 @@ def names() -> list[str]:
 
 def find(path_or_name: str | Path) -> Path:
     """The file that `path_or_name` means: itself, if there is one, or the recipe of that name; else the path as it is."""
-    path = Path(path_or_name)
+    path = user_path(path_or_name)
     return folder() / f"{path}.py" if str(path) in names() and not path.is_file() else path

@@ -25,7 +25,7 @@ import numpy as np
 from wrn_jax.config.datasets import DATASETS
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.runtime.files import cache_folder, reason
+from wrn_jax.runtime.files import cache_folder, reason, user_path
 
 SPLITS = ("train", "test")
 
@@ -42,12 +42,9 @@ def resolve_directory(directory: str | os.PathLike | None) -> Path:
     """The TFDS data folder as an absolute path: `directory`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-      UserError: it is an address such as gs://bucket, which only TensorFlow can read.
+      UserError: see `files.user_path`.
     """
-    directory = os.fspath(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    if "://" in directory:
-        raise UserError(f"{directory}: a remote data folder cannot be read; expected a local folder (copy it first)")
-    return Path(directory).expanduser().absolute()
+    return user_path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").absolute()
 
 
 def find_version(directory: Path, name: str) -> Path | None:

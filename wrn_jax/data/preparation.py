@@ -115,7 +115,7 @@ def prepare(
             if archive is None:
                 archive = scratch / Path(original.url).name
                 _download(original, archive)
-            _extract(name, Path(archive).expanduser(), scratch)
+            _extract(name, files.user_path(archive), scratch)
             built = _build(name, scratch, scratch / "tfds")
             cifar.verify(name, built)  # TFDS accepts any number of records and does not look at the images
             final.parent.mkdir(exist_ok=True)

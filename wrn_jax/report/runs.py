@@ -16,6 +16,7 @@ from wrn_jax.config.timeline import Timeline
 from wrn_jax.evaluation import files
 from wrn_jax.report import published_runs
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_rows, rows_from
 from wrn_jax.training.workdir import saved_config
 
@@ -163,7 +164,7 @@ def load(source: str) -> Run:
     Raises:
       UserError: there is no such run, or it cannot be read.
     """
-    path = Path(source)
+    path = user_path(source)
     try:
         if path.is_dir():
             return _load_directory(path, source)

@@ -1,6 +1,8 @@
 """Devices, the mesh over them, and where arrays live."""
 
+import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from wrn_jax.runtime import console, entry
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason
 
@@ -22,6 +25,9 @@ class Device(Protocol):
 
 AXIS = "data"
 """Name of the mesh's only axis; the batch is split over it."""
+
+WAIT_FOR_OTHERS = 120
+"""Seconds that a process waits for the others of its run."""
 
 
 def make_mesh(num_devices: int | None = None, devices: Sequence[Device] | None = None) -> Mesh:
@@ -122,6 +128,24 @@ def compiler_options(device: Device) -> dict[str, str]:
     return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
+def explain(error: BaseException) -> str | None:
+    """What to do about an error of JAX that the user can mend, in one line; None for any other."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        return (
+            f"out of memory ({reason(error)}); less is needed with a smaller recipe.batch_size (and the learning rate smaller "
+            "by the same factor), model.recompute=blocks, or precision=bfloat16; `python -m wrn_jax.aot` tells for a GPU or TPU"
+        )
+    # JAX asserts that the platforms it was told to use gave a device.
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms and (isinstance(error, AssertionError) or "initialize backend" in text or "platform" in text.lower()):
+        with contextlib.suppress(Exception):
+            jax.devices()
+            return None
+        return f"JAX_PLATFORMS={platforms}: no such device can be used here; unset it, or install JAX for it"
+    return None
+
+
 def start_processes(coordinator: str | None, count: int | None, index: int | None) -> None:
     """Joins this process to the others of a multi-host run; to be called before anything that asks for devices.
 
@@ -130,13 +154,24 @@ def start_processes(coordinator: str | None, count: int | None, index: int | Non
       count, index: number of processes, and which one this is, from 0; None likewise.
 
     Raises:
-      UserError: the others cannot be reached.
+      UserError: the others cannot be reached. Where JAX would abort the process for that, it ends before, with exit code 2.
     """
+    others = f"the {count} processes" if count else "the other processes"
+    where = f"at {coordinator}" if coordinator else "where JAX finds them (Cloud TPU, SLURM and the like; else --coordinator)"
+    failure = f"--distributed: {others} did not all come to meet {where}"
+    limit = threading.Timer(WAIT_FOR_OTHERS, entry.end, ("train", failure, 2))
+    limit.daemon = True
+    limit.start()
     try:
-        # Half a minute without a sign of life, and a process counts as gone; the default is a hundred seconds.
-        jax.distributed.initialize(coordinator, count, index, initialization_timeout=120, heartbeat_timeout_seconds=30)
+        with console.waiting(f"waiting for {others} {where}"):
+            # Half a minute without a sign of life, and a process counts as gone; the default is a hundred seconds.
+            jax.distributed.initialize(
+                coordinator, count, index, initialization_timeout=WAIT_FOR_OTHERS + 30, heartbeat_timeout_seconds=30
+            )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--distributed: {reason(error, 300)}") from None
+    finally:
+        limit.cancel()
 
 
 def wait_for_all(name: str) -> None:

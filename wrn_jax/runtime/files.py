@@ -2,11 +2,34 @@
 
 import json
 import os
+import re
 import urllib.error
 from pathlib import Path
 from typing import Any
 
 from wrn_jax.runtime.errors import UserError
+
+
+def user_path(text: str | os.PathLike) -> Path:
+    """The path that a user names: `~` is the home folder, all else is as the operating system takes it.
+
+    Raises:
+      UserError: it is empty or remote, or holds what no library here can write (a null character, or bytes that are not text).
+    """
+    text = os.fspath(text)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise UserError(f"{text}: is a remote path; name a local folder, such as one where the bucket is mounted (gcsfuse)")
+    if not text or "\0" in text:
+        raise UserError(f"{text!r}: is no path")
+    try:
+        text.encode()
+        return Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{text!a}: cannot be read as text in this locale; set PYTHONUTF8=1 or LANG=C.UTF-8, or choose another path"
+        ) from None
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such user") from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -54,7 +77,7 @@ def read_jsonl(path: Path) -> list[Any]:
 def cache_folder(cache: str | os.PathLike | None = None) -> Path:
     """The cache folder as an absolute path: `cache`, else the package's folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache or f"{base}/wrn_jax").expanduser().absolute()
+    return user_path(cache or f"{base}/wrn_jax").absolute()
 
 
 def reason(error: BaseException, limit: int = 200) -> str:

@@ -120,7 +120,7 @@ class Programs:
     train_steps: Callable[..., tuple[TrainState, Metrics]]
 
 
-def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
+def train(config: Config, workdir: str | Path, resume: bool = False) -> Summary:
     """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
     Args:
@@ -133,7 +133,7 @@ def train(config: Config, workdir: Path, resume: bool = False) -> Summary:
       Diverged: loss or gradient norm became non-finite.
       Interrupted: a signal came; everything is saved.
     """
-    rollbacks = 0
+    workdir, rollbacks = files.user_path(workdir), 0
     while True:
         try:
             return run(config, workdir, resume, rollbacks)
@@ -157,6 +157,7 @@ def run(config: Config, workdir: Path, resume: bool, rollbacks: int) -> Summary:
             draw(attempt)  # it may have ended just before
             return summarise(attempt)
         programs = compile_programs(attempt)
+        to_close.enter_context(attempt.stop)  # until here a signal ends the process: there is nothing new to save
         try:
             for epoch in range(done + 1, epochs + 1):
                 sums = train_epoch(attempt, programs, epoch)
@@ -191,7 +192,6 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
     if is_lead:
         files.make_directory(workdir)
 
-    stop = to_close.enter_context(StopRequest())
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
     metadata = {"config": config.to_dict(), "versions": environment.versions()}
     checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata))
@@ -210,7 +210,7 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
         say(line)
     if resume:
         say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
-    return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, saved, state, stop, saver, log)
+    return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, saved, state, StopRequest(), saver, log)
 
 
 def place_data(setup: Setup, evaluator: Evaluator) -> PlacedData:
