@@ -2,8 +2,11 @@
 
 import dataclasses
 import functools
+import json
+import os
 import resource
 import signal
+import threading
 
 import chex
 import jax
@@ -121,6 +124,59 @@ class TestDamage:
             checkpoints.save(state, 2, 0, None, NOTES)  # the place is free again
         assert (folder.with_name("damaged") / "2").is_dir()
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("format", "x"), ("format", -1), ("epoch", "2"), ("checksum", None), ("notes", {"format": 1})]
+    )
+    def test_what_it_says_of_itself_is_read_strictly(self, run, name, value):
+        folder, abstract, shardings = run
+        path = folder / "2" / "_CHECKPOINT_METADATA"
+        tree = json.loads(path.read_text())
+        tree["custom_metadata"][name] = value
+        path.write_text(json.dumps(tree))
+        with Checkpoints(folder) as checkpoints:
+            saved, _, damaged = checkpoints.restore_last(abstract, shardings)
+        assert saved.step == 1
+        assert damaged[0].startswith("checkpoint 2 is damaged (its description cannot be read); moved to ")
+
+    @pytest.mark.parametrize(("file", "content"), [("_CHECKPOINT_METADATA", "[]"), ("metrics/metrics", '{"accura')])
+    def test_what_orbax_cannot_open_is_named(self, run, file, content):
+        folder, _, _ = run
+        (folder / "2" / file).parent.mkdir(exist_ok=True)
+        (folder / "2" / file).write_text(content)
+        with pytest.raises(UserError, match=r"c/2: cannot be read \(.*\); move it away$"):
+            Checkpoints(folder)
+
+    @pytest.mark.parametrize("metrics", ["[]", '{"accuracy": "x", "epoch": 1}', '{"accuracy": NaN, "epoch": 1}'])
+    def test_a_strange_accuracy_is_never_the_best_and_hinders_no_save(self, run, metrics):
+        folder, _, _ = run
+        _, state, _ = make_state()
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(state, 3, 1, 0.5, NOTES)
+        (folder / "3" / "metrics" / "metrics").write_text(metrics)
+        with Checkpoints(folder) as checkpoints:
+            for step in (4, 5, 6):
+                checkpoints.save(state, step, step, 0.1, NOTES)
+            checkpoints.wait()
+            assert [one.step for one in checkpoints.all()] == [4, 5, 6]
+
+    def test_what_is_not_finite_is_no_checkpoint_to_go_on_from(self, run):
+        folder, abstract, shardings = run
+        _, state, _ = make_state()
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(dataclasses.replace(state, params=jax.tree.map(lambda x: x / 0, state.params)), 3, 1, 0.1, NOTES)
+        with Checkpoints(folder) as checkpoints:
+            saved, _, damaged = checkpoints.restore_last(abstract, shardings)
+        assert saved.step == 2
+        assert damaged[0].startswith("checkpoint 3 is damaged (its numbers are not finite)")
+
+    def test_a_file_in_the_place_of_the_damaged(self, run):
+        folder, abstract, shardings = run
+        self.cut(folder / "2" / "_CHECKPOINT_METADATA")
+        folder.with_name("damaged").write_text("")
+        message = r"checkpoint 2 is damaged \(.*\), and cannot be moved to .*damaged/2: File exists"
+        with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match=message):
+            checkpoints.restore_last(abstract, shardings)
+
     def test_nothing_left(self, run):
         folder, abstract, shardings = run
         for step in "12":
@@ -164,12 +220,27 @@ def test_a_failed_save_is_told_and_the_next_succeeds(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, before)
+        assert [path.name for path in (tmp_path / "c").iterdir()] == ["1"]  # what was written has left the full disk
         assert [one.step for one in checkpoints.all()] == [1]
-        checkpoints.save(state, 3, 3, 0.7, NOTES)
+        for _ in range(2):  # the second time by somebody who was not sure
+            checkpoints.save(state, 3, 3, 0.7, NOTES)
         checkpoints.wait()
         assert [one.step for one in checkpoints.all()] == [1, 3]
         _, found, _ = checkpoints.restore_last(abstract, shardings)
     chex.assert_trees_all_equal(numbers(found), numbers(state))
+
+
+def test_saves_leave_no_descriptors_and_no_threads(tmp_path):
+    state = Averaged(**{field.name: {} for field in dataclasses.fields(TrainState)}, average=jnp.arange(3.0))
+    open_now = lambda: (len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: E731
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        for step in range(1, 46):
+            checkpoints.save(state, step, step, 0.5, NOTES)
+            if step == 5:
+                descriptors, threads = open_now()
+    after = open_now()
+    assert after[0] < descriptors + 40  # pools of threads come and go; leaked they would be 120
+    assert after[1] < threads + 20  # and 40
 
 
 def test_saving_is_safe_while_the_state_is_overwritten(tmp_path):

@@ -148,7 +148,7 @@ def test_writes_config_header_curves_and_events(finished):
     assert (finished.workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((finished.workdir / "tensorboard").glob("events.out.tfevents.*"))
     names = {path.name for path in finished.workdir.iterdir()}
-    assert names == {"config.json", "header.jsonl", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints"}
+    assert names == {".lock", "config.json", "header.jsonl", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints"}
 
 
 def test_starting_anew_over_a_run_is_refused(finished):
@@ -271,6 +271,18 @@ def test_a_full_disk_does_not_end_a_run(finished, tmp_path, monkeypatch):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert [one.epoch for one in checkpoints.all()] == [2, 3, 4, 5]  # the first epoch's failed twice
     assert metrics(workdir) == metrics(finished.workdir)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"step": 20', '"step": 21'), ('"valid_loss"', '"format": 1, "x"'), ('"epoch": 2', '"epoch": "2"'), ('"epoch": 2, ', "")],
+)
+def test_resuming_with_edited_records_is_refused(finished, tmp_path, old, new):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=r"metrics\.jsonl: (row 2|epoch [12])"):
+        loop.train(finished.config, tmp_path / "run", resume=True)
 
 
 def test_says_what_a_run_never_reaches(tmp_path):

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboardX.proto.event_pb2 import Event as EventMessage
 
 from tests.sample_runs import HEADER
+from wrn_jax.config.timeline import Event
 from wrn_jax.planning import plot
 from wrn_jax.runtime import environment, files
-from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import curves
 from wrn_jax.training.records import EpochRow, read_headers, read_rows
 from wrn_jax.training.run_log import RunLog
@@ -32,56 +33,93 @@ def rows(count):
     return [dataclasses.replace(ROW, epoch=n, step=10 * n, test_accuracy=0.1 * n) for n in range(1, count + 1)]
 
 
-def make_log(workdir, epochs_done=0, active=True):
-    return RunLog(workdir, HEADER, {"seed": 0}, epochs_done, active)
+def make_log(workdir, done=(), transitions=(), active=True):
+    return RunLog(workdir, HEADER, done, transitions, lambda: None, active)
+
+
+def transition(step):
+    return Event(step, epoch=step // 10 + 1, name="dropout", before="0.3", after="0.2")
 
 
 def test_a_resumed_log_keeps_what_the_checkpoint_knows(tmp_path):
     with make_log(tmp_path) as log:
         for row in rows(3):
             log.epoch(row)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"epoch": 4, "ste')  # a crash in the middle of a line
-    with make_log(tmp_path, epochs_done=2) as again:
-        assert again.rows == rows(2)
+            assert log.write() is None
+    with open(tmp_path / "header.jsonl", "a") as file:
+        file.write('{"time": "2026')  # a crash in the middle of a line
+    with make_log(tmp_path, done=rows(2)) as again:
         again.epoch(rows(3)[2])
+        assert read_rows(tmp_path / "metrics.jsonl") == rows(2)
+        again.write()
     assert read_rows(tmp_path / "metrics.jsonl") == rows(3)
     assert read_headers(tmp_path / "header.jsonl") == [HEADER, HEADER]
-
-
-def test_lost_records_are_refused(tmp_path):
-    with make_log(tmp_path) as log:
-        log.epoch(ROW)
-    with pytest.raises(UserError, match=r"metrics\.jsonl: should hold epochs 1 to 2"):
-        make_log(tmp_path, epochs_done=2)
 
 
 def test_other_processes_write_nothing(tmp_path):
     with make_log(tmp_path, active=False) as log:
         log.epoch(ROW)
-        log.transition("dropout", "0.3 -> 0.2", 10)
+        log.transition(transition(10))
+        log.write()
     assert log.rows == [ROW]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorboard_has_the_figures(tmp_path):
+def test_rows_that_cannot_be_written_are_written_once_they_can(tmp_path):
+    with make_log(tmp_path) as log:
+        (tmp_path / "metrics.jsonl.tmp").mkdir()
+        for row in rows(2):
+            log.epoch(row)
+            assert log.write() == f"{tmp_path / 'metrics.jsonl.tmp'}: could not be written (Is a directory)"
+        (tmp_path / "metrics.jsonl.tmp").rmdir()
+        assert log.write() is None
+    assert read_rows(tmp_path / "metrics.jsonl") == rows(2)
+
+
+def events(workdir):
+    """{tag: [(step, value), ...]} of all events there, in the order of files and within them."""
+    found = {}
+    for path in sorted((workdir / "tensorboard").glob("events.*")):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event = EventMessage.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_tensorboard_has_each_figure_once_however_often_a_run_began(tmp_path):
     with make_log(tmp_path) as log:
         log.epoch(ROW)
-        log.transition("dropout", "0.3 -> 0.2", 10)
-    (path,) = (tmp_path / "tensorboard").glob("events.*")
-    data, found = path.read_bytes(), {}
-    from tensorboardX.proto.event_pb2 import Event
-
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
-        data = data[16 + length :]
-        for value in event.summary.value:
-            found[value.tag] = (event.step, value.simple_value)
-    assert found["test/accuracy"] == (10, pytest.approx(0.12))
-    assert found["run/learning_rate"] == (10, pytest.approx(0.1))
+        log.transition(transition(10))
+    with make_log(tmp_path) as log:  # killed before the first checkpoint: all of it happens again
+        log.epoch(ROW)
+        log.transition(transition(10))
+        log.transition(transition(15))
+        log.epoch(rows(2)[1])
+    with make_log(tmp_path, done=rows(1), transitions=[transition(10)]) as log:  # from a checkpoint of step 12
+        log.transition(transition(15))
+        log.epoch(rows(2)[1])
+    found = events(tmp_path)
+    assert found["test/accuracy"] == [(10, pytest.approx(0.1)), (20, pytest.approx(0.2))]
+    assert [step for step, _ in found["run/learning_rate"]] == [10, 20]
+    assert [step for step, _ in found["transitions/dropout/text_summary"]] == [10, 15]
     assert "valid/accuracy" not in found
-    assert any(tag.startswith("transitions/dropout") for tag in found)
+
+
+def test_tensorboard_that_cannot_be_written_is_told_once_and_written_when_it_can(tmp_path, capsys):
+    (tmp_path / "tensorboard").write_text("")
+    with make_log(tmp_path) as log:
+        for row in rows(30):  # more than a queue would hold
+            log.epoch(row)
+        assert log.write() is None
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line == f"{tmp_path / 'tensorboard'}: could not be written (File exists); going on without it, and trying again"
+        (tmp_path / "tensorboard").unlink()
+        log.epoch(dataclasses.replace(ROW, epoch=31, step=310))
+    assert [step for step, _ in events(tmp_path)["test/loss"]] == list(range(10, 320, 10))
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -17,8 +17,8 @@ from wrn_jax.evaluation import files
 from wrn_jax.report import published_runs
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_rows, rows_from
-from wrn_jax.training.workdir import saved_config
+from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_run, rows_from
+from wrn_jax.training.workdir import checkpoint_steps, saved_config
 
 _SEED = re.compile(r"[-_. ]*seed[-_. ]?\d+$")
 
@@ -182,14 +182,9 @@ def load(source: str) -> Run:
 
 def _load_directory(path: Path, source: str) -> Run:
     config = saved_config(path)
-    rows = _some(read_rows(path / "metrics.jsonl"), path / "metrics.jsonl")
     timeline = Timeline.of(config)
-    if len(rows) > timeline.epochs or rows[-1].step != len(rows) * timeline.steps_per_epoch:
-        raise UserError(
-            f"{path}: metrics.jsonl and config.json are not of one run: {len(rows)} epochs, {rows[-1].step} updates "
-            f"there, {timeline.epochs} epochs of {timeline.steps_per_epoch} updates here"
-        )
-    kept = _kept(path / "checkpoints", timeline.steps_per_epoch)
+    rows = _some(read_run(path / "metrics.jsonl", config, timeline), path / "metrics.jsonl")
+    kept = _kept(checkpoint_steps(path), timeline.steps_per_epoch)
     evaluations = _evaluations(path / "evaluations", timeline.steps_per_epoch)
     headers = tuple(read_headers(path / "header.jsonl"))
     return Run(path.resolve().name, source, rows, config, timeline, headers, kept, evaluations)
@@ -225,10 +220,8 @@ def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:
     return tuple(rows)
 
 
-def _kept(folder: Path, steps_per_epoch: int) -> tuple[Kept, ...]:
-    """The complete checkpoints; Orbax gives their folders plain numbers for names when they are complete."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    steps = sorted(int(name) for name in names if re.fullmatch(r"[0-9]+", name))
+def _kept(steps: Sequence[int], steps_per_epoch: int) -> tuple[Kept, ...]:
+    """The complete checkpoints."""
     return tuple(Kept(str(step), None if step % steps_per_epoch else step // steps_per_epoch) for step in steps)
 
 

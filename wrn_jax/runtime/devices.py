@@ -180,6 +180,11 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def lead_says(value: bool) -> bool:
+    """What the first process of the run gives, on every process; all must call it."""
+    return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
+
+
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 

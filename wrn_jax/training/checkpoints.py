@@ -1,7 +1,10 @@
 """Checkpoints of a run, by Orbax: save, list, restore, and which ones stay."""
 
+import contextlib
 import dataclasses
 import gc
+import json
+import math
 import operator
 import re
 import shutil
@@ -15,6 +18,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import tensorstore
 from orbax.checkpoint import v1 as ocp
 
 from wrn_jax.runtime import files
@@ -28,6 +32,10 @@ FORMAT = 1
 # Untyped: the annotations of the one name protocols that the other do not satisfy.
 _Checkpointer: Any = ocp.training.Checkpointer
 _preserve: Any = ocp.training.preservation_policies
+
+# At every save Orbax asks TensorStore for its counters, for a log that is off here, and TensorStore 0.1.86 never frees its
+# answers: 35 kB a save.
+setattr(tensorstore, "experimental_collect_matching_metrics", lambda *_: [])  # noqa: B010 (typed otherwise)
 
 
 class SaveFailed(Exception):
@@ -109,6 +117,13 @@ def checksum(tree: Any) -> jax.Array:
     return total
 
 
+@jax.jit
+def is_finite(tree: Any) -> jax.Array:
+    """A bool scalar: whether every number in every array is finite."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.all(jnp.isfinite(array)) for array in arrays]).all()
+
+
 class Checkpoints:
     """The checkpoints of one run, named by the number of finished updates.
 
@@ -125,29 +140,37 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: Collection[int] = (), metadata: Mapping[str, Any] | None = None):
         self.directory = directory.resolve()
         self._metadata = dict(metadata or {})
-        self._orbax = _Checkpointer(
-            self.directory,
-            # Orbax's default skips a save while another is in flight; every save asked for here is meant.
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=_preserve.AnyPreservationPolicy(
-                [
-                    _preserve.LatestN(2),
-                    _preserve.CustomSteps(sorted(keep)),
-                    _preserve.BestN(
-                        get_metric_fn=lambda metrics: (metrics["accuracy"], -metrics["epoch"]),
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
-        )
+        self._response: Any = None
+        try:
+            self._orbax = _Checkpointer(
+                self.directory,
+                # Orbax's default skips a save while another is in flight; every save asked for here is meant.
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=_preserve.AnyPreservationPolicy(
+                    [
+                        _preserve.LatestN(2),
+                        _preserve.CustomSteps(sorted(keep)),
+                        _preserve.BestN(
+                            get_metric_fn=_rank,
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+            )
+        except Exception as error:  # Orbax reads what all of them say of themselves
+            path = next(filter(_is_unreadable, sorted(self.directory.glob("[0-9]*"))), self.directory)
+            raise UserError(f"{path}: cannot be read ({files.reason(error)}); move it away") from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._orbax.close()
+            try:
+                self.wait()
+            finally:
+                self._orbax.close()
         except Exception as failure:
             if error is None:
                 raise SaveFailed(files.reason(failure)) from None
@@ -165,24 +188,46 @@ class Checkpoints:
         Raises:
           SaveFailed: this save could not start, or the one before did not succeed; it may be tried again.
         """
+        self.wait()
+        if any(checkpoint.step == step for checkpoint in self._orbax.checkpoints):
+            return  # it got there, though its start ended in an error
         details = {"format": FORMAT, "epoch": epoch, "checksum": int(checksum(_parts(state))), "notes": notes.to_dict()}
         try:
-            self._orbax.wait()
-            self._orbax.save_checkpointables_async(
+            self._response = self._orbax.save_checkpointables_async(
                 step,
                 _parts(state),
                 metrics=None if accuracy is None else {"accuracy": accuracy, "epoch": epoch},
                 custom_metadata=self._metadata | details,
             )
         except Exception as error:  # whatever the file system, Orbax or its C++ parts make of it
-            raise SaveFailed(files.reason(error)) from None
+            raise self._failed(error) from None
 
     def wait(self) -> None:
         """Waits until what was saved is on disk. Raises SaveFailed if it did not get there."""
+        response, self._response = self._response, None
         try:
-            self._orbax.wait()
+            try:
+                self._orbax.wait()
+            finally:  # a response that nobody asks for its result keeps a thread and three descriptors
+                if response is not None:
+                    response.result()
         except Exception as error:
-            raise SaveFailed(files.reason(error)) from None
+            raise self._failed(error) from None
+
+    def _failed(self, error: Exception) -> SaveFailed:
+        """What to raise for a save that failed, once its remains are gone: on a full disk they would take the last room."""
+        with contextlib.suppress(Exception):
+            self._orbax.wait()  # it may have started all the same
+        self.remove_unfinished()
+        with contextlib.suppress(Exception):
+            self._orbax.reload()  # it has forgotten those that the new one would have replaced
+        return SaveFailed(files.reason(error))
+
+    def remove_unfinished(self) -> None:
+        """Removes what dead or failed saves left; not to be called while another process saves."""
+        if jax.process_index() == 0:
+            for folder in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def all(self) -> list[Saved]:
         """The complete checkpoints in the order of time. Raises UserError for one of a newer format."""
@@ -192,8 +237,10 @@ class Checkpoints:
         try:
             description = self._describe(step)
             details, metrics = description.custom_metadata, description.metrics
-            version, epoch = int(details["format"]), int(details["epoch"])
-            accuracy = metrics["accuracy"] if metrics else None
+            version, epoch, _ = (operator.index(details[name]) for name in ("format", "epoch", "checksum"))
+            accuracy = _rank(metrics)[0] if metrics else None
+            if version < 1 or epoch < 0 or accuracy == -math.inf:
+                raise ValueError
         except Exception:  # damaged; `restore_last` sets it aside
             return Saved(step, -1, None, is_described=False)
         if version > FORMAT:
@@ -244,9 +291,14 @@ class Checkpoints:
         """Moves a damaged checkpoint out of the way, so that its step can be saved again; a line about it."""
         aside = self.directory.with_name("damaged") / str(step)
         if jax.process_index() == 0:
-            aside.parent.mkdir(exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.directory / str(step)).rename(aside)
+            try:
+                aside.parent.mkdir(exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.directory / str(step)).rename(aside)
+            except OSError as error:
+                raise UserError(
+                    f"checkpoint {step} is damaged ({reason}), and cannot be moved to {aside}: {error.strerror}"
+                ) from None
         wait_for_all(f"checkpoint {step} set aside")
         self._orbax.reload()
         return f"checkpoint {step} is damaged ({reason}); moved to {aside}"
@@ -257,6 +309,8 @@ class Checkpoints:
         parts = self._load(step, _parts(like), _parts(shardings))
         if int(checksum(parts)) != expected:
             raise _Damaged("its arrays do not have the checksum they were saved with")
+        if not is_finite(parts):  # no way to go on from there, and none was ever meant to be saved
+            raise _Damaged("its numbers are not finite")
         return dataclasses.replace(like, **parts["model"], **parts["train"])
 
     def restore_model(self, step: int, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Any]:
@@ -275,6 +329,8 @@ class Checkpoints:
             fields = like.get("train", saved["train"]).keys() ^ saved["train"].keys()
         except Exception:
             raise _Damaged("its description cannot be read") from None
+        if not have:
+            raise _Damaged("its description cannot be read")
         for name in sorted(fields):
             kind = "holds" if name in saved["train"] else "does not hold"
             raise UserError(f"checkpoint {step}: {kind} {name}; it is of another version's training state")
@@ -302,6 +358,24 @@ class Checkpoints:
         finally:
             sys.unraisablehook = hook
         raise _Damaged("its files cannot be read")
+
+
+def _rank(metrics: Any) -> tuple[float, int]:
+    """By which checkpoints of the ends of epochs are ordered: accuracy, then the earlier; last those that do not say."""
+    try:
+        accuracy, epoch = float(metrics["accuracy"]), operator.index(metrics["epoch"])
+    except Exception:
+        return -math.inf, 0
+    return (accuracy, -epoch) if 0 <= accuracy <= 1 else (-math.inf, 0)
+
+
+def _is_unreadable(folder: Path) -> bool:
+    """Whether what a checkpoint says of itself is no JSON object."""
+    try:
+        paths = [path for path in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics") if path.exists()]
+        return not all(isinstance(json.loads(path.read_bytes()), dict) for path in paths)
+    except (OSError, ValueError, RecursionError):
+        return True
 
 
 def _parts(state: Any) -> dict[str, Any]:

@@ -16,22 +16,22 @@ import numpy as np
 
 from wrn_jax.config import Config
 from wrn_jax.config.moving import NUMERIC
-from wrn_jax.config.timeline import shortest
+from wrn_jax.config.timeline import Timeline, shortest
 from wrn_jax.data import loading
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
-from wrn_jax.runtime import console, devices, environment, files
+from wrn_jax.runtime import console, devices, environment
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves
 from wrn_jax.training.checkpoints import Checkpoints, Saved
 from wrn_jax.training.messages import epoch_line, not_learning, opening_lines
-from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, best_row
+from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, best_row, read_run
 from wrn_jax.training.run_log import RunLog
 from wrn_jax.training.saver import Saver
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.state import TrainState, create_state
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
-from wrn_jax.training.workdir import check_workdir
+from wrn_jax.training.workdir import begun, check_workdir
 
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
@@ -189,12 +189,12 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
     devices.wait_for_all("work directory checked")  # before the first process writes to it
     evaluator = setup.make_evaluator()
     data = place_data(setup, evaluator)
-    if is_lead:
-        files.make_directory(workdir)
+    check = to_close.enter_context(begun(config, workdir, resume)) if is_lead else lambda: None
 
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
     metadata = {"config": config.to_dict(), "versions": environment.versions()}
     checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata))
+    checkpoints.remove_unfinished()
     saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
     if saved is None:
         saved = Saved(step=0, epoch=0, accuracy=None, notes=CheckpointNotes(rollbacks=0))
@@ -204,13 +204,23 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
     rollbacks = max(rollbacks, saved.notes.rollbacks)
     header = make_header(setup, data.judge, saved.step, rollbacks)
-    log = to_close.enter_context(RunLog(workdir, header, config.to_dict(), saved.epoch, is_lead))
-    saver = Saver(checkpoints, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
+    rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
+    past = [event for event in timeline.events() if event.step < saved.step]
+    log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead))
+    saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
     for line in [*opening_lines(header, config, timeline), *damaged]:
         say(line)
     if resume:
         say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
     return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, saved, state, StopRequest(), saver, log)
+
+
+def finished_rows(path: Path, config: Config, timeline: Timeline, epochs: int) -> list[EpochRow]:
+    """The records of the epochs that the checkpoint has finished. Raises UserError if they are not all there."""
+    rows = read_run(path, config, timeline)[:epochs]
+    if len(rows) < epochs:
+        raise UserError(f"{path}: should hold epochs 1 to {epochs}, which the last checkpoint has finished")
+    return rows
 
 
 def place_data(setup: Setup, evaluator: Evaluator) -> PlacedData:
@@ -286,7 +296,7 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     if not math.isfinite(sum(result["loss"] for result in results.values())):
         raise Diverged(f"the loss of the evaluation after epoch {epoch} is no longer finite", attempt.rollbacks)
 
-    # Record, then save: a resumed run drops records that its checkpoint does not reach.
+    # The saver records, then saves: a resumed run drops records that its checkpoint does not reach.
     row = make_row(attempt.setup, epoch, sums, results, sums.seconds + time.perf_counter() - begin)
     attempt.log.epoch(row)
     notes = CheckpointNotes(rollbacks=attempt.rollbacks, metrics=row)
@@ -330,7 +340,7 @@ def announce_transitions(attempt: Attempt, epoch: int, steps: range) -> None:
     for step in steps:
         for event in attempt.setup.timeline.events_at(step):
             attempt.say(f"epoch {epoch}, step {step}: {event}")
-            attempt.log.transition(event.name, f"{event.before} -> {event.after}", step)
+            attempt.log.transition(event)
 
 
 def read_steps(

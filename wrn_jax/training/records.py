@@ -13,7 +13,9 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from wrn_jax.config import Config
 from wrn_jax.config.moving import MOVING
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import read_jsonl
 
@@ -93,6 +95,21 @@ def rows_from(trees: Sequence[Any], source: Path) -> list[EpochRow]:
 def read_rows(path: Path) -> list[EpochRow]:
     """The rows of a `metrics.jsonl`; none if there is no such file. Raises UserError."""
     return rows_from(read_jsonl(path), path)
+
+
+def read_run(path: Path, config: Config, timeline: Timeline) -> list[EpochRow]:
+    """As `read_rows`, and of the run that this configuration describes. Raises UserError for rows that are not."""
+    rows = read_rows(path)
+    for row in rows:
+        held_out = row.valid_accuracy is not None
+        if row.epoch > timeline.epochs or row.step != row.epoch * timeline.steps_per_epoch:
+            kind = f"{timeline.epochs} epochs of {timeline.steps_per_epoch} updates"
+        elif held_out != (config.data.validation_size > 0):
+            kind = "no hold-out" if held_out else "a hold-out"
+        else:
+            continue
+        raise UserError(f"{path}: epoch {row.epoch} and config.json are not of one run, which has {kind}")
+    return rows
 
 
 def first_best(in_time: Iterable[Epoch], accuracy: Callable[[Epoch], float]) -> Epoch:

@@ -8,17 +8,22 @@ In the work directory:
   curves.png     the same figures as a picture
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from wrn_jax.config import timeline
 from wrn_jax.runtime.console import say
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.runtime.files import write_atomically
-from wrn_jax.training.records import EpochRow, Header, read_rows
+from wrn_jax.runtime.files import reason, write_atomically
+from wrn_jax.training.records import EpochRow, Header
 
 
 class RunLog:
@@ -27,57 +32,142 @@ class RunLog:
     Args:
       workdir: the work directory; exists.
       header: what to append to `header.jsonl`.
-      config: the configuration as plain data.
-      epochs_done: epochs whose records stay; 0 for a new run.
+      rows: of the finished epochs; those of later ones go, since these epochs happen again.
+      transitions: those that the finished updates have seen.
+      check_workdir: raises UserError if the work directory is no longer there.
       active: whether this process writes at all.
 
+    Attributes:
+      rows: of all epochs so far.
+
     Raises:
-      UserError: the records of finished epochs are not all there.
+      UserError: the records cannot be written.
     """
 
-    def __init__(self, workdir: Path, header: Header, config: Mapping[str, Any], epochs_done: int, active: bool):
-        self._metrics = workdir / "metrics.jsonl"
-        self._active = active
-        self.rows = read_rows(self._metrics)[:epochs_done]
-        if len(self.rows) < epochs_done:
-            raise UserError(f"{self._metrics}: should hold epochs 1 to {epochs_done}, which the last checkpoint has finished")
-        if not active:
-            return
-        write_atomically(workdir / "config.json", json.dumps(config, indent=2) + "\n")
-        with open(workdir / "header.jsonl", "a") as file:
-            file.write(json.dumps(header.to_dict()) + "\n")
-        # Epochs after the checkpoint that the run continues from happen again; their records go.
-        self._write_rows()
-        purge = epochs_done * header.steps_per_epoch + 1 if epochs_done else None
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=purge)
+    def __init__(
+        self,
+        workdir: Path,
+        header: Header,
+        rows: Iterable[EpochRow],
+        transitions: Iterable[timeline.Event],
+        check_workdir: Callable[[], None],
+        active: bool,
+    ):
+        self.rows = list(rows)
+        self._transitions = list(transitions)
+        self._metrics, self._check_workdir, self._active = workdir / "metrics.jsonl", check_workdir, active
+        self._written: int | None = None
+        self._board = TensorBoard(workdir / "tensorboard")
+        if active:
+            try:
+                append_line(workdir / "header.jsonl", json.dumps(header.to_dict()))
+            except OSError as error:
+                raise UserError(f"{workdir / 'header.jsonl'}: could not be written ({error.strerror})") from None
+            if failure := self.write():
+                raise UserError(failure)
+            self._board.update(self.rows, self._transitions)
 
     def epoch(self, row: EpochRow) -> None:
-        """Records one epoch. A full disk does not end the run: the next epoch writes what is missing."""
+        """Notes one epoch; `write` puts it on disk."""
         self.rows.append(row)
-        if not self._active:
-            return
-        try:
-            self._write_rows()
-            for name, value in row.to_dict().items():
-                if isinstance(value, int | float) and name not in ("format", "epoch", "step"):
-                    group, _, rest = name.partition("_")
-                    tag = f"{group}/{rest}" if group in ("train", "valid", "test") else f"run/{name}"
-                    self._board.add_scalar(tag, value, row.step)
-            self._board.flush()
-        except OSError as error:
-            say(f"{self._metrics}: could not be written ({error.strerror}); going on, and trying again after the next epoch")
-
-    def _write_rows(self) -> None:
-        write_atomically(self._metrics, "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in self.rows))
-
-    def transition(self, name: str, text: str, step: int) -> None:
-        """Records a transition as a TensorBoard text."""
         if self._active:
-            self._board.add_text(f"transitions/{name}", text, step)
+            self._board.update(self.rows, self._transitions)
+
+    def transition(self, event: timeline.Event) -> None:
+        """Records a transition as a TensorBoard text."""
+        self._transitions.append(event)
+        if self._active:
+            self._board.update(self.rows, self._transitions)
+
+    def write(self) -> str | None:
+        """Writes the rows that are not on disk yet; what went wrong, or None. Raises UserError without a work directory."""
+        if not self._active:
+            return None
+        self._check_workdir()
+        if self._written == len(self.rows):
+            return None
+        lines = [json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in self.rows]
+        try:
+            write_atomically(self._metrics, "".join(lines))
+        except OSError as error:
+            return f"{error.filename or self._metrics}: could not be written ({error.strerror})"
+        self._written = len(self.rows)
+        return None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._active:
-            self._board.close()
+        self._board.close()
+
+
+class TensorBoard:
+    """The records as TensorBoard events: a convenience, which never stops a run nor makes it wait.
+
+    tensorboardX has a thread write, which dies of the first failure and then lets the run wait for ever; here no thread does.
+    Every start writes anew what was before, with wall times without the pauses, and replaces the events of the starts before:
+    so each step and each transition is there once, wherever a run was killed or went back to.
+    """
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._writer: EventsWriter | None = None
+        self._done = (0, 0)
+        self._is_failing = False
+
+    def update(self, rows: Sequence[EpochRow], transitions: Sequence[timeline.Event]) -> None:
+        """Writes those that were not there at the call before; after a failure all."""
+        try:
+            if self._writer is None:
+                self._writer, self._done = self._begin(), (0, 0)
+            new_rows, new_transitions = rows[self._done[0] :], transitions[self._done[1] :]
+            now = time.time()
+            wall = now - sum(row.seconds or 0.0 for row in new_rows)
+            for row in new_rows:
+                wall += row.seconds or 0.0
+                for tag, value in scalars(row).items():
+                    self._writer.write_event(Event(wall_time=wall, step=row.step, summary=summary.scalar(tag, value)))
+            for event in new_transitions:
+                text = summary.text(f"transitions/{event.name}", f"{event.before} -> {event.after}")
+                self._writer.write_event(Event(wall_time=now, step=event.step, summary=text))
+            self._writer.flush()
+            self._done = (len(rows), len(transitions))
+            self._is_failing = False
+        except Exception as error:
+            if not self._is_failing:
+                say(f"{self._directory}: could not be written ({reason(error)}); going on without it, and trying again")
+            self._is_failing = True
+            self.close()
+
+    def _begin(self) -> EventsWriter:
+        """Opens a file that takes the place of all before. Raises OSError."""
+        self._directory.mkdir(exist_ok=True)
+        for path in self._directory.glob("events.out.tfevents.*"):
+            path.unlink()
+        writer = EventsWriter(str(self._directory / "events"))
+        # A TensorBoard that is looking forgets what it has read.
+        writer.write_event(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        return writer
+
+    def close(self) -> None:
+        """Closes the file."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(Exception):
+                writer.close()
+
+
+def scalars(row: EpochRow) -> dict[str, float]:
+    """The figures of an epoch by TensorBoard's tags."""
+    tags = {}
+    for name, value in row.to_dict().items():
+        if isinstance(value, int | float) and name not in ("format", "epoch", "step"):
+            group, _, rest = name.partition("_")
+            tags[f"{group}/{rest}" if group in ("train", "valid", "test") else f"run/{name}"] = value
+    return tags
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line to a file, in place of one that a crash left unfinished. Raises OSError."""
+    before = path.read_bytes() if path.exists() else b""
+    write_atomically(path, before[: before.rfind(b"\n") + 1] + line.encode() + b"\n")

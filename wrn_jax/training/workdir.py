@@ -1,21 +1,36 @@
-"""The work directory of a run: what it is called, what it holds, and whether a run may start or go on there."""
+"""The work directory of a run: what it is called, what it holds, whether a run may start or go on there, and who has it."""
 
+import contextlib
+import fcntl
 import json
+import os
+import re
+import secrets
+import socket
 import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
+from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
 
 
 def default_workdir(recipe: str) -> Path:
-    """Where a run of the recipe of this name goes that is started now, when nobody says."""
-    return Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Where a run of the recipe of this name goes that is started now, when nobody says; another one at every call."""
+    return Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 def holds_run(workdir: Path) -> bool:
-    """Whether a run was started in `workdir`."""
-    return (workdir / "config.json").exists() or (workdir / "checkpoints").exists()
+    """Whether a run was started in `workdir`; the configuration is what it writes first."""
+    return (workdir / "config.json").exists()
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """The numbers of updates of the complete checkpoints: Orbax gives their folders plain numbers for names."""
+    folder = workdir / "checkpoints"
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]+", name))
 
 
 def saved_config(workdir: Path) -> Config:
@@ -33,11 +48,17 @@ def saved_config(workdir: Path) -> Config:
 
 
 def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
-    """Refuses to start anew over a run, or to continue a run of another configuration. Raises UserError."""
-    if not holds_run(workdir):
-        if resume:
-            raise UserError(f"{workdir}: holds no run to resume")
+    """Refuses to start anew over a run, or to continue a run of another configuration. Raises UserError.
+
+    A start that ended before its first checkpoint and its first record leaves nothing to lose: any other may take its place.
+    """
+    if resume and not holds_run(workdir):
+        raise UserError(f"{workdir}: holds no run to resume")
+    records = workdir / "metrics.jsonl"
+    if not checkpoint_steps(workdir) and not (records.exists() and records.stat().st_size):
         return
+    if not holds_run(workdir):
+        raise UserError(f"{workdir}: holds checkpoints or records, but no config.json; choose another --workdir")
     if not resume:
         raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
     old, new = flatten(saved_config(workdir).to_dict()), flatten(config.to_dict())
@@ -46,3 +67,64 @@ def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
         shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in different[:3])
         more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(f"{workdir}: holds a run of another configuration: {shown}{more}")
+
+
+@contextlib.contextmanager
+def begun(config: Config, workdir: Path, resume: bool) -> Generator[Callable[[], None]]:
+    """Starts a run, or goes on with it: takes the work directory and writes `config.json`, in this order.
+
+    Arguments, yields and errors as `check_workdir` and `claimed`.
+    """
+    with claimed(workdir) as check:
+        check_workdir(config, workdir, resume)  # again, now that nobody else writes to it
+        try:
+            if not resume:
+                (workdir / "header.jsonl").unlink(missing_ok=True)  # of a start that came to nothing
+            files.write_atomically(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"{workdir}: cannot be written to: {error.strerror}") from None
+        yield check
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path) -> Generator[Callable[[], None]]:
+    """Makes the work directory, and holds it for this process until the end of the `with` block.
+
+    The lock is the operating system's, so a dead process holds none. Linux has it on NFS too, between hosts; a host that dies
+    there keeps it until the server gives it up, after a minute or two. Where a file system has no locks, nothing is held.
+
+    Yields:
+      A function that raises UserError once the directory was deleted or replaced.
+
+    Raises:
+      UserError: another process holds it, or it cannot be written to.
+    """
+    files.make_directory(workdir)
+    path = workdir / ".lock"
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(200).strip() or "another process"
+            raise UserError(f"{workdir}: is in use by {holder}; wait for its end, or choose another --workdir") from None
+        except OSError:  # no locks there
+            pass
+        with contextlib.suppress(OSError):  # a full disk; who it is only serves the message above
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+
+        def check() -> None:
+            try:
+                is_there = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            except OSError:
+                is_there = False
+            if not is_there:
+                raise UserError(f"{workdir}: was deleted or replaced while the run went on; nothing more is written there")
+
+        yield check
