@@ -26,7 +26,7 @@ from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the arguments, trains, and says how it ended. Raises what `runtime.errors` has."""
     parser = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
-    parser.add_argument("--workdir", type=user_path, metavar="DIR", help="where results go (default: runs/NAME-TIME)")
+    parser.add_argument("--workdir", type=user_path, metavar="DIR", help="where results go (default: runs/NAME-TIME-ID)")
     parser.add_argument(
         "--resume",
         nargs="?",

@@ -141,6 +141,7 @@ class Checkpoints:
         self.directory = directory.resolve()
         self._metadata = dict(metadata or {})
         self._response: Any = None
+        self._has_failed = False
         try:
             self._orbax = _Checkpointer(
                 self.directory,
@@ -171,6 +172,8 @@ class Checkpoints:
                 self.wait()
             finally:
                 self._orbax.close()
+                if self._has_failed:
+                    self.remove_unfinished()
         except Exception as failure:
             if error is None:
                 raise SaveFailed(files.reason(failure)) from None
@@ -189,6 +192,8 @@ class Checkpoints:
           SaveFailed: this save could not start, or the one before did not succeed; it may be tried again.
         """
         self.wait()
+        if self._has_failed:  # again: others of its writers may have gone on for a while
+            self.remove_unfinished()
         if any(checkpoint.step == step for checkpoint in self._orbax.checkpoints):
             return  # it got there, though its start ended in an error
         details = {"format": FORMAT, "epoch": epoch, "checksum": int(checksum(_parts(state))), "notes": notes.to_dict()}
@@ -216,6 +221,7 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> SaveFailed:
         """What to raise for a save that failed, once its remains are gone: on a full disk they would take the last room."""
+        self._has_failed = True
         with contextlib.suppress(Exception):
             self._orbax.wait()  # it may have started all the same
         self.remove_unfinished()

@@ -19,7 +19,7 @@ from wrn_jax.config.moving import NUMERIC
 from wrn_jax.config.timeline import Timeline, shortest
 from wrn_jax.data import loading
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
-from wrn_jax.runtime import console, devices, environment
+from wrn_jax.runtime import console, devices, environment, files
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves

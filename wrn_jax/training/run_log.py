@@ -17,7 +17,7 @@ from typing import Self
 
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue] (made at run time)
 
 from wrn_jax.config import timeline
 from wrn_jax.runtime.console import say
