@@ -75,7 +75,7 @@ class EpochRow:
     def from_dict(cls, tree: Any, source: str) -> Self:
         """The row that `to_dict` wrote; `source` names it in errors. Raises UserError."""
         tree = _without_format(tree, source)
-        kinds = {name: _TEXT if value.is_level else _NUMBER for name, value in MOVING.items() if name in tree}
+        kinds = {name: _TEXT if MOVING[name].is_level else _NUMBER for name in tree if name in MOVING}
         moving = {name: _checked(kind, tree.pop(name), f"{source}, {name}") for name, kind in kinds.items()}
         return _checked(_EPOCH_ROW, tree | {"moving": moving}, source)
 
