@@ -1,0 +1,250 @@
+"""TrivialAugment and RandAugment on the device: their 14 operations byte for byte as Pillow does them.
+
+A batch is one program, with operation, strength and sign of each image as arrays. It does no operation 14 times: the geometric
+ones are one gather, those that look at one channel of one pixel are one table of 256 bytes for each image and channel, and
+Color and Sharpness are one blend. What is not asked for of an image has neutral parameters, which change nothing.
+
+TrivialAugment is Müller & Hutter 2021, arXiv:2103.10158; RandAugment is Cubuk et al. 2019, arXiv:1909.13719, with the
+operations of the former, as its authors published both. `tests/vectors/automatic.npz.xz` holds results of Pillow 13.0.0.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wrn_jax.config.levels import Strengths
+from wrn_jax.data.pixels import join, split
+
+OPERATIONS = (
+    "Identity", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize", "Contrast", "Brightness", "Sharpness",
+    "ShearX", "ShearY", "TranslateX", "TranslateY",
+)  # fmt: skip
+"""The operations in the order of their indices."""
+
+STRONGEST = 30
+
+
+class _Ranges(NamedTuple):
+    """What the operations do at strength 30; factors of a blend begin at `least_factor`."""
+
+    rotate: int  # degrees
+    shear: float
+    translate: int  # pixels
+    least_factor: float
+    greatest_factor: float
+    posterize: int  # bits
+
+
+_RANGES = _Ranges(30, 0.3, 10, 0.1, 1.9, 4), _Ranges(135, 0.99, 32, 0.01, 2.0, 6)
+"""The published "fixed_standard" and "wide_standard"."""
+
+
+def automatic(pixels: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:
+    """One operation of TrivialAugment, then those of RandAugment, each with its probability; `pixels` [B, H, W] uint32.
+
+    One round after the other, in a loop that has no rounds when both probabilities are 0.
+    """
+    batch = len(pixels)
+
+    def one_round(index: jax.Array, pixels: jax.Array) -> jax.Array:
+        touched, operation, strength, sign = jax.random.uniform(jax.random.fold_in(key, index), (4, batch))
+        # The same for all rounds: whether RandAugment touches an image, in which ranges, and how often.
+        chosen, wide, more = jax.random.uniform(jax.random.fold_in(key, -1), (3, batch))
+        is_trivial = index == 0
+        rounds = jnp.where(chosen < strengths.randaugment_probability, strengths.randaugment_operations + more, 0)
+        touched = jnp.where(is_trivial, touched < strengths.trivial_probability, index <= jnp.floor(rounds))
+        drawn = jnp.floor((STRONGEST + 1) * strength)
+        strength = jnp.where(is_trivial, drawn, jnp.clip(jnp.round(strengths.randaugment_magnitude), 0, STRONGEST))
+        operation = jnp.where(touched, jnp.floor(len(OPERATIONS) * operation), 0)
+        return operate(
+            pixels, operation.astype(jnp.int32), strength.astype(jnp.int32), sign < 0.5, wide < strengths.wide_ranges
+        )
+
+    first = jnp.where(strengths.trivial_probability > 0, 0, 1)
+    rounds = jnp.where(strengths.randaugment_probability > 0, jnp.ceil(strengths.randaugment_operations), 0)
+    return jax.lax.fori_loop(first, 1 + rounds.astype(jnp.int32), one_round, pixels)
+
+
+def operate(pixels: jax.Array, operation: jax.Array, strength: jax.Array, negative: jax.Array, wide: jax.Array) -> jax.Array:
+    """One operation on each image: `pixels` [B, H, W] uint32, the others [B].
+
+    `operation` is an index of `OPERATIONS` and `strength` 0 to 30, both int32. `negative` and `wide` are bool: the sign, of the
+    operations that have one, and the wider of the two ranges.
+    """
+    whole_numbers, factors = _parameters(*pixels.shape[1:])
+    row = ((wide * len(OPERATIONS) + operation) * (STRONGEST + 1) + strength) * 2 + negative
+    *matrix, threshold, mask = jnp.asarray(whole_numbers)[row].T
+    table_factor, blend_factor = jnp.moveaxis(jnp.asarray(factors)[row][..., None, None], 1, 0)
+    pixels = _move(pixels, *matrix)
+    pixels = _look_up(pixels, _tables(pixels, operation, table_factor, threshold, mask))
+    is_color = (operation == OPERATIONS.index("Color"))[:, None, None]
+    grey, smooth = _grey(pixels).astype(jnp.float32), split(_smooth(pixels))
+    return join(
+        *(
+            _blend(jnp.where(is_color, grey, blurred), channel, blend_factor)
+            for channel, blurred in zip(split(pixels), smooth, strict=True)
+        )
+    )
+
+
+@functools.cache
+def _parameters(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each operation does in each ranges at each strength with each sign, in the order of `row` above.
+
+    Returns:
+      int32 [R, 8]: the six numbers of `_move`, the threshold of Solarize, the mask of Posterize.
+      float32 [R, 2, 2]: the factors of the blends of tables and of pixels, each in two parts for `_blend`.
+    """
+    whole_numbers, factors = [], []
+    for ranges in _RANGES:
+        for operation in OPERATIONS:
+            for strength in range(STRONGEST + 1):
+                factor = ranges.least_factor + (ranges.greatest_factor - ranges.least_factor) * strength / STRONGEST
+                factors += 2 * [[factor if operation in names else 1.0 for names in (("Contrast", "Brightness"), ("Color", "Sharpness"))]]
+                solarize = 256 - strength * 256 // STRONGEST if operation == "Solarize" else 256
+                posterize = 255 & -(1 << strength * ranges.posterize // STRONGEST) if operation == "Posterize" else 255
+                for sign in (1, -1):
+                    matrix = _matrix(operation, ranges, sign * strength, height, width)
+                    whole_numbers.append([*_fixed_point(*matrix), solarize, posterize])
+    whole = np.array(factors, np.float32)
+    upper = (whole.view(np.uint32) & 0xFFFFF000).view(np.float32)
+    return np.array(whole_numbers, np.int32), np.stack([upper, whole - upper], axis=-1)
+
+
+def _matrix(operation: str, ranges: _Ranges, strength: int, height: int, width: int) -> tuple[float, ...]:
+    """(a, b, c, d, e, f): target pixel x, y reads ax + by + c, dx + ey + f; the sign is that of `strength`."""
+    shift = int(strength * ranges.translate / STRONGEST)
+    match operation:
+        case "ShearX":
+            return 1, strength * ranges.shear / STRONGEST, 0, 0, 1, 0
+        case "ShearY":
+            return 1, 0, 0, strength * ranges.shear / STRONGEST, 1, 0
+        case "TranslateX":
+            return 1, 0, shift, 0, 1, 0
+        case "TranslateY":
+            return 1, 0, 0, 0, 1, shift
+        case "Rotate":
+            # About the centre of the image, with the 15 digits that Pillow keeps.
+            angle = -math.radians(int(strength * ranges.rotate / STRONGEST) % 360.0)
+            cosine, sine, x, y = round(math.cos(angle), 15), round(math.sin(angle), 15), width / 2, height / 2
+            return cosine, sine, cosine * -x + sine * -y + x, -sine, cosine, -sine * -x + cosine * -y + y
+        case _:
+            return 1, 0, 0, 0, 1, 0
+
+
+def _fixed_point(a: float, b: float, c: float, d: float, e: float, f: float) -> list[int]:
+    """The matrix as it acts on the centres of pixels, in units of 2**-16."""
+    return [math.floor(number * 65536 + 0.5) for number in (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)]
+
+
+def _move(pixels: jax.Array, *matrix: jax.Array) -> jax.Array:
+    """An affine map that takes the nearest pixel, black outside; six numbers of `_fixed_point`, each [B] int32."""
+    batch, height, width = pixels.shape
+    a, b, c, d, e, f = (number[:, None, None] for number in matrix)
+    x, y = jnp.arange(width, dtype=jnp.int32)[None, None, :], jnp.arange(height, dtype=jnp.int32)[None, :, None]
+    source_x, source_y = a * x + b * y + c >> 16, d * x + e * y + f >> 16
+    inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
+    index = jnp.where(inside, source_y * width + source_x, 0).reshape(batch, -1)
+    moved = jnp.take_along_axis(pixels.reshape(batch, -1), index, axis=1, mode="promise_in_bounds").reshape(pixels.shape)
+    return jnp.where(inside, moved, jnp.uint32(0))
+
+
+def _look_up(pixels: jax.Array, tables: jax.Array) -> jax.Array:
+    """Replaces each level by its entry in the table of image and channel; `tables` [B, 3, 256]."""
+    flat = pixels.reshape(len(pixels), -1)
+    levels = [(flat >> shift & 255).astype(jnp.int32) for shift in (0, 8, 16)]
+    found = [jnp.take_along_axis(tables[:, c], level, axis=1, mode="promise_in_bounds") for c, level in enumerate(levels)]
+    return join(*found).reshape(pixels.shape)
+
+
+def _tables(
+    pixels: jax.Array, operation: jax.Array, factor: jax.Array, threshold: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """[B, 3, 256] uint32: what each level of each channel becomes."""
+    batch, count = len(pixels), pixels[0].size
+    level = jnp.arange(256, dtype=jnp.float32)[None, None, :]
+
+    # Contrast blends with the rounded mean of the grey levels, Brightness with black.
+    total = _grey(pixels).sum((1, 2))
+    mean = (2 * total + count) // (2 * count) * (operation == OPERATIONS.index("Contrast"))
+    table = _blend(mean.astype(jnp.float32)[:, None, None], level, factor)
+    table = jnp.where(table >= threshold[:, None, None], 255 - table, table)
+    table = (table.astype(jnp.int32) & mask[:, None, None]).astype(jnp.float32)
+
+    # The pixels below each level, whose entry for the highest level there is counts all but those of that level.
+    flat = pixels.reshape(batch, -1)
+    levels = jnp.stack([flat >> shift & 255 for shift in (0, 8, 16)], axis=1).astype(jnp.int32).reshape(batch * 3, -1)
+    rows = jnp.arange(batch * 3, dtype=jnp.int32)[:, None]
+    histogram = jnp.zeros((batch * 3, 256), jnp.int32).at[rows, levels].add(1, mode="promise_in_bounds")
+    below = (jnp.cumsum(histogram, axis=1) - histogram).reshape(batch, 3, 256)
+    low = (below == 0).sum(2, keepdims=True) - 1
+    high = (below < count).sum(2, keepdims=True) - 1
+
+    # AutoContrast. The halves keep a division that rounds from crossing a whole number.
+    span = (high - low).astype(jnp.float32)
+    stretched = jnp.floor(((level - low) * 255 + 0.5) / jnp.maximum(span, 1))
+    is_even = stretched * span == (level - low) * 255
+    shortfall = jnp.asarray(_shortfalls())[low, high] >> (stretched.astype(jnp.uint32) & 31) & 1
+    stretched = jnp.where(is_even, stretched - shortfall, stretched)
+    stretched = jnp.where(span > 0, stretched, level)
+
+    # Equalize.
+    step = jnp.where(below < count, below, 0).max(2, keepdims=True) // 255
+    equalized = jnp.minimum(jnp.floor((step // 2 + below + 0.5) / jnp.maximum(step, 1)), 255)
+    equalized = jnp.where(step > 0, equalized, level)
+
+    is_stretch, is_equalize = ((operation == OPERATIONS.index(name))[:, None, None] for name in ("AutoContrast", "Equalize"))
+    return jnp.where(is_stretch, stretched, jnp.where(is_equalize, equalized, table)).astype(jnp.uint32)
+
+
+@functools.cache
+def _shortfalls() -> np.ndarray:
+    """Where AutoContrast comes out one level lower than it would without rounding: bits by lowest and highest level.
+
+    Pillow computes level * scale - lowest * scale in float64 and drops the fraction. Where the result would be a whole number
+    q, it may come to lie just below it. Then bit q % 32 is set in [lowest, highest] uint32; the q of a pair do not collide.
+    """
+    bits = np.zeros((256, 256), np.uint32)
+    level = np.arange(256)[None, :]
+    for low in range(255):
+        high = np.arange(low + 1, 256)[:, None]
+        scale = 255.0 / (high - low)
+        exact, rest = np.divmod((level - low) * 255, high - low)
+        short = (rest == 0) & (level > low) & (level <= high) & (np.trunc(level * scale + -low * scale) < exact)
+        rows, columns = np.nonzero(short)
+        np.bitwise_or.at(bits, (low, low + 1 + rows), np.uint32(1) << (exact[rows, columns] % 32).astype(np.uint32))
+    return bits
+
+
+def _grey(pixels: jax.Array) -> jax.Array:
+    """[B, H, W] int32 in 0..255: Pillow's conversion to "L"."""
+    red, green, blue = (pixels >> shift & 255 for shift in (0, 8, 16))
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000 >> 16).astype(jnp.int32)
+
+
+def _smooth(pixels: jax.Array) -> jax.Array:
+    """Pillow's SMOOTH: the 3 x 3 neighbours, the pixel itself five times, over 13, rounded; the border stays."""
+
+    def total(lanes: jax.Array) -> jax.Array:
+        rows = lanes[:, :-2] + lanes[:, 1:-1] + lanes[:, 2:]
+        return rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * lanes[:, 1:-1, 1:-1]
+
+    # Red and blue in one word: a sum is at most 13 * 255.
+    red_blue, green = total(pixels & 0xFF00FF), total(pixels >> 8 & 255)
+    inner = join(*((2 * lane + 13) // 26 for lane in (red_blue & 0xFFFF, green, red_blue >> 16)))
+    return jax.lax.dynamic_update_slice(pixels, inner, (0, 1, 1))
+
+
+def _blend(base: jax.Array, level: jax.Array, factor: jax.Array) -> jax.Array:
+    """base + factor * (level - base), clipped to 0..255 and rounded down, in float32 as Pillow has it.
+
+    `factor`, [B, 2, 1, 1], is the sum of two numbers of 12 bits, whose products are exact: a compiler that fuses a product with
+    a sum, and so leaves a rounding out, gets the same.
+    """
+    upper, lower = factor[:, 0], factor[:, 1]
+    difference = level - base
+    return jnp.floor(jnp.clip(base + (upper * difference + lower * difference), 0, 255))

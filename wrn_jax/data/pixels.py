@@ -1,0 +1,28 @@
+"""An image as [H, W] uint32, one word for the three bytes of a pixel.
+
+So one gather fetches a pixel, rows fill the vectors of every processor, and what the channels have in common is computed once.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def pack(images: jax.Array) -> jax.Array:
+    """[B, H, W, 3] uint8, RGB -> pixels [B, H, W] uint32: red in the lowest byte, then green and blue, 0 in the highest."""
+    return join(*(images[..., channel] for channel in range(3)))
+
+
+def unpack(pixels: jax.Array) -> jax.Array:
+    """The images [B, H, W, 3] uint8 that `pack` made `pixels` of."""
+    return jax.lax.bitcast_convert_type(pixels, jnp.uint8)[..., :3]
+
+
+def join(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
+    """Pixels from channels of one shape that hold whole numbers in 0..255, of any type."""
+    red, green, blue = (channel.astype(jnp.uint32) for channel in (red, green, blue))
+    return red | green << 8 | blue << 16
+
+
+def split(pixels: jax.Array) -> list[jax.Array]:
+    """Red, green and blue as float32."""
+    return [(pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16)]
