@@ -1,6 +1,7 @@
 """Operations against results of OpenCV and Albumentations; draws, order, tracing and sharding of augment."""
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -22,7 +23,8 @@ SINGLE = {
     "color": Strengths(color_probability=1.0, hue=10.0, saturation=20.0, value=10.0),
 }
 
-run = jax.jit(augment.augment)
+MEAN = (0.5, 0.25, 0.75)  # bytes 128, 64, 191
+run = jax.jit(functools.partial(augment.augment, mean=MEAN))
 
 
 def noise(batch, height=8, width=8, low=1, seed=0):
@@ -225,7 +227,7 @@ def test_levels_share_one_trace():
 
     def counted(*arguments):
         traces.append(1)
-        return augment.augment(*arguments)
+        return augment.augment(*arguments, mean=MEAN)
 
     counted_run, images = jax.jit(counted), noise(16)
     counted_run(images, jax.random.key(7), arrays(LEVELS["off"]))
@@ -259,7 +261,9 @@ def test_sharded_batch_gives_the_same_images_without_moving_them():
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    sharded_run = jax.jit(augment.augment, in_shardings=(split, whole, whole), out_shardings=split)
+    sharded_run = jax.jit(
+        functools.partial(augment.augment, mean=MEAN), in_shardings=(split, whole, whole), out_shardings=split
+    )
     compiled = sharded_run.lower(images, key, strengths).compile()
     assert "all-gather" not in compiled.as_text()
     assert "all-to-all" not in compiled.as_text()

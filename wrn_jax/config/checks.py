@@ -34,8 +34,11 @@ OPERATIONS = {
     "holes_probability": ("holes_largest",),
     "brightness_contrast_probability": ("brightness", "contrast"),
     "color_probability": ("hue", "saturation", "value"),
+    "randaugment_probability": ("randaugment_operations",),
+    "crop_probability": ("crop_padding",),
+    "mean_cutout_probability": ("mean_cutout_size",),
 }
-"""The strengths that each probability of a level lets act; a flip has none."""
+"""The strengths that each probability of a level lets act; a flip and TrivialAugment have none."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,16 @@ class Strengths:
     hue: float = 0.0  # OpenCV's uint8 units: 180 is the full circle
     saturation: float = 0.0  # OpenCV's uint8 units: 255 is full saturation
     value: float = 0.0  # levels of 255
+    trivial_probability: float = 0.0  # of one operation of TrivialAugment at a strength drawn from 0..30
+    randaugment_probability: float = 0.0  # of RandAugment
+    randaugment_operations: float = 0.0  # how many; 1.5: one or two, each for half of the images
+    randaugment_magnitude: float = 0.0  # their strength of 30, rounded to a whole number
+    wide_ranges: float = 0.0  # share of the images with the wide ranges of either; the others have the standard ones
+    crop_probability: float = 0.0  # of a crop after padding
+    crop_padding: float = 0.0  # pixels on every side, rounded to a whole number
+    crop_reflection: float = 0.0  # share of the crops whose padding is the mirror image; the others have black
+    mean_cutout_probability: float = 0.0  # of one square in the mean colour, whose centre is any pixel
+    mean_cutout_size: float = 0.0  # its side in pixels, rounded to a whole number
 
 
 LEVELS: dict[str, Strengths] = {

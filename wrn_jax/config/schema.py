@@ -234,13 +234,19 @@ class Config:
 
 def _highest(name: str) -> float:
     """Upper bound of a field of `Strengths`."""
-    if name.endswith("probability") or name in ("shift", "brightness", "contrast", "holes_smallest", "holes_largest"):
+    shares = ("shift", "brightness", "contrast", "holes_smallest", "holes_largest", "wide_ranges", "crop_reflection")
+    if name.endswith("probability") or name in shares:
         return 1.0
+    side = max(float(max(known.image_shape)) for known in DATASETS.values())
     bounds = {
         "scale": 0.9,
         "rotate": 180.0,
-        "cutout_size": max(float(max(known.image_shape)) for known in DATASETS.values()),
+        "cutout_size": side,
         "hue": 90.0,
+        "randaugment_operations": 10.0,
+        "randaugment_magnitude": 30.0,
+        "crop_padding": side - 1,
+        "mean_cutout_size": side,
     }
     return bounds.get(name, 255.0)
 

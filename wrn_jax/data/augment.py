@@ -1,10 +1,9 @@
-"""Image augmentation on the device: flip, affine warp, cutout, holes, brightness/contrast, hue/saturation/value.
+"""Image augmentation on the device: automatic operations, crop, flip, affine warp, cutout, changes of colour.
 
 The reference pipeline works on uint8 images with OpenCV and Albumentations and rounds after every operation. So does
 this module, each operation the way its model rounds (to nearest or down, as each docstring says): it can meet the
-reference to within one level only this way. Between the operations an image is [H, W] uint32, one word for the three bytes
-of a pixel (`pack`). So one gather fetches a pixel, rows fill the vectors of every processor, and what the channels have in
-common is computed once.
+reference to within one level only this way. Between the operations an image is [H, W] uint32 (`data/pixels.py`). The
+operations of TrivialAugment and RandAugment, which come first, have a file of their own, `data/automatic.py`.
 
 Every parameter is an array, so strengths can move during a run without a recompile. An operation that is not applied to
 an image gets its neutral parameters and returns that image unchanged, bit for bit.
@@ -13,38 +12,35 @@ an image gets its neutral parameters and returns that image unchanged, bit for b
 met.
 """
 
-from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from wrn_jax.config.levels import Strengths
-
-
-def pack(images: jax.Array) -> jax.Array:
-    """[B, H, W, 3] uint8, RGB -> pixels [B, H, W] uint32: red in the lowest byte, then green and blue, 0 in the highest."""
-    return _join(*(images[..., channel] for channel in range(3)))
-
-
-def unpack(pixels: jax.Array) -> jax.Array:
-    """The images [B, H, W, 3] uint8 that `pack` made `pixels` of."""
-    return jax.lax.bitcast_convert_type(pixels, jnp.uint8)[..., :3]
-
-
-def _join(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
-    """Pixels from channels of one shape that hold whole numbers in 0..255, of any type."""
-    red, green, blue = (channel.astype(jnp.uint32) for channel in (red, green, blue))
-    return red | green << 8 | blue << 16
-
-
-def _split(pixels: jax.Array) -> list[jax.Array]:
-    """Red, green and blue as float32."""
-    return [(pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16)]
+from wrn_jax.data.automatic import automatic
+from wrn_jax.data.pixels import if_needed, join, pack, split, unpack
 
 
 def flip(pixels: jax.Array, flip: jax.Array) -> jax.Array:
     """Mirrors left and right the images whose entry in `flip`, [B] bool, is true. As cv2.flip(image, 1)."""
     return jnp.where(flip[:, None, None], pixels[:, :, ::-1], pixels)
+
+
+def crop(pixels: jax.Array, shift_x: jax.Array, shift_y: jax.Array, reflects: jax.Array) -> jax.Array:
+    """The window of the image's own size that lies `shift_x` pixels to the right and `shift_y` down; each [B].
+
+    Shifts are whole and less than the side. Outside the image lies its mirror image (without the border pixels once more) where
+    `reflects`, [B] bool, is true, and black elsewhere. As torchvision's Pad, "reflect" or "constant", and a crop.
+    """
+    batch, height, width = pixels.shape
+    x = jnp.arange(width, dtype=jnp.float32)[None, :] + shift_x[:, None]
+    y = jnp.arange(height, dtype=jnp.float32)[None, :] + shift_y[:, None]
+    index = _reflect(y, height)[:, :, None] * width + _reflect(x, width)[:, None, :]
+    flat = pixels.reshape(batch, -1)
+    moved = jnp.take_along_axis(flat, index.astype(jnp.int32).reshape(batch, -1), axis=1, mode="clip").reshape(pixels.shape)
+    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+    return jnp.where(inside | reflects[:, None, None], moved, jnp.uint32(0))
 
 
 def affine(pixels: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax.Array, angle: jax.Array) -> jax.Array:
@@ -70,14 +66,14 @@ def affine(pixels: jax.Array, shift_x: jax.Array, shift_y: jax.Array, scale: jax
     def read(offset: int) -> list[jax.Array]:
         # All four share one index, which the CPU's compiler then computes once.
         taps = jnp.take_along_axis(flat[:, offset : offset + height * width - reach], index, axis=1, mode="clip")
-        return _split(taps.reshape(pixels.shape))
+        return split(taps.reshape(pixels.shape))
 
     def blend(top_left: jax.Array, top_right: jax.Array, bottom_left: jax.Array, bottom_right: jax.Array) -> jax.Array:
         upper = top_left + (top_right - top_left) * x_weight
         lower = bottom_left + (bottom_right - bottom_left) * x_weight
         return jnp.round(upper + (lower - upper) * y_weight)
 
-    return _join(*map(blend, read(0), read(1), read(width), read(reach)))
+    return join(*map(blend, read(0), read(1), read(width), read(reach)))
 
 
 def _source_coordinates(
@@ -105,17 +101,19 @@ def _reflect(coordinate: jax.Array, size: int) -> jax.Array:
     return last - jnp.abs(last - coordinate)
 
 
-def cutout(pixels: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
-    """Sets to 0 the rectangle whose upper left pixel is in row `top`, column `left`; all in pixels, each [B].
+def cutout(
+    pixels: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array, color: int = 0
+) -> jax.Array:
+    """Sets to `color`, a pixel, the rectangle whose upper left pixel is in row `top`, column `left`; in pixels, each [B].
 
-    Whole numbers are expected; side 0 leaves the image as it is. Cutout of DeVries & Taylor 2017, arXiv:1708.04552, where
-    the rectangle is a square; as Albumentations' CoarseDropout with one hole and fill 0.
+    Whole numbers are expected, also below 0; side 0 leaves the image as it is. Cutout of DeVries & Taylor 2017,
+    arXiv:1708.04552, where the rectangle is a square; with black as Albumentations' CoarseDropout with one hole and fill 0.
     """
     y = jnp.arange(pixels.shape[1], dtype=jnp.float32)[None, :] - top[:, None]
     x = jnp.arange(pixels.shape[2], dtype=jnp.float32)[None, :] - left[:, None]
     in_rows = (y >= 0) & (y < height[:, None])
     in_columns = (x >= 0) & (x < width[:, None])
-    return jnp.where(in_rows[:, :, None] & in_columns[:, None, :], jnp.uint32(0), pixels)
+    return jnp.where(in_rows[:, :, None] & in_columns[:, None, :], jnp.uint32(color), pixels)
 
 
 def brightness_contrast(pixels: jax.Array, brightness: jax.Array, contrast: jax.Array) -> jax.Array:
@@ -124,7 +122,7 @@ def brightness_contrast(pixels: jax.Array, brightness: jax.Array, contrast: jax.
     As Albumentations' RandomBrightnessContrast(brightness_by_max=True), whose uint8 table drops the fraction.
     """
     factor, offset = 1 + contrast[:, None, None], 255 * brightness[:, None, None]
-    return _join(*(jnp.floor(jnp.clip(channel * factor + offset, 0, 255)) for channel in _split(pixels)))
+    return join(*(jnp.floor(jnp.clip(channel * factor + offset, 0, 255)) for channel in split(pixels)))
 
 
 def hue_saturation_value(pixels: jax.Array, hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
@@ -135,13 +133,13 @@ def hue_saturation_value(pixels: jax.Array, hue: jax.Array, saturation: jax.Arra
     coloured pixel by a third of a level on average. An image whose three shifts are all 0 is returned unchanged.
     """
     hue, saturation, value = (shift[:, None, None] for shift in (hue, saturation, value))
-    h, s, v = _rgb_to_hsv(*_split(pixels))
+    h, s, v = _rgb_to_hsv(*split(pixels))
     h = h + jnp.floor(hue)
     h = h - 180 * jnp.floor(h / 180)
     s = jnp.where(s == 0, 0.0, jnp.clip(s + jnp.trunc(saturation), 0, 255))
     v = jnp.clip(v + jnp.trunc(value), 0, 255)
     unchanged = (hue == 0) & (saturation == 0) & (value == 0)
-    return jnp.where(unchanged, pixels, _join(*_hsv_to_rgb(h, s, v)))
+    return jnp.where(unchanged, pixels, join(*_hsv_to_rgb(h, s, v)))
 
 
 def _rgb_to_hsv(red: jax.Array, green: jax.Array, blue: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -186,14 +184,20 @@ def _hsv_to_rgb(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> tupl
     return red, green, blue
 
 
-def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:
-    """Augments each image on its own: flip, affine, cutout, holes, brightness/contrast, hue/saturation/value, in this order.
+def augment(images: jax.Array, key: jax.Array, strengths: Strengths, mean: tuple[float, float, float]) -> jax.Array:
+    """Augments each image on its own.
+
+    In this order: TrivialAugment, RandAugment, crop, flip, affine, cutout, holes, brightness/contrast, hue/saturation/value,
+    cutout in the mean colour.
 
     `images`: [B, H, W, 3] uint8; so is the result. Zero strengths return the input exactly. The draws depend on `key` and B
-    alone, not on how the batch is spread over devices.
+    alone, not on how the batch is spread over devices. `mean` is the colour of the last cutout, each channel in 0..1.
     """
-    _, height, width, _ = images.shape
-    rows = iter(jax.random.uniform(key, (26, len(images))))  # as many as are drawn below, each time one for each image
+    batch, height, width, _ = images.shape
+    pixels = _crop_at_random(
+        automatic(pack(images), jax.random.fold_in(key, 0), strengths), jax.random.fold_in(key, 1), strengths
+    )
+    rows = iter(jax.random.uniform(key, (26, batch)))  # as many as are drawn below, each time one for each image
 
     def draw(probability: jax.Array | float) -> jax.Array:
         return next(rows) < probability
@@ -201,12 +205,12 @@ def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Arra
     def change(touched: jax.Array, strength: jax.Array | float) -> jax.Array:
         return jnp.where(touched, strength * (2 * next(rows) - 1), 0.0)
 
-    pixels = flip(pack(images), draw(strengths.flip_probability))
+    pixels = flip(pixels, draw(strengths.flip_probability))
 
     touched = draw(strengths.affine_probability)
-    pixels = _unless_never(
+    pixels = if_needed(
+        strengths.affine_probability > 0,
         affine,
-        strengths.affine_probability,
         pixels,
         change(touched, strengths.shift * width),
         change(touched, strengths.shift * height),
@@ -231,28 +235,39 @@ def augment(images: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Arra
     pixels = brightness_contrast(pixels, change(touched, strengths.brightness), change(touched, strengths.contrast))
 
     touched = draw(strengths.color_probability)
-    pixels = _unless_never(
+    pixels = if_needed(
+        strengths.color_probability > 0,
         hue_saturation_value,
-        strengths.color_probability,
         pixels,
         change(touched, strengths.hue),
         change(touched, strengths.saturation),
         change(touched, strengths.value),
     )
-    return unpack(pixels)
+    return unpack(_cut_out_the_mean(pixels, jax.random.fold_in(key, 2), strengths, mean))
 
 
-def _unless_never(
-    operation: Callable[..., jax.Array], probability: jax.Array | float, pixels: jax.Array, *parameters: jax.Array
-) -> jax.Array:
-    """operation(pixels, *parameters); on a CPU only if its probability is not 0.
+def _crop_at_random(pixels: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:
+    batch, height, width = pixels.shape
+    touched, reflects, *places = jax.random.uniform(key, (4, batch))
+    padding = jnp.clip(jnp.round(strengths.crop_padding), 0, min(height, width) - 1)
+    shifts = [
+        jnp.where(touched < strengths.crop_probability, jnp.floor(place * (2 * padding + 1)) - padding, 0.0) for place in places
+    ]
+    return if_needed(strengths.crop_probability > 0, crop, pixels, *shifts, reflects < strengths.crop_reflection)
 
-    The branch also keeps the CPU's compiler from drawing the operation into whatever reads its result, where it would be
-    computed once for each reader and each channel: without it `augment` takes three times as long. A GPU would have to wait
-    for the decision.
+
+def _cut_out_the_mean(pixels: jax.Array, key: jax.Array, strengths: Strengths, mean: tuple[float, float, float]) -> jax.Array:
+    """The published cutout: the centre of the square is any pixel, so parts of it may lie outside.
+
+    There it sets a normalised image to 0. Here the image is bytes, as it may still be mixed with another: each channel is the
+    byte nearest to the mean, so that normalised it lies within 0.5 / (255 * std), about 0.008, of 0.
     """
-
-    def decided(*arguments: jax.Array) -> jax.Array:
-        return jax.lax.cond(probability > 0, operation, lambda pixels, *_: pixels, *arguments)
-
-    return jax.lax.platform_dependent(pixels, *parameters, cpu=decided, default=operation)
+    batch, height, width = pixels.shape
+    touched, *places = jax.random.uniform(key, (3, batch))
+    size = jnp.round(strengths.mean_cutout_size)
+    side = jnp.where(touched < strengths.mean_cutout_probability, size, 0.0)
+    top, left = (jnp.floor(place * extent) - jnp.floor(size / 2) for place, extent in zip(places, (height, width), strict=True))
+    color = sum(round(255 * level) << shift for level, shift in zip(mean, (0, 8, 16), strict=True))
+    return if_needed(
+        strengths.mean_cutout_probability > 0, functools.partial(cutout, color=color), pixels, top, left, side, side
+    )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wrn_jax.config.levels import Strengths
-from wrn_jax.data.pixels import join, split
+from wrn_jax.data.pixels import if_needed, join, split
 
 OPERATIONS = (
     "Identity", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize", "Contrast", "Brightness", "Sharpness",
@@ -46,27 +46,25 @@ _RANGES = _Ranges(30, 0.3, 10, 0.1, 1.9, 4), _Ranges(135, 0.99, 32, 0.01, 2.0, 6
 def automatic(pixels: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:
     """One operation of TrivialAugment, then those of RandAugment, each with its probability; `pixels` [B, H, W] uint32.
 
-    One round after the other, in a loop that has no rounds when both probabilities are 0.
+    One round after the other, in a loop that has no rounds where neither is asked for.
     """
     batch = len(pixels)
 
     def one_round(index: jax.Array, pixels: jax.Array) -> jax.Array:
-        touched, operation, strength, sign = jax.random.uniform(jax.random.fold_in(key, index), (4, batch))
-        # The same for all rounds: whether RandAugment touches an image, in which ranges, and how often.
-        chosen, wide, more = jax.random.uniform(jax.random.fold_in(key, -1), (3, batch))
-        is_trivial = index == 0
-        rounds = jnp.where(chosen < strengths.randaugment_probability, strengths.randaugment_operations + more, 0)
-        touched = jnp.where(is_trivial, touched < strengths.trivial_probability, index <= jnp.floor(rounds))
-        drawn = jnp.floor((STRONGEST + 1) * strength)
-        strength = jnp.where(is_trivial, drawn, jnp.clip(jnp.round(strengths.randaugment_magnitude), 0, STRONGEST))
-        operation = jnp.where(touched, jnp.floor(len(OPERATIONS) * operation), 0)
-        return operate(
-            pixels, operation.astype(jnp.int32), strength.astype(jnp.int32), sign < 0.5, wide < strengths.wide_ranges
-        )
+        # The same in all rounds.
+        chosen, wide, further = jax.random.uniform(key, (3, batch))
+        rounds = jnp.floor(strengths.randaugment_operations + further) * (chosen < strengths.randaugment_probability)
+        # Other numbers in each. Round 0 is TrivialAugment's.
+        drawn, touched, operation, sign = jax.random.uniform(jax.random.fold_in(key, index), (4, batch))
+        touched = jnp.where(index == 0, touched < strengths.trivial_probability, index <= rounds)
+        operation = jnp.where(touched, jnp.floor(len(OPERATIONS) * operation), 0).astype(jnp.int32)
+        magnitude = jnp.clip(jnp.round(strengths.randaugment_magnitude), 0, STRONGEST)
+        strength = jnp.where(index == 0, jnp.floor((STRONGEST + 1) * drawn), magnitude).astype(jnp.int32)
+        return operate(pixels, operation, strength, sign < 0.5, wide < strengths.wide_ranges)
 
     first = jnp.where(strengths.trivial_probability > 0, 0, 1)
-    rounds = jnp.where(strengths.randaugment_probability > 0, jnp.ceil(strengths.randaugment_operations), 0)
-    return jax.lax.fori_loop(first, 1 + rounds.astype(jnp.int32), one_round, pixels)
+    last = jnp.where(strengths.randaugment_probability > 0, jnp.ceil(strengths.randaugment_operations), 0)
+    return jax.lax.fori_loop(first, last.astype(jnp.int32) + 1, one_round, pixels)
 
 
 def operate(pixels: jax.Array, operation: jax.Array, strength: jax.Array, negative: jax.Array, wide: jax.Array) -> jax.Array:
@@ -79,13 +77,25 @@ def operate(pixels: jax.Array, operation: jax.Array, strength: jax.Array, negati
     row = ((wide * len(OPERATIONS) + operation) * (STRONGEST + 1) + strength) * 2 + negative
     *matrix, threshold, mask = jnp.asarray(whole_numbers)[row].T
     table_factor, blend_factor = jnp.moveaxis(jnp.asarray(factors)[row][..., None, None], 1, 0)
-    pixels = _move(pixels, *matrix)
-    pixels = _look_up(pixels, _tables(pixels, operation, table_factor, threshold, mask))
-    is_color = (operation == OPERATIONS.index("Color"))[:, None, None]
+
+    def needed(*names: str) -> jax.Array:
+        return jnp.isin(operation, jnp.array([OPERATIONS.index(name) for name in names])).any()
+
+    is_moved = needed("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+    is_looked_up = needed("AutoContrast", "Equalize", "Solarize", "Posterize", "Contrast", "Brightness")
+    pixels = if_needed(is_moved, _move, pixels, *matrix)
+    levels = jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint32)[None, None], (len(pixels), 3, 256))
+    tables = if_needed(is_looked_up, _tables, levels, pixels, operation, table_factor, threshold, mask)
+    pixels = if_needed(is_looked_up, _look_up, pixels, tables)
+    is_color = operation == OPERATIONS.index("Color")
+    return if_needed(needed("Color", "Sharpness"), _blends, pixels, is_color, blend_factor)
+
+
+def _blends(pixels: jax.Array, is_color: jax.Array, factor: jax.Array) -> jax.Array:
     grey, smooth = _grey(pixels).astype(jnp.float32), split(_smooth(pixels))
     return join(
         *(
-            _blend(jnp.where(is_color, grey, blurred), channel, blend_factor)
+            _blend(jnp.where(is_color[:, None, None], grey, blurred), channel, factor)
             for channel, blurred in zip(split(pixels), smooth, strict=True)
         )
     )
@@ -104,7 +114,9 @@ def _parameters(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         for operation in OPERATIONS:
             for strength in range(STRONGEST + 1):
                 factor = ranges.least_factor + (ranges.greatest_factor - ranges.least_factor) * strength / STRONGEST
-                factors += 2 * [[factor if operation in names else 1.0 for names in (("Contrast", "Brightness"), ("Color", "Sharpness"))]]
+                factors += 2 * [
+                    [factor if operation in names else 1.0 for names in (("Contrast", "Brightness"), ("Color", "Sharpness"))]
+                ]
                 solarize = 256 - strength * 256 // STRONGEST if operation == "Solarize" else 256
                 posterize = 255 & -(1 << strength * ranges.posterize // STRONGEST) if operation == "Posterize" else 255
                 for sign in (1, -1):
@@ -162,11 +174,11 @@ def _look_up(pixels: jax.Array, tables: jax.Array) -> jax.Array:
 
 
 def _tables(
-    pixels: jax.Array, operation: jax.Array, factor: jax.Array, threshold: jax.Array, mask: jax.Array
+    levels: jax.Array, pixels: jax.Array, operation: jax.Array, factor: jax.Array, threshold: jax.Array, mask: jax.Array
 ) -> jax.Array:
     """[B, 3, 256] uint32: what each level of each channel becomes."""
     batch, count = len(pixels), pixels[0].size
-    level = jnp.arange(256, dtype=jnp.float32)[None, None, :]
+    level = levels.astype(jnp.float32)
 
     # Contrast blends with the rounded mean of the grey levels, Brightness with black.
     total = _grey(pixels).sum((1, 2))
@@ -180,7 +192,7 @@ def _tables(
     levels = jnp.stack([flat >> shift & 255 for shift in (0, 8, 16)], axis=1).astype(jnp.int32).reshape(batch * 3, -1)
     rows = jnp.arange(batch * 3, dtype=jnp.int32)[:, None]
     histogram = jnp.zeros((batch * 3, 256), jnp.int32).at[rows, levels].add(1, mode="promise_in_bounds")
-    below = (jnp.cumsum(histogram, axis=1) - histogram).reshape(batch, 3, 256)
+    below = _sum_of_those_before(histogram).reshape(batch, 3, 256)
     low = (below == 0).sum(2, keepdims=True) - 1
     high = (below < count).sum(2, keepdims=True) - 1
 
@@ -199,6 +211,15 @@ def _tables(
 
     is_stretch, is_equalize = ((operation == OPERATIONS.index(name))[:, None, None] for name in ("AutoContrast", "Equalize"))
     return jnp.where(is_stretch, stretched, jnp.where(is_equalize, equalized, table)).astype(jnp.uint32)
+
+
+def _sum_of_those_before(counts: jax.Array) -> jax.Array:
+    """For each entry of a row the sum of the entries before it; `counts` [N, 256] int32, below 2**24."""
+    earlier = jnp.triu(jnp.ones((16, 16), jnp.float32), 1)
+    groups = counts.reshape(-1, 16, 16).astype(jnp.float32)
+    within = jnp.matmul(groups, earlier, precision="highest")
+    before = jnp.matmul(groups.sum(2), earlier, precision="highest")
+    return (within + before[:, :, None]).reshape(counts.shape).astype(jnp.int32)
 
 
 @functools.cache
@@ -228,15 +249,22 @@ def _grey(pixels: jax.Array) -> jax.Array:
 
 def _smooth(pixels: jax.Array) -> jax.Array:
     """Pillow's SMOOTH: the 3 x 3 neighbours, the pixel itself five times, over 13, rounded; the border stays."""
+    batch, height, width = pixels.shape
+    # Neighbours at fixed distances in the row of all pixels: whole vectors. What wraps round lies on the border.
+    flat = jnp.pad(pixels.reshape(batch, -1), ((0, 0), (width + 1, width + 1)))
 
-    def total(lanes: jax.Array) -> jax.Array:
-        rows = lanes[:, :-2] + lanes[:, 1:-1] + lanes[:, 2:]
-        return rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * lanes[:, 1:-1, 1:-1]
+    def total(shift: int, mask: int) -> jax.Array:
+        def read(offset: int) -> jax.Array:
+            return flat[:, offset : offset + height * width] >> shift & mask
 
-    # Red and blue in one word: a sum is at most 13 * 255.
-    red_blue, green = total(pixels & 0xFF00FF), total(pixels >> 8 & 255)
-    inner = join(*((2 * lane + 13) // 26 for lane in (red_blue & 0xFFFF, green, red_blue >> 16)))
-    return jax.lax.dynamic_update_slice(pixels, inner, (0, 1, 1))
+        return 4 * read(width + 1) + sum(read(row * width + column) for row in range(3) for column in range(3))
+
+    # Red and blue share a word, as a sum is at most 13 * 255. The product and shift are the division by 13, rounded.
+    red_blue, green = total(0, 0xFF00FF), total(8, 255)
+    smooth = join(*((2 * lane + 13) * 10083 >> 18 for lane in (red_blue & 0xFFFF, green, red_blue >> 16)))
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    inside = (rows % (height - 1) > 0) & (columns % (width - 1) > 0)
+    return jnp.where(inside[None], smooth.reshape(pixels.shape), pixels)
 
 
 def _blend(base: jax.Array, level: jax.Array, factor: jax.Array) -> jax.Array:

@@ -3,6 +3,8 @@
 So one gather fetches a pixel, rows fill the vectors of every processor, and what the channels have in common is computed once.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -26,3 +28,19 @@ def join(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
 def split(pixels: jax.Array) -> list[jax.Array]:
     """Red, green and blue as float32."""
     return [(pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16)]
+
+
+def if_needed(
+    needed: jax.Array, operation: Callable[..., jax.Array], unchanged: jax.Array, *parameters: jax.Array
+) -> jax.Array:
+    """operation(unchanged, *parameters); on a CPU `unchanged` where `needed`, a bool scalar, is false.
+
+    The branch also keeps the CPU's compiler from drawing the operation into whatever reads its result, where it would be
+    computed once for each reader and each channel: without it `augment` takes three times as long. A GPU would have to wait
+    for the decision.
+    """
+
+    def decided(*arguments: jax.Array) -> jax.Array:
+        return jax.lax.cond(needed, operation, lambda unchanged, *_: unchanged, *arguments)
+
+    return jax.lax.platform_dependent(unchanged, *parameters, cpu=decided, default=operation)
