@@ -67,6 +67,7 @@ class Timeline:
       steps: updates of the run.
       steps_per_epoch: updates in an epoch.
       level_names: the augmentation levels of the recipe, in the order of `Hyperparameters.augmentation`.
+      probabilities: those of the strengths that are above 0 in one of these levels.
       checkpoint_epochs: epochs of the run after which a checkpoint is kept for good.
     """
 
@@ -82,8 +83,10 @@ class Timeline:
         level_phases = {where: self.level_names.index(name) for where, name in recipe.augmentation.items()}
         self._level = join(level_phases, self.clock)
         self._functions = {name: join(self._phases[name], self.clock) for name in NUMERIC}
-        self._strengths = jax.tree.map(
-            lambda *values: np.array(values, np.float32), *[config.augmentation_levels[name] for name in self.level_names]
+        levels = [config.augmentation_levels[name] for name in self.level_names]
+        self._strengths = jax.tree.map(lambda *values: np.array(values, np.float32), *levels)
+        self.probabilities = frozenset(
+            name for level in levels for name, value in vars(level).items() if name.endswith("probability") and value > 0
         )
         self.checkpoint_epochs = tuple(
             sorted({min(self.epochs, math.ceil(e * self.clock.scale - 1e-9)) for e in recipe.checkpoint_epochs})

@@ -13,6 +13,7 @@ met.
 """
 
 import functools
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -184,19 +185,29 @@ def _hsv_to_rgb(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> tupl
     return red, green, blue
 
 
-def augment(images: jax.Array, key: jax.Array, strengths: Strengths, mean: tuple[float, float, float]) -> jax.Array:
+def augment(
+    images: jax.Array, key: jax.Array, strengths: Strengths, mean: tuple[float, float, float], used: Collection[str]
+) -> jax.Array:
     """Augments each image on its own.
 
     In this order: TrivialAugment, RandAugment, crop, flip, affine, cutout, holes, brightness/contrast, hue/saturation/value,
     cutout in the mean colour.
 
-    `images`: [B, H, W, 3] uint8; so is the result. Zero strengths return the input exactly. The draws depend on `key` and B
-    alone, not on how the batch is spread over devices. `mean` is the colour of the last cutout, each channel in 0..1.
+    Args:
+      images: [B, H, W, 3] uint8; so is the result.
+      key: of the draws, which depend on it and on B alone, not on how the batch is spread over devices.
+      strengths: zeros return the input exactly.
+      mean: the colour of the last cutout, each channel in 0..1.
+      used: names of the probabilities that are ever above 0. The program has the first three operations and the last only if
+        they are named: TrivialAugment alone takes seconds to compile.
     """
     batch, height, width, _ = images.shape
-    pixels = _crop_at_random(
-        automatic(pack(images), jax.random.fold_in(key, 0), strengths), jax.random.fold_in(key, 1), strengths
-    )
+    pixels = pack(images)
+    if not {"trivial_probability", "randaugment_probability"}.isdisjoint(used):
+        pixels = automatic(pixels, jax.random.fold_in(key, 0), strengths)
+    if "crop_probability" in used:
+        pixels = _crop_at_random(pixels, jax.random.fold_in(key, 1), strengths)
+
     rows = iter(jax.random.uniform(key, (26, batch)))  # as many as are drawn below, each time one for each image
 
     def draw(probability: jax.Array | float) -> jax.Array:
@@ -243,7 +254,9 @@ def augment(images: jax.Array, key: jax.Array, strengths: Strengths, mean: tuple
         change(touched, strengths.saturation),
         change(touched, strengths.value),
     )
-    return unpack(_cut_out_the_mean(pixels, jax.random.fold_in(key, 2), strengths, mean))
+    if "mean_cutout_probability" in used:
+        pixels = _cut_out_the_mean(pixels, jax.random.fold_in(key, 2), strengths, mean)
+    return unpack(pixels)
 
 
 def _crop_at_random(pixels: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:

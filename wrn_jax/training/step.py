@@ -135,7 +135,8 @@ def make_train_step(
         # Rows of bytes: as a [N, H, W, C] array the compiler for TPU would rearrange the whole set, in every step.
         pixels = images.reshape(len(images), -1)[chosen].reshape(-1, *setup.dataset.image_shape)
         # Bytes, as the partners of mixup may be on any device, and all have to travel.
-        augmented = augment(pixels, streams.augmentation, now.strengths, setup.normalisation.mean)
+        mean, used = setup.normalisation.mean, setup.timeline.probabilities
+        augmented = augment(pixels, streams.augmentation, now.strengths, mean, used)
         pixel_weight = weight = mixup_weight(streams.mixup, now["mixup_alpha"])
         if setup.timeline.uses("cutmix_probability"):
             pixel_weight, weight = cutmix_or_mixup(streams.cutmix, now, weight, setup.dataset.image_shape)
