@@ -29,6 +29,19 @@ ALWAYS = functools.partial(augment.augment, mean=MEAN, used=())
 
 run = jax.jit(ALWAYS)
 
+# The operations that a program has only if they are used: those before the others, and the one after them.
+BEFORE = {
+    "trivial": Strengths(trivial_probability=1.0, wide_ranges=0.5),
+    "randaugment": Strengths(
+        randaugment_probability=1.0, randaugment_operations=2.0, randaugment_magnitude=9.0, wide_ranges=0.5
+    ),
+    "crop": Strengths(crop_probability=1.0, crop_padding=4.0, crop_reflection=0.5),
+}
+AFTER = {"mean_cutout": Strengths(mean_cutout_probability=1.0, mean_cutout_size=6.0)}
+WITH_ALL = functools.partial(augment.augment, mean=MEAN, used={f"{name}_probability" for name in (*BEFORE, *AFTER)})
+
+run_all = jax.jit(WITH_ALL)
+
 
 def noise(batch, height=8, width=8, low=1, seed=0):
     return np.random.default_rng(seed).integers(low, 256, (batch, height, width, 3), dtype=np.uint8)
@@ -217,12 +230,64 @@ def test_holes_are_one_or_two_rectangles_of_the_sides_asked_for():
 
 def test_operations_follow_in_the_documented_order():
     """Draws depend on the key and the operation alone, so the chain equals its operations one by one."""
-    images, key = noise(512, 32, 32), jax.random.key(6)
-    everything = Strengths(**{name: max(getattr(single, name) for single in SINGLE.values()) for name in FIELDS})
+    images, key, singles = noise(64, 32, 32), jax.random.key(6), BEFORE | SINGLE | AFTER
+    everything = Strengths(**{name: max(getattr(single, name) for single in singles.values()) for name in FIELDS})
     expected = images
-    for single in SINGLE.values():
-        expected = np.asarray(run(expected, key, arrays(single)))
-    np.testing.assert_array_equal(run(images, key, arrays(everything)), expected)
+    for single in singles.values():
+        changed = np.asarray(run_all(expected, key, arrays(single)))
+        assert (changed != expected).any()
+        expected = changed
+    np.testing.assert_array_equal(run_all(images, key, arrays(everything)), expected)
+
+
+def test_a_program_with_all_operations_does_what_the_others_do():
+    """Where the further ones are at rest: the same bytes, by the same draws."""
+    images, key = noise(64, 32, 32, low=0), jax.random.key(2)
+    for level in LEVELS.values():
+        np.testing.assert_array_equal(run_all(images, key, arrays(level)), run(images, key, arrays(level)))
+    idle = Strengths(**{name: 2.0 for name in FIELDS if not name.endswith("probability")})
+    np.testing.assert_array_equal(run_all(images, key, arrays(idle)), images)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_crop_is_a_window_of_the_padded_image(mode):
+    image, padding = noise(1, 7, 12)[0], 6
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode=mode)
+    shifts = np.array([(x, y) for x in range(-6, 7) for y in range(-6, 7)], np.float32)
+    images, reflects = np.broadcast_to(image, (len(shifts), *image.shape)), np.full(len(shifts), mode == "reflect")
+    for found, (x, y) in zip(on_images(augment.crop, images, *shifts.T, reflects), shifts.astype(int) + padding, strict=True):
+        np.testing.assert_array_equal(found, padded[y : y + 7, x : x + 12])
+
+
+def test_crops_lie_anywhere_and_are_padded_as_asked_for():
+    strengths = arrays(Strengths(crop_probability=0.5, crop_padding=2.0, crop_reflection=0.25))
+    y, x = np.mgrid[:8, :8]
+    image = np.stack([x + 1, y + 1, x + 1], axis=-1).astype(np.uint8)
+    pixels = augment.pack(np.broadcast_to(image, (8000, *image.shape)))
+    result = np.asarray(augment.unpack(augment._crop_at_random(pixels, jax.random.key(5), strengths)))
+    place = result[:, 4, 4, :2].astype(int) - 5
+    changed = (result != image).any(axis=(1, 2, 3))
+    assert abs(changed.mean() - 0.5 * 24 / 25) < 0.025
+    counts = np.unique(place[changed], axis=0, return_counts=True)[1]
+    assert len(counts) == 24
+    assert counts.min() > 100  # of 160
+    assert abs((result[changed] == 0).any(axis=(1, 2, 3)).mean() - 0.75) < 0.03
+
+
+def test_cutout_in_the_mean_colour_has_its_centre_anywhere():
+    """So parts of it lie outside: of 8 pixels, a side of 4 keeps 2, 3 or 4. The colour is the nearest byte."""
+    strengths = arrays(Strengths(mean_cutout_probability=0.5, mean_cutout_size=4.0))
+    pixels = augment.pack(np.zeros((8000, 8, 8, 3), np.uint8))
+    result = np.asarray(augment.unpack(augment._cut_out_the_mean(pixels, jax.random.key(5), strengths, MEAN)))
+    hole = (result == (128, 64, 191)).all(axis=3)
+    np.testing.assert_array_equal(hole, (result != 0).any(axis=3))
+    cut = hole[hole.any(axis=(1, 2))]
+    assert abs(len(cut) / len(hole) - 0.5) < 0.025
+    spans = {1: (0, 2), 2: (0, 3), 3: (0, 4), 4: (1, 5), 5: (2, 6), 6: (3, 7), 7: (4, 8), 8: (5, 8)}
+    for along in (cut.any(axis=2), cut.any(axis=1)):
+        rows, counts = np.unique(along, axis=0, return_counts=True)
+        assert {(int(row.argmax()), 8 - int(row[::-1].argmax())) for row in rows} == set(spans.values())
+        assert counts.min() > 400  # of 500
 
 
 def test_levels_share_one_trace():
@@ -250,7 +315,8 @@ def test_nothing_is_computed_once_for_each_channel():
 
 def test_levels_are_those_of_the_reference_runs():
     rows = {name: dataclasses.astuple(level) for name, level in LEVELS.items()}
-    assert rows == {
+    assert {name: row[17:] for name, row in rows.items()} == dict.fromkeys(rows, (0,) * 10)
+    assert {name: row[:17] for name, row in rows.items()} == {
         "off": (0,) * 17,
         "minimal": (0.5, 0, 0, 0, 0, 0.3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
         "reduced": (0.5, 0.35, 0.05, 0.07, 10, 0.35, 6, 0, 0, 0, 0.2, 0.15, 0.15, 0, 0, 0, 0),
@@ -260,17 +326,18 @@ def test_levels_are_those_of_the_reference_runs():
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs several devices")
 def test_sharded_batch_gives_the_same_images_without_moving_them():
-    images, key, strengths = noise(8 * jax.device_count(), 32, 32), jax.random.key(8), arrays(LEVELS["full"])
+    images, key = noise(64, 32, 32), jax.random.key(8)
+    strengths = [arrays(level) for level in (LEVELS["full"], *BEFORE.values(), *AFTER.values())]
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    sharded_run = jax.jit(
-        functools.partial(augment.augment, mean=MEAN), in_shardings=(split, whole, whole), out_shardings=split
+    compiled = (
+        jax.jit(WITH_ALL, in_shardings=(split, whole, whole), out_shardings=split).lower(images, key, strengths[0]).compile()
     )
-    compiled = sharded_run.lower(images, key, strengths).compile()
     assert "all-gather" not in compiled.as_text()
     assert "all-to-all" not in compiled.as_text()
-    np.testing.assert_array_equal(sharded_run(images, key, strengths), run(images, key, strengths))
+    for level in strengths:
+        np.testing.assert_array_equal(compiled(images, key, level), run_all(images, key, level))
 
 
 def test_normalize():
