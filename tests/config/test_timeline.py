@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from wrn_jax.config import load_file
+from wrn_jax.config import Config, Recipe, Strengths, epoch, load_file
 from wrn_jax.config.timeline import Timeline
 
 
@@ -66,6 +66,16 @@ def test_levels_are_traced_strengths():
         )
     assert found == [("full", 8, 15), ("reduced", 6, 10), ("minimal", 4, 0)]
     assert at._cache_size() == 1
+
+
+def test_probabilities_are_those_of_the_levels_that_the_recipe_has():
+    """What no level uses is not in the program."""
+    assert timeline("session04").probabilities == {
+        "flip_probability", "affine_probability", "cutout_probability", "brightness_contrast_probability", "color_probability",
+    }  # fmt: skip
+    levels = {"a": Strengths(crop_padding=4.0), "b": Strengths(crop_probability=1.0), "c": Strengths(flip_probability=1.0)}
+    config = Config(recipe=Recipe(augmentation={epoch(1): "a", epoch(21): "b"}), augmentation_levels=levels)
+    assert Timeline(config, 5).probabilities == {"crop_probability"}
 
 
 def test_session02_never_changes_but_the_rate():

@@ -255,7 +255,9 @@ def test_crop_is_a_window_of_the_padded_image(mode):
     padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode=mode)
     shifts = np.array([(x, y) for x in range(-6, 7) for y in range(-6, 7)], np.float32)
     images, reflects = np.broadcast_to(image, (len(shifts), *image.shape)), np.full(len(shifts), mode == "reflect")
-    for found, (x, y) in zip(on_images(augment.crop, images, *shifts.T, reflects), shifts.astype(int) + padding, strict=True):
+    for found, (x, y) in zip(
+        on_images(jax.jit(augment.crop), images, *shifts.T, reflects), shifts.astype(int) + padding, strict=True
+    ):
         np.testing.assert_array_equal(found, padded[y : y + 7, x : x + 12])
 
 

@@ -9,6 +9,7 @@ operations of the former, as its authors published both. `tests/vectors/automati
 """
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -110,18 +111,14 @@ def _parameters(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
       float32 [R, 2, 2]: the factors of the blends of tables and of pixels, each in two parts for `_blend`.
     """
     whole_numbers, factors = [], []
-    for ranges in _RANGES:
-        for operation in OPERATIONS:
-            for strength in range(STRONGEST + 1):
-                factor = ranges.least_factor + (ranges.greatest_factor - ranges.least_factor) * strength / STRONGEST
-                factors += 2 * [
-                    [factor if operation in names else 1.0 for names in (("Contrast", "Brightness"), ("Color", "Sharpness"))]
-                ]
-                solarize = 256 - strength * 256 // STRONGEST if operation == "Solarize" else 256
-                posterize = 255 & -(1 << strength * ranges.posterize // STRONGEST) if operation == "Posterize" else 255
-                for sign in (1, -1):
-                    matrix = _matrix(operation, ranges, sign * strength, height, width)
-                    whole_numbers.append([*_fixed_point(*matrix), solarize, posterize])
+    for ranges, operation, strength, sign in itertools.product(_RANGES, OPERATIONS, range(STRONGEST + 1), (1, -1)):
+        matrix = _matrix(operation, ranges, sign * strength, height, width)
+        threshold = 256 - strength * 256 // STRONGEST if operation == "Solarize" else 256
+        mask = 255 & -(1 << strength * ranges.posterize // STRONGEST) if operation == "Posterize" else 255
+        whole_numbers.append([*_fixed_point(*matrix), threshold, mask])
+        factor = ranges.least_factor + (ranges.greatest_factor - ranges.least_factor) * strength / STRONGEST
+        blends = ("Contrast", "Brightness"), ("Color", "Sharpness")
+        factors.append([factor if operation in names else 1.0 for names in blends])
     whole = np.array(factors, np.float32)
     upper = (whole.view(np.uint32) & 0xFFFFF000).view(np.float32)
     return np.array(whole_numbers, np.int32), np.stack([upper, whole - upper], axis=-1)
@@ -235,9 +232,9 @@ def _shortfalls() -> np.ndarray:
         high = np.arange(low + 1, 256)[:, None]
         scale = 255.0 / (high - low)
         exact, rest = np.divmod((level - low) * 255, high - low)
-        short = (rest == 0) & (level > low) & (level <= high) & (np.trunc(level * scale + -low * scale) < exact)
-        rows, columns = np.nonzero(short)
-        np.bitwise_or.at(bits, (low, low + 1 + rows), np.uint32(1) << (exact[rows, columns] % 32).astype(np.uint32))
+        inside = (level > low) & (level <= high)
+        is_short = inside & (rest == 0) & (np.trunc(level * scale + -low * scale) < exact)
+        bits[low, low + 1 :] = (is_short * (1 << exact % 32)).sum(1)
     return bits
 
 

@@ -31,7 +31,7 @@ def split(pixels: jax.Array) -> list[jax.Array]:
 
 
 def if_needed(
-    needed: jax.Array, operation: Callable[..., jax.Array], unchanged: jax.Array, *parameters: jax.Array
+    needed: jax.Array | bool, operation: Callable[..., jax.Array], unchanged: jax.Array, *parameters: jax.Array
 ) -> jax.Array:
     """operation(unchanged, *parameters); on a CPU `unchanged` where `needed`, a bool scalar, is false.
 
