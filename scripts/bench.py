@@ -3,6 +3,7 @@
     python scripts/bench.py --models 28-10:32 16-4:64 16-2:128 --precision float32 --json bench.json
     python scripts/bench.py --models 16-4:64 --against torch --torch-python TORCH_ENVIRONMENT/bin/python
     python scripts/bench.py --input-pipeline --torch-python TORCH_ENVIRONMENT/bin/python
+    python scripts/bench.py --input-pipeline --models 16-2:128 --augmentation trivial --torch-python TORCH_ENVIRONMENT/bin/python
 
 A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
 L2 and momentum, on one device; augmentation is timed apart, as a part. `--against torch` steps the same network in PyTorch
@@ -14,7 +15,10 @@ taken in each round, and given as median, least and greatest over the rounds.
 Beside the wall clock there is the CPU time of the process. On a machine that others use, `--threads 1` and the ratio of CPU
 times say more than the wall clock: threads that wait for each other suffer from company, and not all libraries alike.
 
-The torch environment needs torch, and for --input-pipeline albumentations 2.0.8 and opencv-python-headless.
+`--augmentation` says which augmentation is timed, as a part of a step and as an input pipeline: "full" is the level of that name,
+against Albumentations; "trivial" is TrivialAugment in its wide ranges, crop with padding 4 and flip, against torchvision.
+
+The torch environment needs torch, and for --input-pipeline albumentations 2.0.8 and opencv-python-headless, or torchvision.
 """
 
 import argparse
@@ -66,6 +70,24 @@ def fastest(function, count: int = 4) -> float:
 # The JAX side
 
 
+def augmentation(case: dict):
+    """The augmentation of a case, with all but images and key bound, and its strengths."""
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+
+    from wrn_jax import config
+    from wrn_jax.data.augment import augment
+
+    trivial = config.Strengths(
+        trivial_probability=1.0, wide_ranges=1.0, crop_probability=1.0, crop_padding=4.0, flip_probability=0.5
+    )
+    strengths = {"full": config.LEVELS["full"], "trivial": trivial}[case["augmentation"]]
+    used = {name for name, value in vars(strengths).items() if value}
+    return functools.partial(augment, mean=(0.5, 0.5, 0.5), used=used), jax.tree.map(jnp.float32, strengths)
+
+
 def jax_step(case: dict) -> dict:
     """Compiles the step of a case. Returns `step` (a call that makes one update), `parts`, `peak`, and what is known of it."""
     import functools
@@ -76,7 +98,6 @@ def jax_step(case: dict) -> dict:
     from flax import nnx
 
     from wrn_jax import config
-    from wrn_jax.data.augment import augment
     from wrn_jax.models import wide_resnet
     from wrn_jax.planning import cost
     from wrn_jax.runtime import devices
@@ -126,7 +147,7 @@ def jax_step(case: dict) -> dict:
 
     def parts():
         state = kept[0]
-        strengths = jax.tree.map(jnp.float32, config.LEVELS["full"])
+        augment, strengths = augmentation(case)
 
         def forward(params, stats):
             net = nnx.merge(network.graphdef, params, stats)
@@ -183,11 +204,8 @@ def jax_pipeline(case: dict) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from wrn_jax import config
-    from wrn_jax.data.augment import augment
-
     octets = jnp.asarray(np.random.default_rng(0).integers(0, 256, (case["batch_size"], 32, 32, 3), np.uint8))
-    key, strengths = jax.random.key(0), jax.tree.map(jnp.float32, config.LEVELS["full"])
+    key, (augment, strengths) = jax.random.key(0), augmentation(case)
     compiled = jax.jit(augment).lower(octets, key, strengths).compile()
     return {
         "step": lambda: jax.block_until_ready(compiled(octets, key, strengths)),
@@ -237,32 +255,50 @@ def torch_step(case: dict) -> dict:
 
 
 def torch_pipeline(case: dict) -> dict:
-    """One batch of Albumentations' full augmentation out of a DataLoader with two workers."""
-    sys.path.insert(0, str(ROOT / "scripts"))
+    """One batch of Albumentations' full augmentation, or of torchvision's TrivialAugment, out of a DataLoader with two workers."""
     import itertools
 
     import numpy as np
-    import pytorch_baseline as baseline
     import torch
 
     torch.set_num_threads(1)
     images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+    if case["augmentation"] == "full":
+        sys.path.insert(0, str(ROOT / "scripts"))
+        import pytorch_baseline as baseline
+
+        pipeline = baseline.make_pipeline("full", iter(range(100)))
+        about = f"Albumentations {baseline.A.__version__}"
+
+        def changed(image):
+            return baseline.normalised(pipeline(image=image)["image"][None])[0]
+    else:
+        import torchvision
+        from PIL import Image
+        from torchvision import transforms
+
+        steps = (
+            transforms.TrivialAugmentWide(), transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+        )  # fmt: skip
+        pipeline = transforms.Compose(steps)
+        about = f"torchvision {torchvision.__version__}"
+
+        def changed(image):
+            return pipeline(Image.fromarray(image))
 
     class Images(torch.utils.data.Dataset):
-        def __init__(self):
-            self.pipeline = baseline.make_pipeline("full", iter(range(100)))
-
         def __len__(self):
             return len(images)
 
         def __getitem__(self, index):
-            return baseline.normalised(self.pipeline(image=images[index])["image"][None])[0]
+            return changed(images[index])
 
     loader = torch.utils.data.DataLoader(Images(), case["batch_size"], shuffle=True, num_workers=2, persistent_workers=True)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for _ in range(8):  # what the workers prepared ahead while nobody waited
         next(batches)
-    return {"step": lambda: next(batches), "about": {"version": f"Albumentations {baseline.A.__version__}"}}
+    return {"step": lambda: next(batches), "about": {"version": about}}
 
 
 BUILDERS = {
@@ -369,6 +405,7 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
     print(f"{title}: compiling", file=sys.stderr, flush=True)
     case = {"what": "step", "depth": depth, "widen_factor": widen_factor, "batch_size": batch_size}
     case |= {"precision": precision, "threads": options.threads, "same_allocator": options.same_allocator}
+    case["augmentation"] = options.augmentation
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(Side(sys.executable, case | {"side": "jax"}))]
         if options.against:
@@ -402,16 +439,19 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
 
 
 def measure_pipeline(options: argparse.Namespace) -> dict:
-    """The full augmentation on the device against a DataLoader; prints it and returns it."""
-    print(f"full augmentation, batch {PIPELINE_BATCH}: starting", file=sys.stderr, flush=True)
+    """An augmentation on the device against a DataLoader; prints it and returns it."""
+    print(f"{options.augmentation} augmentation, batch {PIPELINE_BATCH}: starting", file=sys.stderr, flush=True)
     case = {"what": "input pipeline", "batch_size": PIPELINE_BATCH, "threads": options.threads, "same_allocator": False}
+    case["augmentation"] = options.augmentation
     with (
         Side(sys.executable, case | {"side": "jax"}) as ours,
         Side(options.torch_python, case | {"side": "torch"}) as theirs,
     ):
         about = {side.name: side.about for side in (ours, theirs)}
         result = in_turn([ours, theirs], PIPELINE_BATCH, options.rounds, options.seconds)
-    print(f"full augmentation, batch {PIPELINE_BATCH}, {options.threads} thread(s), {about['jax']['version']}")
+    print(
+        f"{options.augmentation} augmentation, batch {PIPELINE_BATCH}, {options.threads} thread(s), {about['jax']['version']}"
+    )
     print(f"  images/s          {text_of(result['jax']['wall'], 0)}")
     print(f"  DataLoader        {text_of(result['torch']['wall'], 0)}, two workers, {about['torch']['version']}")
     print(f"  ratio             {text_of(result['ratio']['wall'], 1)}", flush=True)
@@ -450,7 +490,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--same-allocator", action="store_true", help="let the other side keep its freed memory too, as this package does"
     )
-    parser.add_argument("--input-pipeline", action="store_true", help="augmentation against Albumentations in a DataLoader")
+    parser.add_argument("--input-pipeline", action="store_true", help="augmentation against a DataLoader with two workers")
+    parser.add_argument("--augmentation", choices=("full", "trivial"), default="full", help="which one (default: full)")
     parser.add_argument("--threads", type=positive, default=cores, help="CPU cores that each side may use (default: all)")
     parser.add_argument("--rounds", type=positive, default=5, help="turns of each side")
     parser.add_argument("--seconds", type=float, default=2.0, help="about so long a turn; at least one step")
