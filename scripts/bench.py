@@ -3,7 +3,7 @@
     python scripts/bench.py --models 28-10:32 16-4:64 16-2:128 --precision float32 --json bench.json
     python scripts/bench.py --models 16-4:64 --against torch --torch-python TORCH_ENVIRONMENT/bin/python
     python scripts/bench.py --input-pipeline --torch-python TORCH_ENVIRONMENT/bin/python
-    python scripts/bench.py --input-pipeline --models 16-2:128 --augmentation trivial --torch-python TORCH_ENVIRONMENT/bin/python
+    python scripts/bench.py --augmentation trivial --input-pipeline --models 16-2:128 --torch-python FILE
 
 A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
 L2 and momentum, on one device; augmentation is timed apart, as a part. `--against torch` steps the same network in PyTorch
@@ -15,8 +15,8 @@ taken in each round, and given as median, least and greatest over the rounds.
 Beside the wall clock there is the CPU time of the process. On a machine that others use, `--threads 1` and the ratio of CPU
 times say more than the wall clock: threads that wait for each other suffer from company, and not all libraries alike.
 
-`--augmentation` says which augmentation is timed, as a part of a step and as an input pipeline: "full" is the level of that name,
-against Albumentations; "trivial" is TrivialAugment in its wide ranges, crop with padding 4 and flip, against torchvision.
+`--augmentation` says which augmentation is timed, as a part of a step and as an input pipeline: "full" is the level of that
+name, against Albumentations; "trivial" is TrivialAugment in its wide ranges, crop with padding 4 and flip, against torchvision.
 
 The torch environment needs torch, and for --input-pipeline albumentations 2.0.8 and opencv-python-headless, or torchvision.
 """
@@ -255,7 +255,7 @@ def torch_step(case: dict) -> dict:
 
 
 def torch_pipeline(case: dict) -> dict:
-    """One batch of Albumentations' full augmentation, or of torchvision's TrivialAugment, out of a DataLoader with two workers."""
+    """One batch of the same augmentation by Albumentations or torchvision out of a DataLoader with two workers."""
     import itertools
 
     import numpy as np

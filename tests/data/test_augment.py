@@ -230,7 +230,7 @@ def test_holes_are_one_or_two_rectangles_of_the_sides_asked_for():
 
 def test_operations_follow_in_the_documented_order():
     """Draws depend on the key and the operation alone, so the chain equals its operations one by one."""
-    images, key, singles = noise(64, 32, 32), jax.random.key(6), BEFORE | SINGLE | AFTER
+    images, key, singles = noise(128, 32, 32), jax.random.key(6), BEFORE | SINGLE | AFTER
     everything = Strengths(**{name: max(getattr(single, name) for single in singles.values()) for name in FIELDS})
     expected = images
     for single in singles.values():
@@ -242,7 +242,7 @@ def test_operations_follow_in_the_documented_order():
 
 def test_a_program_with_all_operations_does_what_the_others_do():
     """Where the further ones are at rest: the same bytes, by the same draws."""
-    images, key = noise(64, 32, 32, low=0), jax.random.key(2)
+    images, key = noise(128, 32, 32, low=0), jax.random.key(2)
     for level in LEVELS.values():
         np.testing.assert_array_equal(run_all(images, key, arrays(level)), run(images, key, arrays(level)))
     idle = Strengths(**{name: 2.0 for name in FIELDS if not name.endswith("probability")})
@@ -328,7 +328,7 @@ def test_levels_are_those_of_the_reference_runs():
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs several devices")
 def test_sharded_batch_gives_the_same_images_without_moving_them():
-    images, key = noise(64, 32, 32), jax.random.key(8)
+    images, key = noise(128, 32, 32), jax.random.key(8)
     strengths = [arrays(level) for level in (LEVELS["full"], *BEFORE.values(), *AFTER.values())]
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

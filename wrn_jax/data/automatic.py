@@ -1,8 +1,8 @@
 """TrivialAugment and RandAugment on the device: their 14 operations byte for byte as Pillow does them.
 
-A batch is one program, with operation, strength and sign of each image as arrays. It does no operation 14 times: the geometric
-ones are one gather, those that look at one channel of one pixel are one table of 256 bytes for each image and channel, and
-Color and Sharpness are one blend. What is not asked for of an image has neutral parameters, which change nothing.
+A batch is one program, with operation, strength and sign of each image as arrays. It does not do 14 operations: the geometric
+ones are one gather, AutoContrast and Equalize look at a histogram, and the others are one blend, a threshold and a mask. What
+an image is not asked for has neutral parameters, which change nothing.
 
 TrivialAugment is Müller & Hutter 2021, arXiv:2103.10158; RandAugment is Cubuk et al. 2019, arXiv:1909.13719, with the
 operations of the former, as its authors published both. `tests/vectors/automatic.npz.xz` holds results of Pillow 13.0.0.
@@ -77,29 +77,17 @@ def operate(pixels: jax.Array, operation: jax.Array, strength: jax.Array, negati
     whole_numbers, factors = _parameters(*pixels.shape[1:])
     row = ((wide * len(OPERATIONS) + operation) * (STRONGEST + 1) + strength) * 2 + negative
     *matrix, threshold, mask = jnp.asarray(whole_numbers)[row].T
-    table_factor, blend_factor = jnp.moveaxis(jnp.asarray(factors)[row][..., None, None], 1, 0)
+    factor = jnp.asarray(factors)[row]
 
-    def needed(*names: str) -> jax.Array:
-        return jnp.isin(operation, jnp.array([OPERATIONS.index(name) for name in names])).any()
+    def is_one_of(*names: str) -> jax.Array:
+        return jnp.isin(operation, jnp.array([OPERATIONS.index(name) for name in names]))
 
-    is_moved = needed("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
-    is_looked_up = needed("AutoContrast", "Equalize", "Solarize", "Posterize", "Contrast", "Brightness")
-    pixels = if_needed(is_moved, _move, pixels, *matrix)
-    levels = jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint32)[None, None], (len(pixels), 3, 256))
-    tables = if_needed(is_looked_up, _tables, levels, pixels, operation, table_factor, threshold, mask)
-    pixels = if_needed(is_looked_up, _look_up, pixels, tables)
-    is_color = operation == OPERATIONS.index("Color")
-    return if_needed(needed("Color", "Sharpness"), _blends, pixels, is_color, blend_factor)
-
-
-def _blends(pixels: jax.Array, is_color: jax.Array, factor: jax.Array) -> jax.Array:
-    grey, smooth = _grey(pixels).astype(jnp.float32), split(_smooth(pixels))
-    return join(
-        *(
-            _blend(jnp.where(is_color[:, None, None], grey, blurred), channel, factor)
-            for channel, blurred in zip(split(pixels), smooth, strict=True)
-        )
-    )
+    is_moved = is_one_of("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+    is_leveled, is_equalized = is_one_of("AutoContrast", "Equalize"), is_one_of("Equalize")
+    is_blended = is_one_of("Solarize", "Color", "Posterize", "Contrast", "Brightness", "Sharpness")
+    pixels = if_needed(is_moved.any(), _move, pixels, *matrix)
+    pixels = jax.lax.platform_dependent(pixels, is_leveled, is_equalized, cpu=_level_a_few, default=_level)
+    return if_needed(is_blended.any(), _change_colors, pixels, operation, factor, threshold, mask)
 
 
 @functools.cache
@@ -108,7 +96,7 @@ def _parameters(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       int32 [R, 8]: the six numbers of `_move`, the threshold of Solarize, the mask of Posterize.
-      float32 [R, 2, 2]: the factors of the blends of tables and of pixels, each in two parts for `_blend`.
+      float32 [R, 2]: the factor of the blend in two parts, as `_blend` takes it.
     """
     whole_numbers, factors = [], []
     for ranges, operation, strength, sign in itertools.product(_RANGES, OPERATIONS, range(STRONGEST + 1), (1, -1)):
@@ -117,8 +105,7 @@ def _parameters(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         mask = 255 & -(1 << strength * ranges.posterize // STRONGEST) if operation == "Posterize" else 255
         whole_numbers.append([*_fixed_point(*matrix), threshold, mask])
         factor = ranges.least_factor + (ranges.greatest_factor - ranges.least_factor) * strength / STRONGEST
-        blends = ("Contrast", "Brightness"), ("Color", "Sharpness")
-        factors.append([factor if operation in names else 1.0 for names in blends])
+        factors.append(factor if operation in ("Color", "Contrast", "Brightness", "Sharpness") else 1.0)
     whole = np.array(factors, np.float32)
     upper = (whole.view(np.uint32) & 0xFFFFF000).view(np.float32)
     return np.array(whole_numbers, np.int32), np.stack([upper, whole - upper], axis=-1)
@@ -162,52 +149,56 @@ def _move(pixels: jax.Array, *matrix: jax.Array) -> jax.Array:
     return jnp.where(inside, moved, jnp.uint32(0))
 
 
-def _look_up(pixels: jax.Array, tables: jax.Array) -> jax.Array:
-    """Replaces each level by its entry in the table of image and channel; `tables` [B, 3, 256]."""
+def _level_a_few(pixels: jax.Array, is_touched: jax.Array, is_equalized: jax.Array) -> jax.Array:
+    """As `_level`, one image of each 16 at a time, as long as there are some to change: counting is slow on a CPU."""
+    batch, height, width = pixels.shape
+    size = math.gcd(batch, 16)
+    touched = is_touched.reshape(-1, size)
+    turn = jnp.where(touched, jnp.cumsum(touched, axis=1), 0)  # the round in which an image is changed, from 1
+
+    def one_round(index: jax.Array, groups: jax.Array) -> jax.Array:
+        now = turn == index
+        chosen = jnp.take_along_axis(groups, now.argmax(1)[:, None, None, None], axis=1, mode="promise_in_bounds")[:, 0]
+        changed = _level(chosen, now.any(1), (now & is_equalized.reshape(-1, size)).any(1))
+        return jnp.where(now[:, :, None, None], changed[:, None], groups)
+
+    groups = pixels.reshape(-1, size, height, width)
+    return jax.lax.fori_loop(1, turn.max() + 1, one_round, groups).reshape(pixels.shape)
+
+
+def _level(pixels: jax.Array, is_touched: jax.Array, is_equalized: jax.Array) -> jax.Array:
+    """Equalize, or else AutoContrast, of the images that `is_touched`; both [B] bool."""
     flat = pixels.reshape(len(pixels), -1)
     levels = [(flat >> shift & 255).astype(jnp.int32) for shift in (0, 8, 16)]
-    found = [jnp.take_along_axis(tables[:, c], level, axis=1, mode="promise_in_bounds") for c, level in enumerate(levels)]
-    return join(*found).reshape(pixels.shape)
+    unchanged = jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint32)[None, None], (len(pixels), 3, 256))
+    tables = if_needed(is_touched.any(), _tables, unchanged, jnp.stack(levels, axis=1), is_equalized)
+    changed = [jnp.take_along_axis(tables[:, c], level, axis=1, mode="promise_in_bounds") for c, level in enumerate(levels)]
+    return jnp.where(is_touched[:, None, None], join(*changed).reshape(pixels.shape), pixels)
 
 
-def _tables(
-    levels: jax.Array, pixels: jax.Array, operation: jax.Array, factor: jax.Array, threshold: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """[B, 3, 256] uint32: what each level of each channel becomes."""
-    batch, count = len(pixels), pixels[0].size
-    level = levels.astype(jnp.float32)
-
-    # Contrast blends with the rounded mean of the grey levels, Brightness with black.
-    total = _grey(pixels).sum((1, 2))
-    mean = (2 * total + count) // (2 * count) * (operation == OPERATIONS.index("Contrast"))
-    table = _blend(mean.astype(jnp.float32)[:, None, None], level, factor)
-    table = jnp.where(table >= threshold[:, None, None], 255 - table, table)
-    table = (table.astype(jnp.int32) & mask[:, None, None]).astype(jnp.float32)
-
-    # The pixels below each level, whose entry for the highest level there is counts all but those of that level.
-    flat = pixels.reshape(batch, -1)
-    levels = jnp.stack([flat >> shift & 255 for shift in (0, 8, 16)], axis=1).astype(jnp.int32).reshape(batch * 3, -1)
+def _tables(unchanged: jax.Array, levels: jax.Array, is_equalized: jax.Array) -> jax.Array:
+    """What each of 256 levels becomes, [B, 3, 256] uint32 as `unchanged`; `levels` [B, 3, H * W] int32."""
+    batch, _, count = levels.shape
     rows = jnp.arange(batch * 3, dtype=jnp.int32)[:, None]
-    histogram = jnp.zeros((batch * 3, 256), jnp.int32).at[rows, levels].add(1, mode="promise_in_bounds")
+    histogram = jnp.zeros((batch * 3, 256), jnp.int32)
+    histogram = histogram.at[rows, levels.reshape(batch * 3, -1)].add(1, mode="promise_in_bounds")
     below = _sum_of_those_before(histogram).reshape(batch, 3, 256)
-    low = (below == 0).sum(2, keepdims=True) - 1
-    high = (below < count).sum(2, keepdims=True) - 1
+    level = unchanged.astype(jnp.float32)
 
-    # AutoContrast. The halves keep a division that rounds from crossing a whole number.
-    span = (high - low).astype(jnp.float32)
-    stretched = jnp.floor(((level - low) * 255 + 0.5) / jnp.maximum(span, 1))
-    is_even = stretched * span == (level - low) * 255
-    shortfall = jnp.asarray(_shortfalls())[low, high] >> (stretched.astype(jnp.uint32) & 31) & 1
-    stretched = jnp.where(is_even, stretched - shortfall, stretched)
-    stretched = jnp.where(span > 0, stretched, level)
-
-    # Equalize.
+    # Equalize: the pixels with lower levels, in steps of a 255th of the pixels below the highest level.
     step = jnp.where(below < count, below, 0).max(2, keepdims=True) // 255
+    # In this division as in the next, the half keeps a rounding from crossing a whole number.
     equalized = jnp.minimum(jnp.floor((step // 2 + below + 0.5) / jnp.maximum(step, 1)), 255)
     equalized = jnp.where(step > 0, equalized, level)
 
-    is_stretch, is_equalize = ((operation == OPERATIONS.index(name))[:, None, None] for name in ("AutoContrast", "Equalize"))
-    return jnp.where(is_stretch, stretched, jnp.where(is_equalize, equalized, table)).astype(jnp.uint32)
+    # AutoContrast: from lowest..highest to 0..255.
+    lowest, highest = ((below <= most).sum(2, keepdims=True) - 1 for most in (0, count - 1))
+    span, height = (highest - lowest).astype(jnp.float32), (level - lowest) * 255
+    stretched = jnp.floor((height + 0.5) / jnp.maximum(span, 1))
+    shortfall = jnp.asarray(_shortfalls())[lowest, highest] >> (stretched.astype(jnp.uint32) & 31) & 1
+    stretched = jnp.where(stretched * span == height, stretched - shortfall, stretched)
+    stretched = jnp.where(span > 0, stretched, level)
+    return jnp.where(is_equalized[:, None, None], equalized, stretched).astype(jnp.uint32)
 
 
 def _sum_of_those_before(counts: jax.Array) -> jax.Array:
@@ -236,6 +227,25 @@ def _shortfalls() -> np.ndarray:
         is_short = inside & (rest == 0) & (np.trunc(level * scale + -low * scale) < exact)
         bits[low, low + 1 :] = (is_short * (1 << exact % 32)).sum(1)
     return bits
+
+
+def _change_colors(
+    pixels: jax.Array, operation: jax.Array, factor: jax.Array, threshold: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """The blends, then Solarize and Posterize; parameters as in `_parameters`, [B] and [B, 2]."""
+    is_color, is_sharpness, is_contrast = (
+        (operation == OPERATIONS.index(name))[:, None, None] for name in ("Color", "Sharpness", "Contrast")
+    )
+    grey, count = _grey(pixels), pixels[0].size
+    mean = (2 * grey.sum((1, 2), keepdims=True) + count) // (2 * count)  # rounded
+    plain = jnp.where(is_color, grey, jnp.where(is_contrast, mean, 0)).astype(jnp.float32)
+
+    def change(level: jax.Array, smooth: jax.Array) -> jax.Array:
+        blended = _blend(jnp.where(is_sharpness, smooth, plain), level, factor)
+        return jnp.where(blended >= threshold[:, None, None], 255 - blended, blended)
+
+    changed = join(*map(change, split(pixels), split(_smooth(pixels))))
+    return changed & (mask * 0x010101).astype(jnp.uint32)[:, None, None]
 
 
 def _grey(pixels: jax.Array) -> jax.Array:
@@ -267,9 +277,9 @@ def _smooth(pixels: jax.Array) -> jax.Array:
 def _blend(base: jax.Array, level: jax.Array, factor: jax.Array) -> jax.Array:
     """base + factor * (level - base), clipped to 0..255 and rounded down, in float32 as Pillow has it.
 
-    `factor`, [B, 2, 1, 1], is the sum of two numbers of 12 bits, whose products are exact: a compiler that fuses a product with
-    a sum, and so leaves a rounding out, gets the same.
+    `factor`, [B, 2], is the sum of two numbers of 12 bits, whose products are exact: a compiler that fuses a product with a
+    sum, and so leaves a rounding out, gets the same.
     """
-    upper, lower = factor[:, 0], factor[:, 1]
+    upper, lower = (part[:, None, None] for part in factor.T)
     difference = level - base
     return jnp.floor(jnp.clip(base + (upper * difference + lower * difference), 0, 255))
