@@ -202,13 +202,12 @@ def augment(
         they are named: TrivialAugment alone takes seconds to compile.
     """
     batch, height, width, _ = images.shape
+    rows = iter(jax.random.uniform(key, (26, batch)))  # as many as are drawn below, each time one for each image
     pixels = pack(images)
     if not {"trivial_probability", "randaugment_probability"}.isdisjoint(used):
         pixels = automatic(pixels, jax.random.fold_in(key, 0), strengths)
     if "crop_probability" in used:
         pixels = _crop_at_random(pixels, jax.random.fold_in(key, 1), strengths)
-
-    rows = iter(jax.random.uniform(key, (26, batch)))  # as many as are drawn below, each time one for each image
 
     def draw(probability: jax.Array | float) -> jax.Array:
         return next(rows) < probability
