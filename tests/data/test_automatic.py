@@ -29,6 +29,12 @@ def test_operations_are_pillows_byte_for_byte(prefix):
         assert not wrong.any(), {automatic.OPERATIONS[index] for index in operation[wrong]}
 
 
+def test_autocontrast_rounds_as_pillow_does():
+    """Where its float64 comes out below a whole number."""
+    choice = np.full(8, automatic.OPERATIONS.index("AutoContrast"), np.int32), np.zeros(8, np.int32), np.zeros(8, bool)
+    np.testing.assert_array_equal(operate(VECTORS["spans"], *choice, choice[-1]), VECTORS["spans_results"])
+
+
 def recorded(monkeypatch, strengths, batch=20_000):
     """What `automatic` asks `operate` for, [rounds, 4, B]: operation, strength, negative and wide of each image."""
     rounds = []

@@ -10,6 +10,7 @@ published: "fixed_standard" and "wide_standard", strengths 0 to 30.
     images [3, 32, 32, 3]: smooth with a patch of noise, greys and saturated extremes, one colour; wide_images [1, 12, 17, 3]
     results [3, 2, 14, 31, 2, 32, 32, 3], wide_results: by image, ranges, operation in the order of OPERATIONS below,
         strength, and sign (+, -); all uint8
+    spans [8, 16, 16, 3], spans_results: levels of 24 ranges, and AutoContrast of them, which float64 often rounds down
 """
 
 import io
@@ -90,6 +91,10 @@ def main():
     extremes = colors.reshape(8, 8, 3).repeat(4, axis=0).repeat(4, axis=1)
     images = np.stack([smooth, extremes, np.full((32, 32, 3), (90, 140, 200), np.uint8)])
     wide_images = smooth_image(12, 17)[None]
+    lowest, width = rng.integers(0, 68, 24), rng.choice([69, 75, 87, 105, 119, 135, 150, 187], 24)
+    spans = (
+        np.clip(np.arange(256)[:, None], lowest, lowest + width).astype(np.uint8).reshape(16, 16, 8, 3).transpose(2, 0, 1, 3)
+    )
     archive = io.BytesIO()
     np.savez(
         archive,
@@ -97,6 +102,8 @@ def main():
         images=images,
         results=np.stack([everything(image) for image in images]),
         wide_images=wide_images,
+        spans=spans,
+        spans_results=np.stack([pillow(image, "AutoContrast", False, 0, False) for image in spans]),
         wide_results=np.stack([everything(image) for image in wide_images]),
     )
     path = pathlib.Path(__file__).with_name("automatic.npz.xz")
