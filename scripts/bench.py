@@ -116,7 +116,7 @@ def jax_step(case: dict) -> dict:
     settings = config.Config(
         model=model,
         recipe=config.Recipe(batch_size=batch_size),
-        optimizer=config.Optimizer(MOMENTUM, WEIGHT_DECAY, MAX_NORM),
+        optimizer=config.Optimizer(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=MAX_NORM),
         precision=case["precision"],
     )
     setup = make_setup(settings, devices.make_mesh(1))
@@ -164,7 +164,7 @@ def jax_step(case: dict) -> dict:
 
         def apply(params, opt_state):
             # The parameters stand in for their gradients: the same sizes.
-            return setup.optimizer.update(params, opt_state, params, learning_rate=moving["learning_rate"])
+            return setup.optimizer.update(params, opt_state, params, **moving.values)
 
         seconds = {
             "augment": call(augment, octets, key, strengths),
