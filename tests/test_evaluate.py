@@ -17,7 +17,7 @@ from tests.evaluation.test_evaluator import random_weights
 from tests.fake_cifar import one_line
 from tests.small import CHANGES
 from wrn_jax import config as configs
-from wrn_jax import evaluate
+from wrn_jax import evaluate, export
 from wrn_jax.config import Data
 from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import corruptions, loading
@@ -315,7 +315,11 @@ def test_weights_of_a_file_give_the_figures_of_the_run(run, weights, tmp_path, c
     call("--weights", weights, *SMALL)
     assert fingerprints(weights.parent) == before
     output = capsys.readouterr().out
-    assert output.startswith(f"{weights}, WideResNet-10-1, float32: 100 test images\naccuracy  ")
+    assert output.startswith(
+        "images: test split of drawn shapes (embedded), normalised with mean 0.4980 0.4980 0.4980, "
+        "std 0.2450 0.2450 0.2450 (that of the data set; --mean and --std choose another)\n"
+        f"{weights}, WideResNet-10-1, float32: 100 test images\naccuracy  "
+    )
     assert "no temperature scaling: no hold-out to fit it on, and it is never fitted on test images" in output
     assert "written" not in output
     figures, others = call("--weights", weights, "--no-train", *SMALL, out=tmp_path / "file", stem="some")
@@ -328,13 +332,61 @@ def test_weights_of_a_file_give_the_figures_of_the_run(run, weights, tmp_path, c
     assert "never fitted on test images" in figures["temperature_missing"]
 
 
-def test_weights_with_too_few_outputs_or_other_sizes(weights, tmp_path):
+def test_an_export_is_evaluated_on_its_own_images(run, tmp_path, capsys):
+    export.main(["--workdir", str(run), "--checkpoint", "last", "--out", str(tmp_path / "model"), "--formats", "safetensors"])
+    file = tmp_path / "model" / "model.safetensors"
+    from_run, _ = call("--workdir", run, "--checkpoint", "last", "--no-train", out=tmp_path / "run")
+    capsys.readouterr()
+    figures, _ = call("--weights", file, "--no-train", out=tmp_path / "file", stem="model")  # no key: the file says it all
+    assert figures["splits"] == from_run["splits"]
+    assert figures["temperature"]["value"] == pytest.approx(from_run["temperature"]["value"], abs=1e-5)
+    assert (figures["data"], figures["mean"]) == ("embedded", [0.498] * 3)
+    assert "(embedded), normalised with mean 0.4980 0.4980 0.4980, std 0.2450 0.2450 0.2450 (that in" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"data.embedded_train = 600: the run had 500"):
+        call("--weights", file, "--config.data.embedded_train=600")
+
+
+def test_the_normalisation_may_be_another(weights, tmp_path, dataset, states, network, capsys):
+    options = ["--weights", weights, "--no-train", *SMALL]
+    figures, arrays = call(*options, "--mean", "half", "--std", "0.5", "0.4", "0.3", out=tmp_path, stem="some")
+    assert (figures["mean"], figures["std"]) == ([0.5] * 3, [0.5, 0.4, 0.3])
+    assert "mean 0.5000 0.5000 0.5000, std 0.5000 0.4000 0.3000 (as asked for)" in capsys.readouterr().out
+    inputs = Normalisation((0.5,) * 3, (0.5, 0.4, 0.3))(jnp.asarray(dataset.test.images))
+    outputs = nnx.merge(network.graphdef, states[1].params, states[1].batch_stats)(inputs)
+    np.testing.assert_array_equal(arrays["test_predicted"], outputs.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        ("none", None, ((0.0,) * 3, (1.0,) * 3)),
+        ("cifar10", None, ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
+        ("0.5", "half", ((0.5,) * 3, (0.5,) * 3)),
+        ("0.5", None, "--mean and --std go together"),
+        (None, "half", "--mean and --std go together"),
+        ("125.3", "1", "--mean '125.3': should be one number or three in 0..1"),
+        ("half", "0", "--std '0': should be one number or three in 0..1, none of them 0"),
+        ("a b", "1", "--mean 'a b': should be"),
+        ("nan", "1", "--mean 'nan': should be"),
+    ],
+)
+def test_mean_and_std_as_names_and_numbers(mean, std, expected):
+    words = (mean and mean.split(), std and std.split())
+    if isinstance(expected, tuple):
+        assert evaluate.asked_normalisation(*words) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            evaluate.asked_normalisation(*words)
+
+
+@pytest.mark.parametrize("count", [7, 101])
+def test_weights_with_too_few_or_too_many_outputs_or_other_sizes(weights, tmp_path, count):
     safetensors = pytest.importorskip("safetensors.numpy")
     flat = safetensors.load_file(weights)
-    flat |= {name: np.ascontiguousarray(flat[name][:7]) for name in ("fc.weight", "fc.bias")}
-    safetensors.save_file(flat, tmp_path / "few.safetensors")
-    with pytest.raises(UserError, match="has 7 outputs, and embedded 100 classes") as error:
-        call("--weights", tmp_path / "few.safetensors", *SMALL)
+    flat |= {name: np.resize(flat[name], (count, *flat[name].shape[1:])) for name in ("fc.weight", "fc.bias")}
+    safetensors.save_file(flat, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=f"has {count} outputs, and embedded 100 classes") as error:
+        call("--weights", tmp_path / "other.safetensors", *SMALL)
     one_line(error)
     with pytest.raises(UserError, match="are those of the weights"):
         call("--weights", weights, "--config.model.depth=16", *SMALL)

@@ -100,7 +100,7 @@ def test_says_what_was_written_and_how_to_load_it(exported, run):
 
 def test_safetensors_hold_the_bits_of_the_run_and_what_they_are(exported):
     path = exported[0] / "model.safetensors"
-    weights = weight_layouts.from_torch(weight_layouts.read_weights(path), str(path))
+    weights = weight_layouts.read_weights(path)
     assert weights[:3] == (10, 1, 100)
     assert_same((weights.params, weights.batch_stats), weights_at(10))
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -113,6 +113,9 @@ def test_safetensors_hold_the_bits_of_the_run_and_what_they_are(exported):
     assert facts == {
         "depth": 10, "widen_factor": 1, "num_classes": 100, "mean": list(DRAWN.mean), "std": list(DRAWN.std),
         "step": 10, "epoch": 1, "accuracy": 0.3,
+        "data_keys": {
+            "validation_size": 100, "validation_seed": 0, "embedded_train": 500, "embedded_test": 100, "embedded_seed": 0,
+        },
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from wrn_jax import evaluate, export
 from wrn_jax.config import Config, datasets
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Evaluator
-from wrn_jax.models import weight_layouts
+from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices, files
 from wrn_jax.training import loop
@@ -107,30 +107,33 @@ def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str)
     return json.loads((directory / "evaluations" / f"step-{step}.json").read_text())
 
 
-def load_model(source: str | Path, checkpoint: str = "best", data: str = "cifar100") -> TrainedModel:
+def load_model(source: str | Path, checkpoint: str = "best", data: str | None = None) -> TrainedModel:
     """A trained network, on the first device.
 
     Args:
       source: the directory of a run, or a file of weights (.safetensors, PyTorch's .pth).
       checkpoint: of a run: "best", "last", or the number of an epoch that was kept.
-      data: of a file: the data set that it was trained on, by which images are normalised.
+      data: of a file: the data set that it was trained on, where the file does not say; None: that of the default
+        configuration.
 
     Raises:
       UserError: there is no such run, checkpoint or file, or it is damaged.
     """
-    path = files.user_path(source)
+    path, normalisation = files.user_path(source), None
     if path.is_dir():
         model = export.restore(path, checkpoint)
         config, weights = model.config, (model.params, model.batch_stats)
         num_classes = model.num_classes
     else:
-        read = weight_layouts.from_torch(weight_layouts.read_weights(path), str(path))
-        sizes = {"model.depth": read.depth, "model.widen_factor": read.widen_factor, "model.num_classes": read.num_classes}
-        config = Config().override(sizes | {"data.name": data}, str(path))
+        read = weight_layouts.read_weights(path)
+        config = export_formats.config_of(read, str(path))
+        config = config if data is None else config.override({"data.name": data})
         weights, num_classes = (read.params, read.batch_stats), read.num_classes
+        normalisation = export_formats.normalisation_of(read, str(path))
     info = datasets.info(config.data)
+    normalisation = normalisation or (info.mean, info.std)
     mesh = devices.make_mesh(1)
     network = Network(config.model, num_classes, devices.compute_dtype(config.precision, jax.devices()[0]))
-    evaluator = Evaluator(network.graphdef, Normalisation(info.mean, info.std), config.eval_batch_size, mesh)
+    evaluator = Evaluator(network.graphdef, Normalisation(*normalisation), config.eval_batch_size, mesh)
     params, batch_stats = devices.replicate(weights, mesh)
     return TrainedModel(config, params, batch_stats, evaluator)

@@ -13,6 +13,7 @@ if __name__ == "__main__":
     entry.begin("evaluate")
 
 import argparse
+import dataclasses
 import shlex
 import sys
 import time
@@ -25,13 +26,15 @@ from wrn_jax import config as configs
 from wrn_jax.config import datasets
 from wrn_jax.data import cifar, loading
 from wrn_jax.data.loading import Dataset
+from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation import evaluator as evaluators
 from wrn_jax.evaluation import files as evaluation_files
 from wrn_jax.evaluation.evaluator import Corrupted
 from wrn_jax.evaluation.examination import examine
 from wrn_jax.evaluation.files import Record
 from wrn_jax.evaluation.metrics import Scored
-from wrn_jax.models import weight_layouts
+from wrn_jax.models import export_formats, weight_layouts
+from wrn_jax.models.weight_layouts import MeanStd
 from wrn_jax.runtime import allocator, devices, environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
@@ -52,7 +55,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=user_path, metavar="DIR", help="the directory of the run")
-    source.add_argument("--weights", type=user_path, metavar="FILE", help=".safetensors or PyTorch .pth, instead of a run")
+    source.add_argument("--weights", type=user_path, metavar="FILE", help="safetensors or PyTorch, instead of a run")
+    parser.add_argument(
+        "--mean",
+        nargs="+",
+        metavar="X",
+        help="of a file of weights: mean of the images that it wants, one number or three in 0..1, or the name of a known "
+        f"normalisation: {', '.join(datasets.NORMALISATIONS)} (default: as the file or its layout says, else the data set's)",
+    )
+    parser.add_argument(
+        "--std", nargs="+", metavar="X", help="the standard deviation, likewise (default: that named by --mean)"
+    )
     parser.add_argument(
         "--checkpoint",
         default="best",
@@ -75,8 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, overrides = command.parse(parser, argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
+    asked = asked_normalisation(options.mean, options.std)
+    if asked and not options.weights:
+        raise UserError("--mean and --std go with --weights; a run is evaluated as it was trained")
     if options.weights:
-        evaluate_weights(options, overrides)
+        evaluate_weights(options, overrides, asked)
     else:
         evaluate_run(options, overrides)
 
@@ -99,6 +115,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         dataset = loading.load(config.data)
         corrupted = corrupted_images(options, dataset, config.data)
         judge = "test" if dataset.valid is None else "valid"
+        print(images_line(setup, "that of the run"))
         network, where = setup.network, devices.replicated(setup.mesh)
         evaluator = setup.make_evaluator()
         best, last = best_of(saved), saved[-1]
@@ -120,25 +137,39 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise UserError("; ".join(damaged))
 
 
-def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Evaluates a file of weights. Raises UserError."""
+def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], asked: MeanStd | None) -> None:
+    """Evaluates a file of weights, with the normalisation that was asked for. Raises UserError."""
     file = str(options.weights)
-    weights = weight_layouts.from_torch(weight_layouts.read_weights(options.weights), file)
-    sizes = {f"model.{name}": getattr(weights, name) for name in ("depth", "widen_factor", "num_classes")}
-    # The published models were trained on all training images; of another hold-out the file says nothing.
-    own = configs.Config().override(sizes | {"data.validation_size": 0}, file)
+    weights = weight_layouts.read_weights(options.weights)
+    own = export_formats.config_of(weights, file)
     config = configs.apply_arguments(own, overrides)
+    named = export_formats.origin(weights, file) is not None
+    if config.data.name != own.data.name:  # what the file says of a hold-out is of another set
+        config = configs.apply_arguments(export_formats.config_of(weights._replace(facts={}), file), overrides)
+    elif named:
+        check_same_images(own.data, config.data)
     if config.model != own.model:
         raise UserError("--config.model: depth, width and number of classes are those of the weights")
     out = make_directory(options.out) if options.out else None
     num_classes = datasets.info(config.data).num_classes
-    if weights.num_classes < num_classes:
+    # A run may have more outputs than classes; its own export says that it is of this set.
+    more = named and config.data.name == own.data.name
+    if weights.num_classes < num_classes or (weights.num_classes > num_classes and not more):
         raise UserError(
             f"{file}: has {weights.num_classes} outputs, and {config.data.name} {num_classes} classes; "
             "--config.data.name chooses the data set"
         )
     setup = make_setup(config, devices.make_mesh(), for_training=False)
+    known = export_formats.normalisation_of(weights, file)
+    if mean_std := asked or known:
+        setup = dataclasses.replace(setup, normalisation=Normalisation(*mean_std))
+    usual = weight_layouts.LAYOUTS[weights.layout].normalisation
+    whose = f"usual for weights by {weights.layout}'s names" if known == usual else "that in the file"
+    why = "as asked for" if asked else whose if known else "that of the data set"
+    why += "" if asked or named else "; --mean and --std choose another"
     dataset = loading.load(config.data)
+    for line in (*weights.notes, images_line(setup, why)):
+        print(line)
     corrupted = corrupted_images(options, dataset, config.data)
     placed = devices.replicate((weights.params, weights.batch_stats), setup.mesh)
     title = f"{file}, WideResNet-{weights.depth}-{weights.widen_factor}, {setup.network.dtype}"
@@ -146,6 +177,37 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str]) -> N
     if out:
         head = {"step": None, "epoch": None, "weights": file}
         write(out, options.weights.stem, head, setup, examined, options.save_train)
+
+
+def asked_normalisation(mean: Sequence[str] | None, std: Sequence[str] | None) -> MeanStd | None:
+    """What --mean and --std mean; None where they are not given. Raises UserError."""
+    if mean is None and std is None:
+        return None
+    if mean is None or (std is None and not set(mean) <= datasets.NORMALISATIONS.keys()):
+        raise UserError("--mean and --std go together; or --mean NAME alone, see --help")
+    return _channels("--mean", mean, 0), _channels("--std", std or mean, 1)
+
+
+def _channels(option: str, words: Sequence[str], place: int) -> tuple[float, float, float]:
+    if len(words) == 1 and words[0] in datasets.NORMALISATIONS:
+        return datasets.NORMALISATIONS[words[0]][place]
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(0 <= number <= 1 for number in numbers) or (place and not all(numbers)):
+        expected = f"one number or three in 0..1{', none of them 0,' * place} or one of {', '.join(datasets.NORMALISATIONS)}"
+        raise UserError(f"{option} {' '.join(words)[:60]!r}: should be {expected}")
+    red, green, blue = numbers * (3 // len(numbers))
+    return red, green, blue
+
+
+def images_line(setup: Setup, why: str) -> str:
+    """What the network is evaluated on, and as which numbers it sees it."""
+    pair = setup.normalisation.mean, setup.normalisation.std
+    mean, std = (" ".join(f"{number:.4f}" for number in numbers) for numbers in pair)
+    name, title = setup.config.data.name, setup.dataset.title
+    return f"images: test split of {title} ({name}), normalised with mean {mean}, std {std} ({why})"
 
 
 def write(
@@ -162,6 +224,9 @@ def write(
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         command=shlex.join(sys.argv),
         precision=setup.network.dtype,
+        data=setup.config.data.name,
+        mean=setup.normalisation.mean,
+        std=setup.normalisation.std,
         hardware=environment.hardware() | {"devices_used": setup.mesh.size},
         versions=environment.versions(),
         **head,

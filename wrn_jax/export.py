@@ -130,6 +130,7 @@ def describe(model: Model) -> dict[str, Any]:
         "data": config.data.name,
         "mean": list(model.dataset.mean),
         "std": list(model.dataset.std),
+        "data_keys": {key: getattr(config.data, key) for key in export_formats.DATA_KEYS},
         "step": model.saved.step,
         "epoch": model.saved.epoch,
         "accuracy": model.saved.accuracy,

@@ -1,7 +1,12 @@
 """Weights in PyTorch's layout: names, shapes, bits, and what is said of files that are not what they should be."""
 
+import argparse
+import contextlib
+import datetime
 import importlib.util
 import json
+import pathlib
+import re
 import sys
 import types
 
@@ -149,13 +154,13 @@ class TestSafetensors:
     def test_gives_what_was_written(self, tmp_path):
         path = tmp_path / "model.SAFETENSORS"
         safetensors.numpy.save_file(weights_of(), path)
-        assert_same(weight_layouts.read_weights(path), weights_of())
+        assert_same(weight_layouts.read_file(path).arrays, weights_of())
 
     def test_reads_bfloat16(self, tmp_path):
         path, numbers = tmp_path / "model.safetensors", np.array([1.5, -2], ml_dtypes.bfloat16)
         header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header + numbers.tobytes())
-        assert_same(weight_layouts.read_weights(path), {"a": numbers})
+        assert_same(weight_layouts.read_file(path).arrays, {"a": numbers})
 
     @pytest.mark.parametrize("length", [0, 4, 8, 100, 5000, -1])
     def test_damaged(self, tmp_path, length):
@@ -163,7 +168,7 @@ class TestSafetensors:
         path.write_bytes(safetensors.numpy.save(weights_of())[:length])
         self.assert_one_line(path)
 
-    @pytest.mark.parametrize("content", [b"\xff" * 100, b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(100), b"version https://git"])
+    @pytest.mark.parametrize("content", [b"\xff" * 100, b"not weights"])
     def test_something_else(self, tmp_path, content):
         path = tmp_path / "model.safetensors"
         path.write_bytes(content)
@@ -172,28 +177,141 @@ class TestSafetensors:
     @staticmethod
     def assert_one_line(path):
         with pytest.raises(UserError, match=r"model.safetensors: cannot be read as safetensors") as caught:
-            weight_layouts.read_weights(path)
+            weight_layouts.read_file(path)
         assert "\n" not in str(caught.value)
 
     def test_without_the_package(self, tmp_path, monkeypatch):
         path = tmp_path / "model.safetensors"
-        path.touch()
+        path.write_bytes(safetensors.numpy.save({}))
         monkeypatch.setitem(sys.modules, "safetensors", None)
         with pytest.raises(UserError, match=r"model.safetensors: is read by safetensors, .* pip install safetensors"):
-            weight_layouts.read_weights(path)
+            weight_layouts.read_file(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "content", "message"),
     [
-        ("absent.pth", "absent.pth: there is no such file"),
-        ("model.bin", r"model.bin: should be named \*.safetensors, \*.pth or"),
+        ("absent.pth", None, "absent.pth: there is no such file"),
+        ("model.bin", b"what", "model.bin: holds neither safetensors nor what torch.save writes"),
+        ("best.pth", b"", "best.pth: is empty"),
+        ("best.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"is a Git LFS pointer .* `git lfs pull`"),
+        ("m.safetensors", b"\n<!DOCTYPE html><html>", "m.safetensors: is a web page, not weights; download the file itself"),
+        ("wrn.msgpack", b"\x82\xa6params", "wrn.msgpack: is Flax's msgpack, as of google-research/sam"),
+        ("folder", ..., "folder: Is a directory"),
     ],
 )
-def test_no_file_of_weights(tmp_path, name, message):
-    (tmp_path / "model.bin").touch()
+def test_no_file_of_weights(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is ...:
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        weight_layouts.read_weights(tmp_path / name)
+        weight_layouts.read_file(path)
+
+
+def test_the_content_tells_the_kind_whatever_the_name(tmp_path):
+    path = tmp_path / "0a1b2c3d"
+    path.write_bytes(safetensors.numpy.save(weights_of()))
+    assert_same(weight_layouts.read_file(path).arrays, weights_of())
+
+
+OURS = "block2.layer.0.bn1 block2.layer.0.conv1 block2.layer.1.conv2"
+NAMES = {
+    "xternalz": ("conv1", f"{OURS} block3.layer.0.convShortcut", "bn1", "fc"),
+    "AugMix": ("conv1", f"{OURS} block3.layer.0.conv_shortcut", "bn1", "fc"),
+    "pytorchcv": (
+        "features.init_block",
+        "features.stage2.unit1.body.conv1.bn features.stage2.unit1.body.conv1.conv features.stage2.unit2.body.conv2.conv "
+        "features.stage3.unit1.identity_conv",
+        "features.post_activ.bn", "output",
+    ),
+    "hysts": ("conv", "stage2.block1.bn1 stage2.block1.conv1 stage2.block2.conv2 stage3.block1.shortcut.conv", "bn", "fc"),
+    "szagoruyko": ("conv0", "group1.block0.bn0 group1.block0.conv0 group1.block1.conv1 group2.block0.convdim", "bn", "fc"),
+    "davda54": (
+        "f.0_convolution",
+        "f.2_block.block.0.norm_act.0_normalization f.2_block.block.0.block.0_convolution "
+        "f.2_block.block.1.block.6_convolution f.3_block.block.0.downsample",
+        "f.4_normalization", "f.8_classification",
+    ),
+}  # fmt: skip
+"""As the repositories' own files have them: stem; of group 2 the first block's bn1 and conv1 and the second's conv2, of group 3
+the shortcut; last normalisation; linear layer."""
+
+
+def in_layout(layout, flat):
+    """A state dict by the names of another layout."""
+    return {weight_layouts.name_in(weight_layouts.LAYOUTS[layout], name): array for name, array in flat.items()}
+
+
+class TestLayouts:
+    @pytest.mark.parametrize("layout", NAMES)
+    def test_each_gives_the_same_bits_by_its_own_names(self, layout):
+        flat = weights_of(16, 2, 7)
+        renamed = in_layout(layout, flat)
+        stem, blocks, norm, linear = NAMES[layout]
+        theirs, ours = [stem, *blocks.split(), norm, linear], ["conv1", *OURS.split(), "block3.layer.0.shortcut", "bn1", "fc"]
+        for their, our in zip(theirs, ours, strict=True):
+            np.testing.assert_array_equal(renamed[f"{their}.weight"], flat[f"{our}.weight"])
+        found = weight_layouts.from_torch(renamed, "here")
+        assert (found[:3], found.layout) == ((16, 2, 7), layout)
+        assert_same(weight_layouts.to_torch(found.params, found.batch_stats), flat)
+
+    def test_every_layout_is_tried(self):
+        assert {"wrn_jax", *NAMES} == set(weight_layouts.LAYOUTS)
+
+    def test_the_functional_layout_has_bare_convolutions(self):
+        flat = weights_of()
+        bare = {re.sub(r"(conv\w*)\.weight$", r"\1", name): array for name, array in in_layout("szagoruyko", flat).items()}
+        assert {"conv0", "group1.block0.convdim"} <= bare.keys()
+        found = weight_layouts.from_torch(bare, "here")
+        assert_same(weight_layouts.to_torch(found.params, found.batch_stats), flat)
+
+    def test_prefixes_and_what_evaluation_does_not_need(self):
+        flat = weights_of()
+        renamed = {f"module.model.{name}": array for name, array in in_layout("xternalz", flat).items() if name != "fc.bias"}
+        renamed |= {"module.model.sub_block1.layer.0.bn1.weight": np.zeros(16, np.float32)}
+        renamed |= {"module.mu": np.full((1, 3, 1, 1), 0.5), "module.sigma": np.full((1, 3, 1, 1), 0.25)}
+        found = weight_layouts.from_torch(renamed, "here")
+        assert_same(weight_layouts.to_torch(found.params, found.batch_stats), flat | {"fc.bias": np.zeros(7, np.float32)})
+        assert found.normalisation == ((0.5,) * 3, (0.25,) * 3)
+        assert found.notes == (
+            "passed over, as evaluation does not need it: sub_block1.layer.0.bn1.weight, mu, sigma",
+            "it holds no fc.bias: taken as 0",
+        )
+
+    def test_normalisation_of_published_weights(self):
+        assert weight_layouts.from_torch(weights_of(), "here").normalisation is None  # that of the data set
+        assert weight_layouts.from_torch(in_layout("AugMix", weights_of()), "here").normalisation == ((0.5,) * 3,) * 2
+
+    def test_one_network_under_two_prefixes(self):
+        flat = weights_of() | {"module.fc.bias": np.zeros(7, np.float32)}
+        with pytest.raises(UserError, match=r"x: holds fc.bias twice, under several prefixes"):
+            weight_layouts.from_torch(flat, "x")
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ({"layer.0.block.0.batchnorm_0.weight": (16,)}, "x: is not this package's network but DeepMind's"),
+            ({"conv2.0.residual.0.weight": (16,)}, "but weiaicunzai's network: its shortcuts read the raw input"),
+            (
+                {"layer1.0.bn1.weight": (16,), "conv1.weight": (16, 3, 3, 3), "bn1.weight": (64,)},
+                "but a network as of bmsookim",
+            ),
+            (
+                {"layer1.0.bn1.weight": (16,), "conv1.weight": (16, 3, 3, 3), "bn1.weight": (16,)},
+                "but a post-activation network",
+            ),
+            (
+                {"stem.weight": (1,), "head.bias": (1,)},
+                r"are of no layout that is known here \(wrn_jax,.*; it holds stem.weight, head",
+            ),
+        ],
+    )
+    def test_other_networks_are_refused_by_name(self, names, message):
+        flat = {f"module.{name}": np.zeros(shape, np.float32) for name, shape in names.items()}
+        with pytest.raises(UserError, match=message):
+            weight_layouts.from_torch(flat, "x")
 
 
 class TestPyTorchIsAskedForWeightsAlone:
@@ -215,10 +333,14 @@ class TestPyTorchIsAskedForWeightsAlone:
         def numpy(self):
             return self.array
 
+    def torch(self, load, version):
+        context = types.SimpleNamespace(safe_globals=lambda allowed: contextlib.nullcontext())
+        return types.SimpleNamespace(load=load, Tensor=self.Tensor, __version__=version, serialization=context)
+
     def read(self, tmp_path, monkeypatch, loaded, version="2.6.0+cpu"):
-        """What `read_weights` makes of a file from which PyTorch loads `loaded`."""
+        """What `read_file` makes of a file from which PyTorch loads `loaded`."""
         path = tmp_path / "best_model.pth"
-        path.touch()
+        path.write_bytes(b"\x80\x02")
 
         def load(found, **options):
             assert found == path
@@ -227,22 +349,32 @@ class TestPyTorchIsAskedForWeightsAlone:
                 raise loaded
             return loaded
 
-        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=self.Tensor, __version__=version))
-        return weight_layouts.read_weights(path)
+        monkeypatch.setitem(sys.modules, "torch", self.torch(load, version))
+        return weight_layouts.read_file(path)
 
-    @pytest.mark.parametrize("wrapper", [None, "model_state_dict", "state_dict"])
+    @pytest.mark.parametrize("wrapper", [None, *weight_layouts.WRAPPERS])
     def test_a_state_dict_and_its_wrappers(self, tmp_path, monkeypatch, wrapper):
         flat = weights_of() | {"bn1.num_batches_tracked": np.array(7)}
         loaded = {name: self.Tensor(array) for name, array in flat.items()}
         if wrapper:
             others = {"epoch": 99, "optimizer_state_dict": {"state": {}}, "timestamp": "2025-10-11", "config": {"dropout": 0.3}}
             loaded = {wrapper: loaded, **others}
-        assert_same(self.read(tmp_path, monkeypatch, loaded), flat)
+        assert_same(self.read(tmp_path, monkeypatch, loaded).arrays, flat)
+
+    def test_of_several_networks_the_first_is_taken_and_said(self, tmp_path, monkeypatch):
+        loaded = {name: self.Tensor(array) for name, array in weights_of().items()}
+        itself = {"net": {"state_dict": loaded, "swa_state_dict": {"a": self.Tensor(np.zeros(1))}}}
+        found = self.read(tmp_path, monkeypatch, itself)
+        assert_same(found.arrays, weights_of())
+        assert found.notes == ("of state_dict, swa_state_dict in the file, state_dict is taken",)
+        itself["net"] = itself  # no end to it
+        with pytest.raises(UserError, match="holds no weights"):
+            self.read(tmp_path, monkeypatch, itself)
 
     @pytest.mark.parametrize("loaded", [[1, 2], {"epoch": 1}, {"model_state_dict": {"conv1.weight": 1.0}}])
     def test_anything_else(self, tmp_path, monkeypatch, loaded):
         with pytest.raises(
-            UserError, match=r"best_model.pth: holds no weights; should be a state dict, or .* model_state_dict or"
+            UserError, match=r"best_model.pth: holds no weights; should be a state dict, or .* model_state_dict, "
         ):
             self.read(tmp_path, monkeypatch, loaded)
 
@@ -251,7 +383,7 @@ class TestPyTorchIsAskedForWeightsAlone:
         [
             (
                 ValueError("one could set weights_only to False\n\nTrying to load unsupported GLOBAL os.system"),
-                "it holds os.system",
+                r"it holds os.system; where it was made, save model.state_dict\(\) alone",
             ),
             (EOFError(), "EOFError"),
             (RuntimeError("invalid\nheader"), "RuntimeError: invalid header"),
@@ -267,10 +399,10 @@ class TestPyTorchIsAskedForWeightsAlone:
             self.read(tmp_path, monkeypatch, {}, version="2.5.1+cu118")
 
     def test_not_installed(self, tmp_path, monkeypatch):
-        (tmp_path / "a.pt").touch()
+        (tmp_path / "a.pt").write_bytes(b"\x80")
         monkeypatch.setitem(sys.modules, "torch", None)
         with pytest.raises(UserError, match=r"a.pt: is read by PyTorch, which is not installed: pip install torch, or"):
-            weight_layouts.read_weights(tmp_path / "a.pt")
+            weight_layouts.read_file(tmp_path / "a.pt")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
@@ -280,10 +412,10 @@ class TestPyTorch:
 
         path, flat = tmp_path / "best_model.pth", weights_of()
         torch.save({"epoch": 1, "model_state_dict": {name: torch.from_numpy(array) for name, array in flat.items()}}, path)
-        assert_same(weight_layouts.read_weights(path), flat)
+        assert_same(weight_layouts.read_file(path).arrays, flat)
         path.write_bytes(path.read_bytes()[:-50])
         with pytest.raises(UserError, match="is damaged or holds more than weights"):
-            weight_layouts.read_weights(path)
+            weight_layouts.read_file(path)
 
     def test_runs_no_code(self, tmp_path):
         import torch
@@ -294,5 +426,20 @@ class TestPyTorch:
 
         torch.save({"model_state_dict": {}, "epoch": Harmful()}, tmp_path / "best_model.pth")
         with pytest.raises(UserError, match=r"is damaged or holds more than weights, and is not read .it holds .*open"):
-            weight_layouts.read_weights(tmp_path / "best_model.pth")
+            weight_layouts.read_file(tmp_path / "best_model.pth")
         assert not (tmp_path / "ran").exists()
+
+    def test_harmless_things_beside_the_weights_are_passed_over(self, tmp_path):
+        import torch
+
+        path, flat = tmp_path / "last.pth.tar", weights_of()
+        others = {
+            "opt": argparse.Namespace(depth=10, folder=pathlib.Path("a")),
+            "acc": np.float64(0.5), "row": np.zeros(3), "when": datetime.datetime(2026, 1, 1),
+        }  # fmt: skip
+        for zipped in (True, False):
+            torch.save(
+                {"model": {name: torch.from_numpy(array) for name, array in flat.items()}} | others,
+                path, _use_new_zipfile_serialization=zipped,
+            )  # fmt: skip
+            assert_same(weight_layouts.read_file(path).arrays, flat)

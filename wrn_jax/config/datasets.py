@@ -119,6 +119,12 @@ DATASETS: dict[str, DatasetInfo] = {
     ),
 }
 
+NORMALISATIONS = {name: (known.mean, known.std) for name, known in DATASETS.items()} | {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and standard deviation by the names that `evaluate --mean` and `--std` accept."""
+
 
 class DataKeys(Protocol):
     """What is read here of a `config.Data`."""

@@ -40,6 +40,7 @@ class Record:
       chosen_as: which of "best" and "last" the checkpoint is.
       judge: the split that chose the best epoch, "valid" or "test".
       weights: the file of weights, instead of a checkpoint.
+      data, mean, std: name of the data set, and the normalisation of its images.
       precision: compute type.
       hardware, versions: as `runtime.environment` gives them, and `devices_used`.
       splits: for "test", "valid" and "train", as far as evaluated, what `metrics.summary` gives.
@@ -59,6 +60,9 @@ class Record:
     chosen_as: list[str] = dataclasses.field(default_factory=list)
     judge: str | None = None
     weights: str | None = None
+    data: str | None = None
+    mean: tuple[Number, ...] | None = None
+    std: tuple[Number, ...] | None = None
     precision: str | None = None
     hardware: dict[str, Any] | None = None
     versions: dict[str, str] | None = None

@@ -1,10 +1,14 @@
-"""Weights as files for other programs: safetensors in PyTorch's layout, Orbax, and a StableHLO program of `jax.export`."""
+"""Weights as files for other programs: safetensors in PyTorch's layout, Orbax, and a StableHLO program of `jax.export`.
 
+What a safetensors file says of itself is read again, so that it is evaluated as it was trained.
+"""
+
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.export
@@ -12,9 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
+from pydantic import Field, TypeAdapter, ValidationError
 
+from wrn_jax.config import Config
 from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
+from wrn_jax.models.weight_layouts import MeanStd, Weights
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
 
@@ -22,6 +29,62 @@ FORMATS = ("safetensors", "orbax", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
 PACKAGES = {"safetensors": "safetensors", "stablehlo": "flatbuffers"}
 """What a format needs beside the dependencies of this package."""
+
+DATA_KEYS = ("validation_size", "validation_seed", "embedded_train", "embedded_test", "embedded_seed")
+"""Keys of `config.data`, beside its name, that say which images a model was trained on and which were held out."""
+
+_Mean = Annotated[float, Field(ge=0, le=1)]
+_Std = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What exported weights say of the images that they were trained on.
+
+    Attributes:
+      data: name of the data set.
+      mean, std: of the normalisation.
+      data_keys: values of `DATA_KEYS`; an older export has none.
+    """
+
+    data: str
+    mean: tuple[_Mean, _Mean, _Mean]
+    std: tuple[_Std, _Std, _Std]
+    data_keys: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+_ORIGIN = TypeAdapter(Origin)
+
+
+def origin(weights: Weights, source: str) -> Origin | None:
+    """What weights that this package exported say of their images; None for others. Raises UserError."""
+    if not {"data", "mean", "std", "versions"} <= weights.facts.keys():
+        return None
+    try:
+        names = {field.name for field in dataclasses.fields(Origin)} & weights.facts.keys()
+        facts = {name: weights.facts[name] if name == "data" else json.loads(weights.facts[name]) for name in names}
+        return _ORIGIN.validate_python(facts)
+    except (ValueError, RecursionError, ValidationError) as error:
+        raise UserError(f"{source}: its description is damaged ({files.reason(error, 100)})") from None
+
+
+def config_of(weights: Weights, source: str) -> Config:
+    """The configuration that weights in a file imply: sizes of the network, and the images as far as the file names them.
+
+    Of a file that does not, no image is held out: published models were trained on all of them. Raises UserError.
+    """
+    changes: dict[str, Any] = {f"model.{name}": getattr(weights, name) for name in ("depth", "widen_factor", "num_classes")}
+    changes["data.validation_size"] = 0
+    if known := origin(weights, source):
+        keys = {f"data.{key}": value for key, value in known.data_keys.items() if key in DATA_KEYS}
+        changes |= {"data.name": known.data, **keys}
+    return Config().override(changes, source)
+
+
+def normalisation_of(weights: Weights, source: str) -> MeanStd | None:
+    """Mean and standard deviation that weights in a file want, as far as the file or its layout says. Raises UserError."""
+    known = origin(weights, source)
+    return (known.mean, known.std) if known else weights.normalisation
 
 
 def check_packages(formats: Collection[str]) -> None:
