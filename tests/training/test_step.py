@@ -30,23 +30,26 @@ from wrn_jax.training.step import Batch, Streams, cutmix_or_mixup, make_train_st
 pytestmark = pytest.mark.slow
 
 
-def hyperparameters(learning_rate, label_smoothing):
+def hyperparameters(**changes):
     """Those of a step without dropout, whose augmentation and mixup are in its batch."""
     now = Timeline(Config(), 1).at(jnp.int32(0))
-    changes = {"learning_rate": jnp.float32(learning_rate), "label_smoothing": jnp.float32(label_smoothing)}
-    return dataclasses.replace(now, values=now.values | changes)
+    return dataclasses.replace(now, values=now.values | {name: jnp.float32(value) for name, value in changes.items()})
 
 
-def test_ten_steps_agree_with_pytorch():
-    vectors = np.load(VECTORS / "ten_steps.npz")
+@pytest.mark.parametrize("name", ["ten_steps", "ten_steps_sam", "ten_steps_asam"])
+def test_ten_steps_agree_with_pytorch(name):
+    vectors = np.load(VECTORS / f"{name}.npz")
     network, params, stats = formula_network(vectors)
-    sizes = {"momentum": "momentum", "weight_decay": "weight_decay", "clip_norm": "max_norm"}
-    optimizer = make_optimizer(Optimizer(**{key: float(vectors[name]) for key, name in sizes.items()}))
+    flags = {"nesterov": "nesterov" in vectors, "sam_adaptive": "adaptive" in vectors}
+    options = Optimizer(clip_norm=float(vectors["max_norm"]), **flags)
+    fixed = {key: vectors[key] for key in ("momentum", "weight_decay", "label_smoothing")}
+    fixed["sam_rho"] = vectors["rho"] if "rho" in vectors else 0.0
+    optimizer = make_optimizer(options)
     state = create_state(network, optimizer, jax.random.key(0))
     state = dataclasses.replace(state, params=params, batch_stats=stats)
     normalise = Normalisation(tuple(vectors["mean"]), tuple(vectors["std"]))
-    setup = SimpleNamespace(network=network, optimizer=optimizer)
-    jitted = jax.jit(functools.partial(update, setup))
+    setup = SimpleNamespace(network=network, optimizer=optimizer, config=SimpleNamespace(optimizer=options))
+    jitted = jax.jit(functools.partial(update, setup, sharpness_aware="rho" in vectors))
     for k in range(10):
         images, labels = formula_batch(f"step{k}/{vectors['tags'][k]}", 16)
         assert crc32([images]) == vectors["images_crc32"][k]
@@ -54,7 +57,7 @@ def test_ten_steps_agree_with_pytorch():
         partner, weight = vectors["permutations"][k], jnp.float32(vectors["lambdas"][k])
         mixed = mix(normalise(jnp.asarray(images)), jnp.asarray(partner), weight)
         batch = Batch(mixed, jnp.asarray(labels), jnp.asarray(labels[partner]), weight)
-        now = hyperparameters(vectors["learning_rates"][k], vectors["label_smoothing"])
+        now = hyperparameters(learning_rate=vectors["learning_rates"][k], **fixed)
         state, metrics = jitted(state, batch, now, jax.random.key(0))
         assert relative_error(metrics["loss"], vectors["losses"][k]) < 1e-5
         assert relative_error(metrics["gradient_norm"], vectors["gradient_norms"][k]) < 3e-5
@@ -74,7 +77,7 @@ def worst_error(found, expected):
     return max(relative_error(found[key], expected[key]) for key in expected)
 
 
-def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formula=False):
+def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formula=False, sharpness_aware=False):
     """(step, state, arrays) of a WRN-10-1 on noise, through the whole training step of session 04."""
     base = load_file("configs/session04.py")
     config = base.override(
@@ -102,7 +105,26 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
         params, stats = formula_model(10, 1, 100)
         state = dataclasses.replace(state, params=params, batch_stats=stats)
     state = devices.replicate(state, mesh)
-    return jax.jit(make_train_step(setup), donate_argnums=0), state, devices.replicate((images, labels, order), mesh)
+    return (
+        jax.jit(make_train_step(setup, sharpness_aware), donate_argnums=0),
+        state,
+        devices.replicate((images, labels, order), mesh),
+    )
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_sharpness_aware_groups_are_the_same_on_one_device_and_eight(adaptive):
+    changes = {"optimizer.sam_rho": 0.1, "optimizer.sam_group": 8, "optimizer.sam_adaptive": adaptive}
+    results = {}
+    for count in (1, 8):
+        step, state, arrays = small_run(num_devices=count, formula=True, changes=changes, sharpness_aware=True)
+        losses = []
+        for _ in range(3):
+            state, metrics = step(state, *arrays)
+            losses.append(float(metrics["loss"]))
+        results[count] = losses, to_torch(state.params, state.batch_stats)
+    np.testing.assert_allclose(results[1][0], results[8][0], rtol=1e-4)
+    assert worst_error(results[8][1], results[1][1]) < 1e-3
 
 
 def test_cutmix_is_the_same_on_one_device_and_eight_and_leaves_mixup_its_batches():

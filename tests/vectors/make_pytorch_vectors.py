@@ -3,7 +3,7 @@
     python tests/vectors/make_pytorch_vectors.py
 
 in an environment with PyTorch (the files here came from torch 2.13.0+cpu, NumPy 2.4.6, Python 3.11; a minute on
-two cores). It rewrites the four .npz files beside this script and prints what they hold.
+two cores). It rewrites the six .npz files beside this script and prints what they hold.
 
 Initial weights, images, labels and permutations come from `formula_weights.py` and are mostly not stored; `*_crc32`
 tells whether the formula still gives the same bits. Everything is in PyTorch's layout except images, which are
@@ -40,6 +40,12 @@ SIZE_LIMIT = 1_000_000
 LAMBDAS = np.array([64, 60, 33, 47, 2, 63, 21, 52, 40, 58]) / 64
 LEARNING_RATES = 0.01 + (0.1 - 0.01) * np.arange(10) / 9
 MOMENTUM, WEIGHT_DECAY, MAX_NORM = 0.9, 1e-3, 1.0
+# Options of `ten_steps`; momentum is Nesterov's in one of those with a sharpness-aware step, so that it is compared too.
+TEN_STEPS = {
+    "ten_steps": {},
+    "ten_steps_sam": {"rho": 0.1, "nesterov": True},
+    "ten_steps_asam": {"rho": 0.5, "adaptive": True},
+}
 
 STEPS_PER_EPOCH = 7
 RESTARTS = {
@@ -158,19 +164,38 @@ def one_pass(depth, widen_factor, images, labels, dtype):
     return numbers, {"grad": tensors(model, "grad"), "running": tensors(model, "running")}
 
 
-def ten_steps(dtype, tags=None):
+def ten_steps(dtype, tags=None, rho=0.0, adaptive=False, nesterov=False):
     """Ten updates of WRN-10-1 with mixup, clipping of the raw gradients, L2, momentum and a moving learning rate.
 
-    Without `tags` it chooses the batches as it goes.
+    Without `tags` it chooses the batches as it goes. With `rho`, the steps are sharpness-aware.
     """
     model, _ = formula_model(10, 1, dtype)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    rows = [train_step(model, optimizer, step, tags and tags[step], dtype) for step in range(len(LAMBDAS))]
+    options = {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "nesterov": nesterov}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, **options)
+    steps = range(len(LAMBDAS))
+    rows = [train_step(model, optimizer, step, tags and tags[step], dtype, rho, adaptive) for step in steps]
     numbers = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     return numbers, {"final": tensors(model, "final"), "running": tensors(model, "running")}
 
 
-def train_step(model, optimizer, step, tag, dtype):
+def perturbation(model, rho, adaptive):
+    """What is added to each parameter before the second pass, from the gradients of the first.
+
+    Foret et al. 2021; adaptive: Kwon et al. 2021 with eta 0, where only tensors called weight are scaled.
+    """
+    scales = [p.abs() if adaptive and name.endswith("weight") else torch.ones_like(p) for name, p in model.named_parameters()]
+    scaled = [scale * p.grad for scale, p in zip(scales, model.parameters(), strict=True)]
+    norm = torch.sqrt(sum(part.square().sum() for part in scaled))
+    return [rho * scale * part / norm for scale, part in zip(scales, scaled, strict=True)]
+
+
+def move(model, changes, sign):
+    with torch.no_grad():
+        for p, change in zip(model.parameters(), changes, strict=True):
+            p.add_(sign * change)
+
+
+def train_step(model, optimizer, step, tag, dtype, rho, adaptive):
     lam = float(LAMBDAS[step])
     permutation = torch.from_numpy(formula_permutation(f"step{step}/mixup", 16)).long()
 
@@ -182,7 +207,7 @@ def train_step(model, optimizer, step, tag, dtype):
     images, labels = formula_batch(f"step{step}/{tag}", 16)
     x, labels_a = prepare(images), torch.from_numpy(labels).long()
     labels_b = labels_a[permutation]
-    margin = relu_margin(model, x)
+    margins = [relu_margin(model, x)]
     optimizer.param_groups[0]["lr"] = float(LEARNING_RATES[step])
 
     model.train()
@@ -190,6 +215,16 @@ def train_step(model, optimizer, step, tag, dtype):
     logits = model(x)
     loss = mixed_cross_entropy(logits, labels_a, labels_b, lam, LABEL_SMOOTHING)
     loss.backward()
+    if rho:
+        # The batch statistics of the first pass are kept, the gradients of the second; L2 is the optimiser's.
+        running = copy.deepcopy(dict(model.named_buffers()))
+        changes = perturbation(model, rho, adaptive)
+        move(model, changes, 1)
+        margins.append(relu_margin(model, x))
+        optimizer.zero_grad()
+        mixed_cross_entropy(model(x), labels_a, labels_b, lam, LABEL_SMOOTHING).backward()
+        move(model, changes, -1)
+        model.load_state_dict(running, strict=False)
     # PyTorch divides by (norm + 1e-6): one part in a million below an exact clip.
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
     optimizer.step()
@@ -203,7 +238,7 @@ def train_step(model, optimizer, step, tag, dtype):
         "parameter_norms": squares.sqrt().item(),
         # How far any prediction is from flipping: the counts can only be compared while this dwarfs rounding.
         "smallest_leads": (top_two[:, 0] - top_two[:, 1]).min().item(),
-        "margins": margin,
+        "margins": min(margins),
         "tags": tag,
     }
 
@@ -262,11 +297,11 @@ def make_pass(depth, widen_factor, batch_size, whole_gradients):
     return arrays | norms_and_samples("grad", groups["grad"])
 
 
-def make_ten_steps():
-    exact = ten_steps(torch.float64)
+def make_ten_steps(options):
+    exact = ten_steps(torch.float64, **options)
     numbers, groups = exact
     tags = numbers["tags"].tolist()
-    single = ten_steps(torch.float32, tags)
+    single = ten_steps(torch.float32, tags, **options)
     batches = [formula_batch(f"step{step}/{tag}", 16) for step, tag in enumerate(tags)]
     arrays = network_entry(10, 1) | {
         "images_crc32": np.array([crc32([images]) for images, _ in batches]),
@@ -277,6 +312,7 @@ def make_ten_steps():
         "momentum": np.array(MOMENTUM),
         "weight_decay": np.array(WEIGHT_DECAY),
         "max_norm": np.array(MAX_NORM),
+        **{key: np.array(value) for key, value in options.items()},
     }
     arrays |= numbers | {f"float32/{key}": single[0][key] for key in ("losses", "gradient_norms", "parameter_norms")}
     arrays |= norms_and_samples("final", groups["final"]) | single_precision("running", groups["running"])
@@ -300,7 +336,7 @@ def main():
     size = write("schedules", make_schedules())
     size += write("wrn", make_pass(10, 1, batch_size=16, whole_gradients=True))
     size += write("wrn_wide", make_pass(10, 2, batch_size=8, whole_gradients=False))
-    size += write("ten_steps", make_ten_steps())
+    size += sum(write(name, make_ten_steps(options)) for name, options in TEN_STEPS.items())
     if size >= SIZE_LIMIT:
         raise SystemExit(f"the vectors take {size:,} bytes; the limit is {SIZE_LIMIT:,}")
 

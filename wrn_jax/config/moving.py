@@ -146,6 +146,14 @@ class Optimizer:
     """What is decayed: all parameters, or the kernels of convolutions and the linear layer alone."""
     clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = 1.0
     """Global norm to which the raw gradients are clipped; none: no clipping."""
+    sam_rho: Annotated[Phases, MovingValue("SAM rho", optional=True)] = Field(default_factory=lambda: {epoch(1): 0.0})
+    """Radius of sharpness-aware minimisation; where it is 0, a step takes one gradient instead of two."""
+    sam_group: Images | None = None
+    """Images that are perturbed together, which divides the batch; none: the whole batch."""
+    sam_adaptive: bool = False
+    """Whether the perturbation is ASAM's, in units of the parameters' sizes."""
+    sam_every: Positive = 1
+    """Of the steps with a rho, every which one is sharpness-aware; the others are plain."""
 
 
 MOVING = {

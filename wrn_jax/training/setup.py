@@ -62,6 +62,7 @@ def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
     """
     if for_training:
         devices.check_divisible(config.recipe.batch_size, mesh, config.model.batch_norm_groups, "recipe.batch_size")
+        check_sam_group(config)
     config = resolve(config, mesh)
     num_train, num_classes = datasets.planned_sizes(config.data)
     dataset = datasets.info(config.data)
@@ -81,6 +82,15 @@ def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
         shardings=devices.state_shardings(abstract_state, mesh, config.sharding),
         steps_per_call=devices.steps_per_call(config.steps_per_call, mesh.devices.flat[0]),
     )
+
+
+def check_sam_group(config: Config) -> None:
+    """Raises UserError unless the groups of sharpness-aware steps divide the batch, and nothing else divides it."""
+    group, batch_size = config.optimizer.sam_group, config.recipe.batch_size
+    if group is not None and batch_size % group:
+        raise UserError(f"optimizer.sam_group = {group}: should divide recipe.batch_size = {batch_size}")
+    if group is not None and config.model.batch_norm_groups > 1:
+        raise UserError("model.batch_norm_groups: should be 1 with optimizer.sam_group, whose groups are normalised apart")
 
 
 def resolve(config: Config, mesh: Mesh) -> Config:

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from wrn_jax.config import Optimizer
 from wrn_jax.config.timeline import Hyperparameters
 from wrn_jax.data.augment import augment
 from wrn_jax.data.mixing import cutmix_box, mix, mixup_weight
 from wrn_jax.runtime import devices
 from wrn_jax.training.loss import mixed_correct, mixed_cross_entropy
 from wrn_jax.training.setup import Setup
+from wrn_jax.training.sharpness import perturbed
 from wrn_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -51,7 +53,7 @@ def order_key(key: jax.Array, rollbacks: int) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What the network is trained on in one step.
+    """What the network is trained on in one step, or a part of it.
 
     Attributes:
       images: [B, H, W, C] float32, augmented, normalised and mixed.
@@ -64,6 +66,12 @@ class Batch:
     partner_labels: jax.Array
     weight: jax.Array
 
+    def split(self, count: int) -> list["Batch"]:
+        """`count` batches of neighbouring images, of equal size."""
+        size = len(self.labels) // count
+        parts = [slice(index * size, (index + 1) * size) for index in range(count)]
+        return [Batch(self.images[part], self.labels[part], self.partner_labels[part], self.weight) for part in parts]
+
 
 def update(
     setup: Setup,
@@ -72,30 +80,37 @@ def update(
     now: Hyperparameters,
     dropout_key: jax.Array,
     axis_name: str | None = None,
+    sharpness_aware: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One update of `state` on `batch`.
 
     Of the setup it takes network and optimiser, of the hyperparameters `now` those that neither images nor labels hold yet.
     With `axis_name`, the batch is one device's part of it and everything is averaged over that mapped axis; the network must
-    then average its statistics over the same axis.
+    then average its statistics over the same axis. With `sharpness_aware`, the gradient is taken twice, see `sharpness`.
 
     Returns:
       The next state and `loss`, `correct` (sum over the batch), `gradient_norm` (before clipping), `finite`, `loss_scale`.
     """
     scale = state.loss_scale.scale
 
-    def objective(params: Any) -> tuple[jax.Array, Any]:
+    def objective(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
         model = nnx.merge(setup.network.graphdef, params, state.batch_stats)
         logits = model(batch.images, now["dropout"], dropout_key, train=True)
         loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, now["label_smoothing"])
         correct = mixed_correct(logits, batch.labels, batch.partner_labels, batch.weight)
         return loss * scale, (loss, correct, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    gradients, (loss, correct, stats) = jax.grad(objective, has_aux=True)(state.params)
-    if axis_name is not None:
-        loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
-        correct = jax.lax.psum(correct, axis_name)
-    gradients = jax.tree.map(lambda g: g / scale, gradients)
+    def gradients_of(params: Any, batch: Batch) -> tuple[Any, Any]:
+        gradients, (loss, correct, stats) = jax.grad(objective, has_aux=True)(params, batch)
+        if axis_name is not None:
+            loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
+            correct = jax.lax.psum(correct, axis_name)
+        return jax.tree.map(lambda g: g / scale, gradients), (loss, correct, stats)
+
+    if sharpness_aware:
+        gradients, (loss, correct, stats) = sharp_gradients(setup.config.optimizer, gradients_of, state.params, batch, now)
+    else:
+        gradients, (loss, correct, stats) = gradients_of(state.params, batch)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     moving = {name: now[name] for name in ("learning_rate", "momentum", "weight_decay")}
@@ -114,8 +129,26 @@ def update(
     return after, metrics
 
 
+def sharp_gradients(
+    options: Optimizer, gradients_of: Callable[[Any, Batch], tuple[Any, Any]], params: Any, batch: Batch, now: Hyperparameters
+) -> tuple[Any, Any]:
+    """The gradients that minimise sharpness as well, and loss, correct and statistics at the parameters themselves.
+
+    Each group of `options.sam_group` images (none: the whole batch) goes up its own gradient; the second ones are averaged.
+    """
+    count = 1 if options.sam_group is None else len(batch.labels) // options.sam_group
+    results = []
+    for part in batch.split(count):
+        first, (loss, correct, stats) = gradients_of(params, part)
+        above = perturbed(params, first, now["sam_rho"], options.sam_adaptive)
+        second, _ = gradients_of(above, part)
+        results.append((second, (loss, count * correct, stats)))
+    return jax.tree.map(lambda *parts: sum(parts) / count, *results)
+
+
 def make_train_step(
     setup: Setup,
+    sharpness_aware: bool = False,
 ) -> Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
     """Builds the training step, to be jitted with its first argument donated.
 
@@ -149,7 +182,7 @@ def make_train_step(
             partner_labels=labels[chosen][partner],
             weight=weight,
         )
-        state, metrics = update(setup, state, batch, now, streams.dropout)
+        state, metrics = update(setup, state, batch, now, streams.dropout, sharpness_aware=sharpness_aware)
         metrics |= now.values
         metrics["examples"] = jnp.int32(chosen.shape[0])
         return state, metrics
@@ -194,10 +227,10 @@ def repeat(train_step: Callable[..., tuple[TrainState, Metrics]], limit: int) ->
     return train_steps
 
 
-def jit_train_steps(setup: Setup) -> Any:
+def jit_train_steps(setup: Setup, sharpness_aware: bool = False) -> Any:
     """`repeat` of `make_train_step`, jitted as every run does: the state is donated and comes back laid out as it was."""
     return jax.jit(
-        repeat(make_train_step(setup), setup.steps_per_call),
+        repeat(make_train_step(setup, sharpness_aware), setup.steps_per_call),
         donate_argnums=0,
         out_shardings=(setup.shardings, devices.replicated(setup.mesh)),
         compiler_options=devices.compiler_options(setup.mesh.devices.flat[0]),
