@@ -28,12 +28,12 @@ from wrn_jax.config.timeline import Timeline
 SOUND = {epoch(1): Linear(0.01, 0.1, epochs(2)), epoch(3): Cosine(0.1, 0.0, epochs(18))}
 
 
-def examine(rate=SOUND, steps_per_epoch=10, decay=5e-4, held_out=5000, patience=None, levels=None, **recipe):
+def examine(rate=SOUND, steps_per_epoch=10, decay=5e-4, held_out=5000, patience=None, levels=None, optimizer=None, **recipe):
     """Findings in a sound recipe of 20 epochs with some of it changed."""
     config = Config(
         data=Data(validation_size=held_out),
         recipe=Recipe(**{"epochs": 20, "learning_rate": rate} | recipe),
-        optimizer=Optimizer(weight_decay=decay),
+        optimizer=Optimizer(**{"weight_decay": decay} | (optimizer or {})),
         early_stopping_patience=patience,
         augmentation_levels=levels or Config().augmentation_levels,
     )
@@ -198,6 +198,11 @@ BOTH_SIDES = {
         ({}, {"decay": 0.0}),
         # What counts is the rate after the warm-up.
         ({}, {"rate": {epoch(1): Linear(0.01, 0.1, epochs(2)), epoch(3): Cosine(0.01, 0, epochs(18))}}),
+    ],
+    "sam-rho": [
+        ({"optimizer": {"sam_rho": 0.4}}, {"optimizer": {"sam_rho": 0.41}}),
+        ({"optimizer": {"sam_rho": 0.0}}, {"optimizer": {"sam_rho": {epoch(1): 0.0, last(2): 0.02}}}),
+        ({"optimizer": {"sam_rho": 1.0, "sam_adaptive": True}}, {"optimizer": {"sam_rho": 0.2, "sam_adaptive": True}}),
     ],
     "mixing-at-end": [
         ({"mixup_alpha": {epoch(1): 0.2, epoch(20): 0.0}}, {"mixup_alpha": {epoch(1): 0.2, epoch(20, plus=10): 0.0}}),

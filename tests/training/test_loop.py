@@ -12,6 +12,7 @@ import pytest
 from tests.sample_runs import HEADER
 from tests.small import CHANGES, metrics
 from wrn_jax.config import load_file
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.training import loop, messages
@@ -22,9 +23,8 @@ from wrn_jax.training.workdir import saved_config
 pytestmark = pytest.mark.slow
 
 KEYS = [
-    "format", "epoch", "step", "learning_rate", "dropout", "mixup_alpha", "label_smoothing", "augmentation", "train_loss",
-    "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "skipped_steps", "seconds",
-    "images_per_second",
+    "format", "epoch", "step", *MOVING, "train_loss", "train_accuracy", "valid_loss", "valid_accuracy",
+    "test_loss", "test_accuracy", "skipped_steps", "seconds", "images_per_second",
 ]  # fmt: skip
 
 
@@ -230,6 +230,23 @@ def test_many_devices_train_like_one(finished, tmp_path, devices, sharding):
     assert many[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-4)
     assert many[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-2)
     assert summary.last.epoch == 5
+
+
+def test_late_sharpness_goes_on_in_the_same_bits(tmp_path, monkeypatch):
+    # Two programs, and calls of several steps that end where the kind of step changes.
+    late = {"optimizer.sam_rho": {"epoch 1": 0.0, "step 12": 0.1}, "optimizer.sam_every": 2, "recipe.scale": 0.02}
+    config = small_config(**late)
+    loop.train(config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.StopRequest, "received", lambda self, step: "SIGTERM" if step == 14 else "")
+        with pytest.raises(Interrupted, match="SIGTERM: saved after step 15"):
+            loop.train(config, tmp_path / "stopped")
+    loop.train(config, tmp_path / "stopped", resume=True)
+    straight, stopped = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
+    timings = {"seconds": None, "images_per_second": None}
+    assert len(straight) == 2
+    for row, other in zip(straight, stopped, strict=True):
+        assert dataclasses.replace(row, **timings) == dataclasses.replace(other, **timings)
 
 
 def test_a_run_of_eight_devices_continues_on_two_and_on_one(finished, tmp_path):

@@ -234,6 +234,16 @@ def batch_without_rate(config: Config, other: Config, whose: str) -> list[Findin
     return [Finding("batch-without-rate", None, text)]
 
 
+def _sam_rho(config: Config, timeline: Timeline) -> list[Finding]:
+    if not timeline.uses("sam_rho"):
+        return []
+    usual = 1.0 if config.optimizer.sam_adaptive else 0.1  # Kwon et al. and Foret et al. on CIFAR-100
+    highest = float(timeline.values["sam_rho"].max())
+    if usual / 4 <= highest * (1 + 1e-6) and highest <= usual * 4 * (1 + 1e-6):
+        return []
+    return [Finding("sam-rho", None, f"sam_rho rises to {_figure(highest)}; {usual:g} is usual")]
+
+
 def _mixing_at_end(config: Config, timeline: Timeline) -> list[Finding]:
     values = {name: timeline.value_at(name, timeline.steps - 1) for name in ("mixup_alpha", "cutmix_probability")}
     mixing = [f"{name} is {value:g}" for name, value in values.items() if value]
@@ -323,6 +333,7 @@ CHECKS = (
     _rate_too_high,
     _long_warm_up,
     _decay_times_rate,
+    _sam_rho,
     _mixing_at_end,
     _phase_after_end,
     _checkpoint_after_end,

@@ -73,6 +73,7 @@ class Timeline:
 
     def __init__(self, config: Config, steps_per_epoch: int):
         self.recipe = recipe = config.recipe
+        self._sam_every = config.optimizer.sam_every
         self._phases = {name: config.phases(name) for name in MOVING}
         self.steps_per_epoch = steps_per_epoch
         self.epochs = recipe.run_epochs
@@ -122,6 +123,13 @@ class Timeline:
     def uses(self, name: str) -> bool:
         """Whether a number is ever other than 0 in this run."""
         return any(start < self.steps and extremes(value) != (0, 0) for start, value in self.beginnings(name))
+
+    @functools.cached_property
+    def sharpness_aware(self) -> np.ndarray:
+        """Which updates take two gradients, bool [steps]: where `sam_rho` is not 0, every `sam_every`-th of the run's."""
+        if not self.uses("sam_rho"):
+            return np.zeros(self.steps, bool)
+        return (self.values["sam_rho"] > 0) & (np.arange(self.steps) % self._sam_every == 0)
 
     def beginnings(self, name: str) -> list[tuple[int, Any]]:
         """The phases of a moving value as (first step, value), in the order of the clock."""

@@ -114,8 +114,24 @@ def cost_lines(setup: Setup) -> list[str]:
         f"operations per image: {forward / 1e9:.3f} G forward, {3 * forward / 1e9:.3f} G in training",
         "  (multiplications and additions of convolutions and linear layer; backward counted as twice forward)",
         f"operations of the whole run: {cost.run_operations(setup):.3g}",
+        *sharpness_lines(setup),
         f"memory of the state (parameters, momentum, statistics; float32): "
         f"{cost.state_bytes(setup.abstract_state) / 2**20:.1f} MiB, gradients {4 * parameters / 2**20:.1f} MiB more",
+    ]
+
+
+def sharpness_lines(setup: Setup) -> list[str]:
+    """How much of the run is sharpness-aware, and what was decided about it; none if nothing is."""
+    timeline, options = setup.timeline, setup.config.optimizer
+    steps = int(timeline.sharpness_aware.sum())
+    if not steps:
+        return []
+    group = "the whole batch" if options.sam_group is None else f"{options.sam_group} images"
+    kind = "adaptive (ASAM, eta 0)" if options.sam_adaptive else "SAM"
+    return [
+        f"{kind} by {group}: {steps:,} of {timeline.steps:,} updates ({steps / timeline.steps:.1%}) take two gradients",
+        "  (one program for each kind of step; L2 is no part of what perturbs; statistics, loss and accuracy are those of the",
+        "  first pass; the same images and dropout masks in both; the clip acts on the average of the second gradients)",
     ]
 
 

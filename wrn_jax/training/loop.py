@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from wrn_jax.config import Config
-from wrn_jax.config.moving import NUMERIC
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline, shortest
 from wrn_jax.data import loading
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
@@ -113,11 +113,12 @@ class Programs:
 
     Attributes:
       order_of: from the number of an epoch to its order, [steps_per_epoch, B] int32.
-      train_steps: see `step.repeat`.
+      train_steps: see `step.repeat`; of plain (False) and of sharpness-aware (True) steps, as far as the run has them. A choice
+        within one program would cost many times the step on a CPU.
     """
 
     order_of: Callable[[int], jax.Array]
-    train_steps: Callable[..., tuple[TrainState, Metrics]]
+    train_steps: dict[bool, Callable[..., tuple[TrainState, Metrics]]]
 
 
 def train(config: Config, workdir: str | Path, resume: bool = False) -> Summary:
@@ -237,7 +238,10 @@ def compile_programs(attempt: Attempt) -> Programs:
     """Compiles what the epochs call, and starts the clock."""
     setup, data = attempt.setup, attempt.data
     num_train, batch_size, rollbacks = setup.num_train, setup.config.recipe.batch_size, attempt.rollbacks
-    attempt.say("compiling the training step ...")
+    kinds = sorted({bool(kind) for kind in setup.timeline.sharpness_aware})
+    attempt.say(
+        "compiling the training step ..." if len(kinds) == 1 else "compiling the plain and the sharpness-aware step ..."
+    )
     begin = time.perf_counter()
     key = jax.random.key(setup.config.seed)
     order = jax.jit(
@@ -245,7 +249,7 @@ def compile_programs(attempt: Attempt) -> Programs:
         out_shardings=devices.replicated(setup.mesh),
     )
     example = (attempt.state, data.images, data.labels, order(key, np.int32(1)), np.int32(1))
-    train_steps = jit_train_steps(setup).lower(*example).compile()
+    train_steps = {kind: jit_train_steps(setup, kind).lower(*example).compile() for kind in kinds}
     attempt.began = attempt.drawn = time.perf_counter()
     attempt.say(f"compiled in {console.format_duration(attempt.began - begin)}")
     return Programs(lambda epoch: order(key, np.int32(epoch)), train_steps)
@@ -266,8 +270,11 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
         unread = None
         while step < end:
             count = min(setup.steps_per_call, saver.steps_until_due(step), end - step)
+            kinds = timeline.sharpness_aware[step : step + count]
+            count = int(np.argmin(kinds == kinds[0])) or count  # steps of one kind
             announce_transitions(attempt, epoch, range(step, step + count))
-            attempt.state, metrics = programs.train_steps(attempt.state, data.images, data.labels, order, np.int32(count))
+            train_steps = programs.train_steps[bool(kinds[0])]
+            attempt.state, metrics = train_steps(attempt.state, data.images, data.labels, order, np.int32(count))
             # Reading the metrics of the call before, while this one runs, keeps the device busy.
             read(unread)
             unread = (metrics, range(step, step + count))
@@ -381,7 +388,7 @@ def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[
     return EpochRow(
         epoch=epoch,
         step=epoch * timeline.steps_per_epoch,
-        moving={name: shortest(sums.last[name]) for name in NUMERIC} | {"augmentation": level},
+        moving={name: level if value.is_level else shortest(sums.last[name]) for name, value in MOVING.items()},
         train_loss=sums.loss / counted,
         train_accuracy=sums.correct / counted,
         valid_loss=valid.get("loss"),
