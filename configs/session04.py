@@ -4,7 +4,7 @@
 
 Dropout, mixup, label smoothing and augmentation step down while the network learns; warm restarts every 20 epochs give way
 to one cosine over the last 40. The schedule is the described one, per epoch. The published 72.98 % (epoch 99, one seed, best
-epoch chosen on the test set) was made by another: see "The recipes" in README.md. This one has no published
+epoch chosen on the test set) was made by another: see docs/recipes.md. This one has no published
 result, and its time and accuracy on an accelerator have not been measured.
 """
 

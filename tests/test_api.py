@@ -20,7 +20,7 @@ def test_offers_what_it_lists():
 
 def test_a_configuration_by_name():
     assert wrn_jax.load_config("session04", {"model.depth": 16}).model.depth == 16
-    with pytest.raises(UserError, match=r"^session4: no such configuration file; recipes that are known by name: quickstart, "):
+    with pytest.raises(UserError, match=r"^session4: no such configuration file; recipes that are known by name: base, "):
         wrn_jax.load_config("session4")
 
 

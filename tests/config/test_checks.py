@@ -61,7 +61,8 @@ AS_EXECUTED = {
     [
         ("session02", {"best-on-test", "mixing-at-end"}, 0),
         ("session04", {"best-on-test"}, 0),
-        ("quickstart", set(), 0),
+        *((name, set(), 0) for name in ("quickstart", "base", "trivial", "trivial_late_sam", "sam", "small30", "small100")),
+        *((name, {"mixing-at-end"}, 0) for name in ("flat", "rising", "falling")),
         ("session02_as_executed", AS_EXECUTED | {"mixing-at-end"}, 6),
         ("session04_as_executed", AS_EXECUTED, 6),
     ],

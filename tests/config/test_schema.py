@@ -20,15 +20,17 @@ from wrn_jax.config import (
     help_text,
     keys,
     load_file,
+    recipes,
     step,
 )
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.schedules import extremes
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime.errors import UserError
 
 FALL = ("dropout", "mixup_alpha", "label_smoothing")
 """The moving values that session 04 lowers step by step."""
-RECIPES = ["session02", "session04", "quickstart", "session02_as_executed", "session04_as_executed"]
+RECIPES = recipes.names()
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -41,6 +43,20 @@ def test_published_recipes_choose_on_test_and_the_default_does_not():
     assert load_file("configs/session02.py").data.validation_size == 0
     assert load_file("configs/session04.py").data.validation_size == 0
     assert Config().data.validation_size == 5000
+
+
+def test_rising_falling_and_flat_have_the_same_total_strength():
+    totals = {}
+    for name in ("rising", "falling", "flat"):
+        config = load_file(f"configs/{name}.py")
+        timeline = Timeline.of(config)
+        means = [timeline.values[value].mean() for value in ("dropout", "mixup_alpha", "learning_rate")]
+        levels = [config.augmentation_levels[timeline.level_names[index]] for index in timeline.values["augmentation"]]
+        for strength in ("trivial_probability", "mean_cutout_probability", "crop_probability", "flip_probability"):
+            means.append(sum(getattr(level, strength) for level in levels) / len(levels))
+        totals[name] = means
+    assert totals["rising"] == pytest.approx(totals["flat"], rel=1e-4)
+    assert totals["falling"] == pytest.approx(totals["flat"], rel=1e-4)
 
 
 def test_quickstart_has_the_phases_of_session04_at_the_same_places():

@@ -1,0 +1,18 @@
+"""`flat` with strengths that shrink by thirds of the run, their sums over it the same (WRN-16-1, CIFAR-100, 30 epochs).
+
+    python -m wrn_jax.train --config falling
+
+See `flat`, which says what the comparison is about. Not run here.
+"""
+
+from wrn_jax.config import at, epoch, load_file
+
+THIRDS = (epoch(1), at("33.333333 %"), at("66.666667 %"))
+
+config = load_file("flat.py", relative_to=__file__).override(
+    {
+        "recipe.dropout": dict(zip(THIRDS, (0.15, 0.1, 0.05), strict=True)),
+        "recipe.mixup_alpha": dict(zip(THIRDS, (0.3, 0.2, 0.1), strict=True)),
+        "recipe.augmentation": dict(zip(THIRDS, ("strong", "middle", "weak"), strict=True)),
+    }
+)

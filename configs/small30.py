@@ -1,0 +1,31 @@
+"""What a laptop trains in half an hour to an hour: crop, flip, small cutout, one line to zero (WRN-16-1, 30 epochs).
+
+    python -m wrn_jax.train --config small30
+    python -m wrn_jax.train --config small30 --config.model.widen_factor=2    # four times the parameters, twice the time
+
+For WRN-16-1 to WRN-16-4 and WRN-40-2 on CIFAR-100. A short run of a small network has no room for strong augmentation, dropout,
+mixed labels or restarts; a warm-up and a line down to zero over the whole budget is the robust choice (Li et al., "Budgeted
+Training", 2020). The best epoch is chosen on the hold-out. Not run to its end here.
+"""
+
+from wrn_jax.config import Config, Linear, Model, Optimizer, Recipe, Strengths, at, epoch, share
+
+config = Config(
+    model=Model(depth=16, widen_factor=1),
+    recipe=Recipe(
+        epochs=30,
+        batch_size=128,
+        learning_rate={epoch(1): Linear(0.01, 0.1, share("5 %")), at("5 %"): Linear(0.1, 0.0, share("95 %"))},
+        augmentation="crop",
+    ),
+    optimizer=Optimizer(nesterov=True, weight_decay=5e-4, clip_norm=None),
+    augmentation_levels={
+        "crop": Strengths(
+            crop_probability=1.0,
+            crop_padding=4.0,
+            flip_probability=0.5,
+            mean_cutout_probability=1.0,
+            mean_cutout_size=8.0,
+        ),
+    },
+)
