@@ -1,4 +1,4 @@
-"""Augmentation, mixup and dropout at one strength throughout: what `rising` and `falling` are compared with (WRN-16-1, 30 epochs).
+"""Augmentation, mixup and dropout at one strength throughout: what `rising` and `falling` stand against (WRN-16-1, 30 epochs).
 
     python -m wrn_jax.train --config flat
 

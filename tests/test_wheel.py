@@ -51,6 +51,6 @@ def test_finds_recipes_by_name_from_another_folder(site, tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "plan: session4: no such configuration file; recipes that are known by name: "
-        "base, falling, flat, quickstart, rising, sam, session02, session02_as_executed, session04, session04_as_executed, small100, "
-        "small30, trivial, trivial_late_sam"
+        "base, falling, flat, quickstart, rising, sam, session02, session02_as_executed, session04, session04_as_executed, "
+        "small100, small30, trivial, trivial_late_sam"
     ]

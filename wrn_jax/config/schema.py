@@ -157,10 +157,11 @@ class Config:
     def _reasons(cls, silence: dict[str, str]) -> dict[str, str]:
         for name, reason in silence.items():
             if name not in FINDINGS:
+                close = difflib.get_close_matches(name, FINDINGS, 1)
+                hint = f"did you mean '{close[0]}'?" if close else "python -m wrn_jax.plan --help lists them"
                 raise PydanticCustomError(
-                    "whole_line", "KEY: {name} is no finding; known: {known}",
-                    {"name": cut(shown(name), 40), "known": ", ".join(FINDINGS)},
-                )  # fmt: skip
+                    "whole_line", "KEY: {name} is no finding; {hint}", {"name": cut(shown(name), 40), "hint": hint}
+                )
             if not reason.strip() or not reason.isprintable() or len(reason) > 200:
                 raise PydanticCustomError(
                     "whole_line", "KEY.{name} = {reason}: should be a reason of 1 to 200 printable characters",
