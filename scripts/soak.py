@@ -35,6 +35,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -73,13 +74,13 @@ KINDS = {
 CLOCKS = ("seconds", "images_per_second")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree"}
-MARKED = (
-    (Evaluator, "__call__"),
-    (curves, "draw_curves"),
-    (Checkpoints, "save"),
-    (loop, "compile_programs"),
-    (loop, "place_data"),
-)
+MARKED = {
+    "reading data": (loop, "place_data"),
+    "compiling": (loop, "compile_programs"),
+    "evaluation": (Evaluator, "__call__"),
+    "save": (Checkpoints, "save"),
+    "drawing": (curves, "draw_curves"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +99,14 @@ class Watch:
         self._folder, self._moment = str(folder), moment
         self.counts: collections.Counter[str] = collections.Counter()
         sys.addaudithook(self._hear)
-        for owner, name in MARKED:
-            setattr(owner, name, self._marked(getattr(owner, name), name.strip("_")))
+        for what, (owner, name) in MARKED.items():
+            setattr(owner, name, self._marked(getattr(owner, name), what))
 
-    def _marked(self, function, name):
+    def _marked(self, function, what):
         def call(*arguments, **options):
-            self._count(f"{name} begins")
+            self._count(f"{what} begins")
             result = function(*arguments, **options)
-            self._count(f"{name} ends")
+            self._count(f"{what} ends")
             return result
 
         return call
@@ -137,16 +138,19 @@ def start(kind: str, folder: Path, moment: Moment | None, devices: int, counts: 
         arguments = ["--config", str(ROOT / "configs/session04.py"), "--workdir", str(folder), "--resume=auto"]
         arguments += [f"--config.{key}={value}" for key, value in keys.items()]
         spoil(kind)
-        if moment is None or "draw" in moment.name or "curves" in moment.name:
-            loop.CURVES_INTERVAL = 0.0
+        if moment is not None and ("drawing" in moment.name or "curves" in moment.name):
+            loop.CURVES_INTERVAL = 0.0  # after every epoch, not after the last alone
         watch = Watch(folder, moment)
         code = 1
         try:
             code = command.run(lambda: train.main(arguments), "train")
             if counts is not None:
                 counts.write_text(json.dumps(watch.counts))
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -219,7 +223,7 @@ class Soak:
     """Kills runs of one kind and keeps count.
 
     Attributes:
-      tried, reached: of each event, kills that were planned, and that came before the run was over.
+      reached: kills by the name of their moment.
       failures: a line each.
       runs: that came to their end after kills.
     """

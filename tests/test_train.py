@@ -2,7 +2,8 @@
 
 import os
 import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -101,26 +102,11 @@ def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path):
     assert_same_run(tmp_path / "run", straight[0])
 
 
-def test_twenty_kills_at_random_moments_change_nothing(straight, tmp_path):
-    # A checkpoint after every step, so that many of the kills fall into the writing of one.
-    workdir, random, kills = tmp_path / "run", np.random.default_rng(0), 0
-    arguments = [*ARGUMENTS, "--config.checkpoint_steps=1", "--workdir", workdir, "--resume=auto"]
-    while kills < 20:
-        process = start("tests.slow_train", *arguments)
-        if random.random() < 0.8:
-            for line in process.stdout:
-                if line.startswith("compiled"):
-                    break
-            time.sleep(random.uniform(0, 0.5))  # five steps at most, of fifty
-        else:
-            time.sleep(random.uniform(0, 3))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed often enough"
-        kills += 1
-    code, _, errors = finish("train", *arguments)
-    assert (code, errors) == (0, "")
-    assert_same_run(workdir, straight[0])
+def test_kills_at_random_moments_change_nothing():
+    """Three of those that `scripts/soak.py` tries by the hundred."""
+    command = [sys.executable, "scripts/soak.py", "--kinds", "plain", "--kills", "3", "--seed", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_writes_nothing_outside_the_work_directory_and_the_caches(tmp_path, monkeypatch):
