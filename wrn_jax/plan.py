@@ -26,7 +26,7 @@ from wrn_jax.planning.difference import describe_two
 from wrn_jax.planning.plot import draw_recipe
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.records import EpochRow, read_rows
+from wrn_jax.training.records import EpochRow, read_run
 from wrn_jax.training.workdir import saved_config
 
 
@@ -74,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def finished_epochs(workdir: Path, recipe: Recipe) -> list[EpochRow]:
     """The rows of a run of `recipe`. Raises UserError if there are none, or if they are of another recipe."""
-    if saved_config(workdir).recipe != recipe:
+    config = saved_config(workdir)
+    if config.recipe != recipe:
         raise UserError(f"--run {workdir}: is of another recipe")
-    rows = read_rows(workdir / "metrics.jsonl")
+    rows = read_run(workdir / "metrics.jsonl", config, Timeline.of(config))
     if not rows:
         raise UserError(f"--run {workdir}: has no finished epoch")
     return rows
