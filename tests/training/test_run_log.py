@@ -147,7 +147,7 @@ def test_curves_are_drawn(tmp_path, held_out):
 def make_recipe(first, levels):
     values = {name: np.linspace(first, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout")}
     values["augmentation"] = np.repeat(np.arange(len(levels), dtype=np.int32), 50 // len(levels))
-    return SimpleNamespace(values=values, level_names=levels, steps_per_epoch=10)
+    return SimpleNamespace(values=values, shown=list(values), level_names=levels, steps_per_epoch=10)
 
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
