@@ -26,7 +26,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--name", choices=sorted(preparation.ARCHIVES), default="cifar100", help="data set (default: cifar100)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--archive", metavar="FILE", help="local copy of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz")
+    source.add_argument(
+        "--archive",
+        metavar="FILE",
+        help="local copy: cifar-100-binary.tar.gz, cifar-10-binary.tar.gz or another form, see docs/data.md",
+    )
     source.add_argument("--download", action="store_true", help="fetch the archive (about 170 MB)")
     parser.add_argument(
         "--data-dir",

@@ -91,9 +91,10 @@ class Data:
     name: DatasetName = "cifar100"
     """The data set; "embedded" is drawn by code and needs no download."""
     directory: FilePath | None = None
-    """TFDS data directory; none: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """TFDS data directory, or one with the data set in another form; none: the environment variable TFDS_DATA_DIR, else
+    ~/tensorflow_datasets."""
     archive: FilePath | None = None
-    """Local copy of the original binary archive, to prepare the TFDS directory from when it has no such data set."""
+    """Local copy of the data set, such as its original archive, to prepare the TFDS directory from when it has none."""
     download: bool = True
     """Whether a missing data set may be downloaded."""
     cache: FilePath | None = None

@@ -48,7 +48,7 @@ def resolve_directory(directory: str | os.PathLike | None) -> Path:
 
 
 def find_version(directory: Path, name: str) -> Path | None:
-    """The newest prepared version of a set, <directory>/<name>/<version>, or None.
+    """The newest version of a set, <directory>/<name>/<version>, of those in array_record if there are any; or None.
 
     Raises:
       UserError: a folder cannot be listed.
@@ -66,7 +66,13 @@ def find_version(directory: Path, name: str) -> Path | None:
         ) from error
     if not versions:
         return None
-    return root / max(versions, key=lambda version: tuple(map(int, version.split("."))))
+    return root / max(versions, key=lambda entry: (_is_array_record(root / entry), *map(int, entry.split("."))))
+
+
+def _is_array_record(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return b'"array_record"' in (folder / "dataset_info.json").read_bytes()
+    return False
 
 
 def verify(name: str, folder: Path):
@@ -132,7 +138,7 @@ def _inspect(name: str, folder: Path) -> tuple[tuple[str, ...], dict[str, list[P
     if file_format != "array_record":
         raise UserError(
             f"{folder}: is in the format {file_format}, which only TensorFlow can read; expected "
-            f"array_record (run `python -m wrn_jax.prepare --name {name} --data-dir DIR` for another DIR)"
+            f"array_record (run `python -m wrn_jax.prepare --name {name} --download --data-dir DIR` for another DIR)"
         )
     files: dict[str, list[Path]] = {}
     for split in SPLITS:
@@ -162,7 +168,7 @@ def _read_records(name: str, folder: Path, split: str, files: list[Path]) -> Spl
 
     def read(start: int) -> int:
         rows = range(start, min(start + 500, len(images)))
-        for row, record in zip(rows, cast(Any, source).__getitems__(list(rows)), strict=True):
+        for row, record in zip(rows, source.__getitems__(list(rows)), strict=True):
             with Image.open(io.BytesIO(record["image"])) as image:
                 pixels = np.asarray(image)
             if pixels.shape != shape or pixels.dtype != np.uint8:
@@ -171,13 +177,9 @@ def _read_records(name: str, folder: Path, split: str, files: list[Path]) -> Spl
         return len(rows)
 
     try:
-        source = tfds.data_source(
-            f"{name}:{folder.name}",
-            split=split,
-            data_dir=folder.parent.parent,
-            download=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
-        )
+        # By its own description, since the builder of this TFDS may be of another version.
+        builder = cast(Any, tfds.builder_from_directory(folder))
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         # Reading and decoding leave Python's lock often enough for two to four threads to pay.
         with (
             console.announced(f"decoding {name} {split}", len(images), " images") as progress,
@@ -190,11 +192,11 @@ def _read_records(name: str, folder: Path, split: str, files: list[Path]) -> Spl
     except Exception as error:  # Readers in C++, protobuf and Pillow each have their own; all mean the same here.
         expected = f"{len(images)} records of {name} {split} as TFDS writes them"
         raise UserError(f"{where}: cannot be read ({reason(error)}); expected {expected}") from error
-    _check_arrays(where, name, split, images, labels)
+    check_arrays(where, name, split, images, labels)
     return Split(images, labels)
 
 
-def _check_arrays(where: str | os.PathLike, name: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+def check_arrays(where: str | os.PathLike, name: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Refuses arrays that cannot be the split: number, shape, type, label range, equal class frequencies."""
     info = DATASETS[name]
     found = (images.shape, str(images.dtype), labels.shape, str(labels.dtype))
@@ -225,7 +227,7 @@ def _read_cache(name: str, path: Path) -> dict[str, Split] | None:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             splits = {split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS}
         for split, content in splits.items():
-            _check_arrays(path, name, split, content.images, content.labels)
+            check_arrays(path, name, split, content.images, content.labels)
     except FileNotFoundError:
         return None
     except Exception as error:  # A few flipped bits raise almost anything; whatever it is, the records are still there.

@@ -9,8 +9,9 @@ import numpy as np
 
 from wrn_jax.config import Data, datasets
 from wrn_jax.config.datasets import steps_per_epoch
-from wrn_jax.data import cifar, drawn_shapes, preparation
+from wrn_jax.data import cifar, drawn_shapes, forms, preparation
 from wrn_jax.data.cifar import Split
+from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import UserError
 
 
@@ -96,7 +97,10 @@ def _read(data: Data) -> tuple[dict[str, Split], tuple[str, ...]]:
     """({split: Split}, class names): the one place where a data set gets its loader."""
     info = datasets.info(data)
     if not info.drawn:
-        return cifar.read_cached(data.name, _find_or_prepare(data), data.cache)
+        found = _find_or_prepare(data)
+        return (
+            forms.in_tfds_order(found) if isinstance(found, forms.Original) else cifar.read_cached(data.name, found, data.cache)
+        )
     try:
         train, test = drawn_shapes.draw(data.embedded_train, data.embedded_test, data.embedded_seed)
     except ValueError as error:
@@ -104,28 +108,32 @@ def _read(data: Data) -> tuple[dict[str, Split], tuple[str, ...]]:
     return {"train": Split(*train), "test": Split(*test)}, info.class_names or ()
 
 
-def _find_or_prepare(data: Data) -> Path:
-    """The prepared folder of the configuration's set, made first where it is absent and may be made."""
+def _find_or_prepare(data: Data) -> Path | forms.Original:
+    """The configuration's set: its prepared folder, or what stands there in another form, else a folder made now."""
     directory = cifar.resolve_directory(data.directory)
     folder = cifar.find_version(directory, data.name)
     if folder:
         return folder
-    archive = preparation.ARCHIVES.get(data.name)
+    archive = forms.ARCHIVES.get(data.name)
     if archive is None:
         raise UserError(
             f"{data.name} was not found at {directory / data.name}; set TFDS_DATA_DIR or --config.data.directory to a folder "
             "prepared by TFDS as array_record"
         )
-    if data.archive:
-        return preparation.prepare(data.name, directory, data.archive)
-    trouble = ""
+    packed = directory / Path(archive.url).name
+    if data.archive or packed.is_file():
+        return preparation.prepare(data.name, directory, data.archive or packed)
+    if original := forms.read(data.name, directory):
+        console.tell(f"reading {data.name} from {original.where}")
+        return original
+    trouble = forms.what_else(directory)
     if data.download:
         try:
             return preparation.prepare(data.name, directory, download=True)
         except UserError as error:
-            trouble = f" and was not prepared ({error})"
+            trouble += f" and was not prepared ({error})"
     raise UserError(
         f"{data.name} was not found at {directory / data.name}{trouble}; set TFDS_DATA_DIR or --config.data.directory "
-        f"to a folder prepared by TFDS as array_record, or run `python -m wrn_jax.prepare --name {data.name} --archive "
-        f"FILE` with a copy of {Path(archive.url).name}, or use --config.data.name=embedded"
+        f"to a folder that holds it (see docs/data.md for the forms), or run `python -m wrn_jax.prepare --name {data.name} "
+        f"--archive FILE` with any copy of it, such as {Path(archive.url).name}, or use --config.data.name=embedded"
     )

@@ -1,11 +1,9 @@
-"""Preparing a CIFAR set from its original binary archive, without TensorFlow: download, unpack, build with TFDS."""
+"""Preparing a CIFAR set as TFDS does, without TensorFlow, from the original binary archive or a copy in another form."""
 
 import contextlib
-import dataclasses
 import hashlib
 import http.client
 import io
-import math
 import os
 import shutil
 import tarfile
@@ -20,51 +18,13 @@ from typing import Any, cast
 import numpy as np
 
 from wrn_jax.config.datasets import DATASETS
-from wrn_jax.data import cifar
+from wrn_jax.data import cifar, forms
+from wrn_jax.data.forms import ARCHIVES, Archive, record_bytes
 from wrn_jax.runtime import console, files
 from wrn_jax.runtime.errors import UserError
 
 CONNECT_TIMEOUT = 15  # seconds without an answer before a download is given up
 MAX_NAMES_BYTES = 1 << 16  # a list of class names in an archive is never longer
-
-
-@dataclasses.dataclass(frozen=True)
-class Archive:
-    """An original archive.
-
-    Attributes:
-      url, size, sha256: as TFDS has them on record too.
-      folder: in which its files are.
-      files: names of the files of each split, whose records are labels, one byte each, and pixels, channel by channel.
-      label_files: each label's file of names and number of classes, in the order in which the labels stand in a record.
-    """
-
-    url: str
-    size: int
-    sha256: str
-    folder: str
-    files: dict[str, tuple[str, ...]]
-    label_files: dict[str, tuple[str, int]]
-
-
-ARCHIVES = {
-    "cifar10": Archive(
-        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-        size=170_052_171,
-        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        folder="cifar-10-batches-bin",
-        files={"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
-        label_files={"label": ("batches.meta.txt", 10)},
-    ),
-    "cifar100": Archive(
-        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-        size=168_513_733,
-        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        folder="cifar-100-binary",
-        files={"train": ("train.bin",), "test": ("test.bin",)},
-        label_files={"coarse_label": ("coarse_label_names.txt", 20), "label": ("fine_label_names.txt", 100)},
-    ),
-}
 
 
 def prepare(
@@ -81,7 +41,7 @@ def prepare(
     Args:
       name: 'cifar100' or 'cifar10'.
       data_dir: TFDS data folder to write to; None: see `cifar.resolve_directory`.
-      archive: path of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz.
+      archive: path of cifar-100-binary.tar.gz or cifar-10-binary.tar.gz, or of the set in another form of `forms`.
       download: whether to fetch the archive when none is given.
 
     Returns:
@@ -115,7 +75,11 @@ def prepare(
             if archive is None:
                 archive = scratch / Path(original.url).name
                 _download(original, archive)
-            _extract(name, files.user_path(archive), scratch)
+            archive = files.user_path(archive)
+            if original := None if download else forms.read(name, archive):
+                forms.write_binary(name, original, scratch)
+            else:
+                _extract(name, archive, scratch)
             built = _build(name, scratch, scratch / "tfds")
             cifar.verify(name, built)  # TFDS accepts any number of records and does not look at the images
             final.parent.mkdir(exist_ok=True)
@@ -166,7 +130,7 @@ def _extract(name: str, archive: Path, folder: Path) -> None:
     """
     original = ARCHIVES[name]
     sizes = {
-        file: DATASETS[name].size(split) // len(files) * _record_bytes(name)
+        file: DATASETS[name].size(split) // len(files) * record_bytes(name)
         for split, files in original.files.items()
         for file in files
     }
@@ -193,11 +157,6 @@ def _extract(name: str, archive: Path, folder: Path) -> None:
         raise UserError(f"{archive}: cannot be unpacked ({files.reason(error)}); {hint}") from error
     if missing:
         raise UserError(f"{archive}: {', '.join(missing)} not found in it; {hint}")
-
-
-def _record_bytes(name: str) -> int:
-    """Bytes of a record in the archive: its labels, one byte each, and its pixels."""
-    return len(ARCHIVES[name].label_files) + math.prod(DATASETS[name].image_shape)
 
 
 def _build(name: str, extracted: Path, data_dir: Path) -> Path:
@@ -241,7 +200,7 @@ def _examples(name: str, split: str, paths: Sequence[Path]) -> Iterator[tuple[in
     info = DATASETS[name]
     height, width, channels = info.image_shape
     keys = list(ARCHIVES[name].label_files)
-    records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, _record_bytes(name)) for path in paths])
+    records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, record_bytes(name)) for path in paths])
     cifar.check_labels(f"{name} archive, {split}", records[:, keys.index("label")], info.num_classes)
     with console.announced(f"preparing {name} {split}", len(records), " images") as progress:
         for index, record in enumerate(records):
