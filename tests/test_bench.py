@@ -65,6 +65,7 @@ def test_a_wrong_command_line_is_one_line(arguments, said):
 def test_a_tiny_run_fills_every_figure(tmp_path):
     target = tmp_path / "bench.json"
     command = [sys.executable, SCRIPT, "--models", "10-1:2", "--against", "plain", "--rounds", "1", "--seconds", "0.01"]
+    command += ["--augmentation", "trivial"]
     done = subprocess.run([*command, "--threads", "1", "--json", target], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ratio to plain" in done.stdout
