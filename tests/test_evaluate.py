@@ -107,10 +107,11 @@ def logits(states, logits_of):
 
 
 @pytest.fixture(scope="module")
-def run(states, tmp_path_factory):
+def run(states, dataset, tmp_path_factory):
     """A run of two epochs, the second the better one."""
     workdir = tmp_path_factory.mktemp("run") / "run"
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    metadata = {"config": CONFIG.to_dict(), "data_digests": loading.digests(dataset)}
+    with Checkpoints(workdir / "checkpoints", metadata=metadata) as checkpoints:
         for epoch, state in enumerate(states, 1):
             checkpoints.save(state, 10 * epoch, epoch, 0.1 * epoch, CheckpointNotes(rollbacks=0))
     (workdir / "config.json").write_text(json.dumps(CONFIG.to_dict()))
@@ -346,6 +347,31 @@ def test_an_export_is_evaluated_on_its_own_images(run, tmp_path, capsys):
         call("--weights", file, "--config.data.embedded_train=600")
 
 
+def test_other_images_than_those_of_the_run_are_refused(run, tmp_path, monkeypatch):
+    export.main(["--workdir", str(run), "--out", str(tmp_path / "model"), "--formats", "safetensors"])
+    real = loading.load
+
+    def load(data):
+        """The same images in another order, as of another preparation."""
+        dataset = real(data)
+        return dataclasses.replace(dataset, train=Split(dataset.train.images[::-1], dataset.train.labels[::-1]))
+
+    monkeypatch.setattr(loading, "load", load)
+    for source in (["--workdir", run], ["--weights", tmp_path / "model" / "model.safetensors"]):
+        with pytest.raises(UserError, match=r"the training images here are not those of the run, or in another order") as error:
+            call(*source, "--no-train", "--out", tmp_path)
+        one_line(error)
+
+
+def test_a_checkpoint_of_another_run_is_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(CONFIG.override({"seed": 7}).to_dict()))
+    with pytest.raises(UserError, match=r"checkpoints/10: is a checkpoint of another run: seed was 0, is 7; move it away"):
+        call("--workdir", tmp_path / "run", "--no-train")
+    with pytest.raises(UserError, match=r"checkpoints/10: is a checkpoint of another run"):
+        export.main(["--workdir", str(tmp_path / "run"), "--out", str(tmp_path / "model")])
+
+
 def test_the_normalisation_may_be_another(weights, tmp_path, dataset, states, network, capsys):
     options = ["--weights", weights, "--no-train", *SMALL]
     figures, arrays = call(*options, "--mean", "half", "--std", "0.5", "0.4", "0.3", out=tmp_path, stem="some")
@@ -405,7 +431,8 @@ def test_outputs_that_are_not_finite_are_wrong_and_said(weights, tmp_path, capsy
     assert "100 images have outputs that are not finite, and count as wrong" in capsys.readouterr().out
 
 
-def test_best_on_the_test_images_is_flattered(run, tmp_path, capsys):
+def test_best_on_the_test_images_is_flattered(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "check_checkpoints", lambda *_: None)  # they are of the run with a hold-out
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.override({"data.validation_size": 0}).to_dict()))
     call("--workdir", tmp_path, "--checkpoint", "all", "--no-train")

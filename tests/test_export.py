@@ -113,6 +113,7 @@ def test_safetensors_hold_the_bits_of_the_run_and_what_they_are(exported):
     assert facts == {
         "depth": 10, "widen_factor": 1, "num_classes": 100, "mean": list(DRAWN.mean), "std": list(DRAWN.std),
         "step": 10, "epoch": 1, "accuracy": 0.3,
+        "data_digests": {},
         "data_keys": {
             "validation_size": 100, "validation_seed": 0, "embedded_train": 500, "embedded_test": 100, "embedded_seed": 0,
         },

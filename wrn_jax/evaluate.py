@@ -40,7 +40,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.checkpoints import Checkpoints, best_of, choose
 from wrn_jax.training.setup import Setup, make_setup
-from wrn_jax.training.workdir import saved_config
+from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
 
 DRAWN = "drawn"
 """The value of `--corruptions` that asks for corruptions made here."""
@@ -113,6 +113,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         # All devices that are here, whatever the run had: every image counts once on any number of them.
         setup = make_setup(config, devices.make_mesh(), for_training=False)
         dataset = loading.load(config.data)
+        check_checkpoints(saved, options.workdir, own, comparable_digests(dataset, own.data, config.data))
         corrupted = corrupted_images(options, dataset, config.data)
         judge = "test" if dataset.valid is None else "valid"
         print(images_line(setup, "that of the run"))
@@ -143,17 +144,17 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], aske
     weights = weight_layouts.read_weights(options.weights)
     own = export_formats.config_of(weights, file)
     config = configs.apply_arguments(own, overrides)
-    named = export_formats.origin(weights, file) is not None
+    described = export_formats.origin(weights, file)
     if config.data.name != own.data.name:  # what the file says of a hold-out is of another set
         config = configs.apply_arguments(export_formats.config_of(weights._replace(facts={}), file), overrides)
-    elif named:
+    elif described:
         check_same_images(own.data, config.data)
     if config.model != own.model:
         raise UserError("--config.model: depth, width and number of classes are those of the weights")
     out = make_directory(options.out) if options.out else None
     num_classes = datasets.info(config.data).num_classes
     # A run may have more outputs than classes; its own export says that it is of this set.
-    more = named and config.data.name == own.data.name
+    more = described and config.data.name == own.data.name
     if weights.num_classes < num_classes or (weights.num_classes > num_classes and not more):
         raise UserError(
             f"{file}: has {weights.num_classes} outputs, and {config.data.name} {num_classes} classes; "
@@ -166,8 +167,10 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], aske
     usual = weight_layouts.LAYOUTS[weights.layout].normalisation
     whose = f"usual for weights by {weights.layout}'s names" if known == usual else "that in the file"
     why = "as asked for" if asked else whose if known else "that of the data set"
-    why += "" if asked or named else "; --mean and --std choose another"
+    why += "" if asked or described else "; --mean and --std choose another"
     dataset = loading.load(config.data)
+    if described and config.data.name == own.data.name:
+        check_digests(described.data_digests, comparable_digests(dataset, own.data, config.data), file)
     for line in (*weights.notes, images_line(setup, why)):
         print(line)
     corrupted = corrupted_images(options, dataset, config.data)
@@ -245,6 +248,14 @@ def check_same_images(own: configs.Data, asked: configs.Data) -> None:
                 f"data.{name} = {getattr(asked, name)}: the run had {getattr(own, name)}; with another value, training and "
                 "held-out images would not be the run's"
             )
+
+
+def comparable_digests(dataset: Dataset, own: configs.Data, asked: configs.Data) -> dict[str, str]:
+    """The digests of the images that should be those of the run; of drawn sets the number of test images may be another."""
+    digests = loading.digests(dataset)
+    if own.embedded_test != asked.embedded_test:
+        del digests["test"]
+    return digests
 
 
 def make_directory(directory: Path) -> Path:

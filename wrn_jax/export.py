@@ -31,7 +31,7 @@ from wrn_jax.runtime import devices, environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
-from wrn_jax.training.workdir import saved_config
+from wrn_jax.training.workdir import check_checkpoints, saved_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,7 @@ def restore(workdir: Path, which: str) -> Model:
     dataset = datasets.info(config.data)
     network = Network(config.model, dataset.num_classes, "float32")
     with Checkpoints(folder) as checkpoints:
+        check_checkpoints(checkpoints.all(), workdir, config)
         saved = choose(checkpoints.all(), which, folder)
         where = devices.replicated(devices.make_mesh(1))
         restored = checkpoints.restore_model(saved.step, network.params, network.batch_stats, where)
@@ -131,6 +132,7 @@ def describe(model: Model) -> dict[str, Any]:
         "mean": list(model.dataset.mean),
         "std": list(model.dataset.std),
         "data_keys": {key: getattr(config.data, key) for key in export_formats.DATA_KEYS},
+        "data_digests": model.saved.metadata.get("data_digests") or {},
         "step": model.saved.step,
         "epoch": model.saved.epoch,
         "accuracy": model.saved.accuracy,

@@ -256,3 +256,22 @@ def moments(images):
     """Sums of pixels in 0..1 and of their squares per channel, [2, 3]."""
     pixels = images.reshape(-1, 3) / 255
     return np.stack([pixels.sum(0), (pixels * pixels).sum(0)])
+
+
+def test_digests_tell_images_labels_and_their_order_apart():
+    images, labels = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), np.uint8), np.arange(6, dtype=np.int32)
+    dataset = loading.Dataset(
+        "a", 6, (), (0.5,) * 3, (0.5,) * 3, cifar.Split(images, labels), None, cifar.Split(images[:3], labels[:3])
+    )
+    found = loading.digests(dataset)
+    assert found.keys() == {"train", "test"}
+    changed = images.copy()
+    changed[5, 1, 1, 2] ^= 1
+    for other in (
+        cifar.Split(images[::-1], labels[::-1]),
+        cifar.Split(changed, labels),
+        cifar.Split(images, labels[::-1]),
+    ):
+        digests = loading.digests(dataclasses.replace(dataset, train=other))
+        assert digests["train"] != found["train"]
+        assert digests["test"] == found["test"]

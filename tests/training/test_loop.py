@@ -175,6 +175,12 @@ def test_resuming_from_a_renamed_checkpoint_is_refused(finished, tmp_path):
         loop.train(finished.config, tmp_path / "run", resume=True)
 
 
+def test_resuming_with_other_images_is_refused(finished, monkeypatch):
+    monkeypatch.setattr(loop.loading, "digests", lambda dataset: {"train": "0123"})
+    with pytest.raises(UserError, match=r"checkpoints/\d+: the training images here are not those of the run, or in another"):
+        loop.train(finished.config, finished.workdir, resume=True)
+
+
 def test_resuming_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no run to resume"):
         loop.train(small_config(), tmp_path / "none", resume=True)

@@ -1,5 +1,6 @@
 """Who may start where: one run a folder, nothing in the way of a start that a dead one left, nothing run over."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import sys
 import pytest
 
 from tests.sample_runs import config, write
+from wrn_jax.config import Config
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training.workdir import begun, claimed, default_workdir, holds_run, saved_config
+from wrn_jax.training.checkpoints import Saved
+from wrn_jax.training.workdir import begun, check_checkpoints, claimed, default_workdir, holds_run, saved_config
 
 CONFIG = config()
 OTHER = config(recipe__batch_size=50)
@@ -81,3 +84,26 @@ def test_a_folder_that_is_deleted_or_replaced_is_noticed(tmp_path):
 
 def test_default_names_differ():
     assert len({default_workdir("session04") for _ in range(100)}) == 100
+
+
+OWN = Config().override({"seed": 1})
+DIGESTS = {"train": "aa", "test": "bb"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, None),  # of a version that said nothing
+        ({"step": 40, "config": OWN.to_dict(), "data_digests": DIGESTS}, None),
+        ({"config": OWN.override({"data.directory": "elsewhere", "devices": 2}).to_dict()}, None),
+        ({"data_digests": DIGESTS | {"valid": "cc"}}, None),
+        ({"step": 128}, "checkpoints/40: holds the state after 128 updates; give the folder its name again"),
+        ({"config": Config().to_dict()}, "checkpoints/40: is a checkpoint of another run: seed was 0, is 1; move it away"),
+        ({"config": {"model": 1}}, "checkpoints/40, config: "),
+        ({"data_digests": {"train": "dd"}}, r"checkpoints/40: the training images here .* \(digest aa, was dd\)"),
+    ],
+)
+def test_a_checkpoint_says_of_which_run_it_is(tmp_path, metadata, message):
+    expected = pytest.raises(UserError, match=message) if message else contextlib.nullcontext()
+    with expected:
+        check_checkpoints([Saved(40, 4, 0.5, metadata=metadata)], tmp_path, OWN, DIGESTS)

@@ -1,6 +1,7 @@
 """Data sets as arrays in memory: CIFAR or one drawn by code; the hold-out; the order of an epoch."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import jax
@@ -46,6 +47,18 @@ def load(data: Data) -> Dataset:
     splits, names = _read(data)
     train, valid = hold_out(splits["train"], data.validation_size, data.validation_seed, len(names))
     return Dataset(data.name, len(names), names, info.mean, info.std, train, valid, splits["test"])
+
+
+def digests(dataset: Dataset) -> dict[str, str]:
+    """A digest of the images and labels of each split, in their order; other images, or the same in another order, have
+    another one."""
+    found = {}
+    for name in ("train", "valid", "test"):
+        if (split := getattr(dataset, name)) is not None:
+            digest = hashlib.sha256(np.ascontiguousarray(split.images))
+            digest.update(np.ascontiguousarray(split.labels, "<i4"))
+            found[name] = digest.hexdigest()[:16]
+    return found
 
 
 def hold_out(split: Split, size: int, seed: int, num_classes: int) -> tuple[Split, Split | None]:

@@ -45,12 +45,14 @@ class Origin:
       data: name of the data set.
       mean, std: of the normalisation.
       data_keys: values of `DATA_KEYS`; an older export has none.
+      data_digests: digests of its images by split; likewise.
     """
 
     data: str
     mean: tuple[_Mean, _Mean, _Mean]
     std: tuple[_Std, _Std, _Std]
     data_keys: dict[str, int] = dataclasses.field(default_factory=dict)
+    data_digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 _ORIGIN = TypeAdapter(Origin)

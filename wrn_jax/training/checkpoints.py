@@ -55,6 +55,7 @@ class Saved:
       epoch: finished epochs.
       accuracy: 0..1, of the split that chooses the best; None within an epoch.
       notes: what was given to `save`.
+      metadata: what was given to `Checkpoints`, and what `save` adds.
       is_described: whether all this could be read; otherwise it is damaged.
     """
 
@@ -62,6 +63,7 @@ class Saved:
     epoch: int
     accuracy: float | None
     notes: CheckpointNotes = dataclasses.field(default=CheckpointNotes(rollbacks=0), compare=False)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     is_described: bool = True
 
 
@@ -196,7 +198,13 @@ class Checkpoints:
             self.remove_unfinished()
         if any(checkpoint.step == step for checkpoint in self._orbax.checkpoints):
             return  # it got there, though its start ended in an error
-        details = {"format": FORMAT, "epoch": epoch, "checksum": int(checksum(_parts(state))), "notes": notes.to_dict()}
+        details = {
+            "format": FORMAT,
+            "step": step,
+            "epoch": epoch,
+            "checksum": int(checksum(_parts(state))),
+            "notes": notes.to_dict(),
+        }
         try:
             self._response = self._orbax.save_checkpointables_async(
                 step,
@@ -254,7 +262,7 @@ class Checkpoints:
                 f"{self.directory / str(step)}: is of format {version}, newer than {FORMAT}, which this version reads"
             )
         try:
-            return Saved(step, epoch, accuracy, CheckpointNotes.from_dict(details.get("notes"), "notes"))
+            return Saved(step, epoch, accuracy, CheckpointNotes.from_dict(details.get("notes"), "notes"), details)
         except UserError:
             return Saved(step, epoch, accuracy, is_described=False)
 

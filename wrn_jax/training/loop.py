@@ -31,7 +31,7 @@ from wrn_jax.training.saver import Saver
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.state import TrainState, create_state
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
-from wrn_jax.training.workdir import begun, check_workdir
+from wrn_jax.training.workdir import begun, check_checkpoints, check_workdir
 
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
@@ -60,11 +60,13 @@ class PlacedData:
     Attributes:
       images, labels: [N, H * W * C] uint8 and [N] int32, the training images.
       splits: "valid", if there is a hold-out, and "test", as batches for the evaluator.
+      digests: see `loading.digests`.
     """
 
     images: jax.Array
     labels: jax.Array
     splits: dict[str, Batches]
+    digests: dict[str, str]
 
     @property
     def judge(self) -> str:
@@ -193,9 +195,10 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
     check = to_close.enter_context(begun(config, workdir, resume)) if is_lead else lambda: None
 
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
-    metadata = {"config": config.to_dict(), "versions": environment.versions()}
+    metadata = {"config": config.to_dict(), "versions": environment.versions(), "data_digests": data.digests}
     checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata))
     checkpoints.remove_unfinished()
+    check_checkpoints(checkpoints.all(), workdir, config, data.digests)
     saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
     if saved is None:
         saved = Saved(step=0, epoch=0, accuracy=None, notes=CheckpointNotes(rollbacks=0))
@@ -231,7 +234,7 @@ def place_data(setup: Setup, evaluator: Evaluator) -> PlacedData:
     batches = {name: evaluator.put(split) for name, split in splits.items()}
     flat = dataset.train.images.reshape(setup.num_train, -1)
     images, labels = devices.replicate((flat, dataset.train.labels), setup.mesh)
-    return PlacedData(images, labels, batches)
+    return PlacedData(images, labels, batches, loading.digests(dataset))
 
 
 def compile_programs(attempt: Attempt) -> Programs:

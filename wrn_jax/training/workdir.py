@@ -8,12 +8,14 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 
 from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.checkpoints import Saved
+from wrn_jax.training.records import SPLITS
 
 
 def default_workdir(recipe: str) -> Path:
@@ -61,12 +63,46 @@ def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
         raise UserError(f"{workdir}: holds checkpoints or records, but no config.json; choose another --workdir")
     if not resume:
         raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
-    old, new = flatten(saved_config(workdir).to_dict()), flatten(config.to_dict())
-    different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in FREE_ON_RESUME)
-    if different:
-        shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in different[:3])
-        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
-        raise UserError(f"{workdir}: holds a run of another configuration: {shown}{more}")
+    if different := _differences(saved_config(workdir), config):
+        raise UserError(f"{workdir}: holds a run of another configuration: {different}")
+
+
+def check_checkpoints(saved: Iterable[Saved], workdir: Path, config: Config, digests: Mapping[str, str] | None = None) -> None:
+    """Refuses checkpoints of another run or another step, whatever their folders are called. Raises UserError.
+
+    Args:
+      saved: the checkpoints; what one does not say, as older versions did not, is not compared.
+      workdir: where they lie.
+      config: of the run.
+      digests: of the images that are here, see `loading.digests`, as far as they should be those of the run.
+    """
+    for checkpoint in saved:
+        folder, says = workdir / "checkpoints" / str(checkpoint.step), checkpoint.metadata
+        row = checkpoint.notes.metrics
+        step = says.get("step", row.step if row else checkpoint.step)
+        if step != checkpoint.step:
+            raise UserError(f"{folder}: holds the state after {step} updates; give the folder its name again, or remove it")
+        if "config" in says and (different := _differences(from_dict(says["config"], f"{folder}, config"), config)):
+            raise UserError(f"{folder}: is a checkpoint of another run: {different}; move it away")
+        check_digests(says.get("data_digests") or {}, digests or {}, str(folder))
+
+
+def check_digests(own: Mapping[str, str], here: Mapping[str, str], source: str) -> None:
+    """Refuses images that are not those which `source` was trained with, by the digests that both have. Raises UserError."""
+    for split in own.keys() & here.keys():
+        if own[split] != here[split]:
+            raise UserError(
+                f"{source}: the {SPLITS[split]} images here are not those of the run, or in another order (digest "
+                f"{here[split]}, was {own[split]}); --config.data.directory names the folder that the run read"
+            )
+
+
+def _differences(old: Config, new: Config) -> str:
+    """The first keys in which the configurations of a run may not differ, with their values; empty where there are none."""
+    was, now = flatten(old.to_dict()), flatten(new.to_dict())
+    different = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key) and key not in FREE_ON_RESUME)
+    shown = "; ".join(f"{key} was {was.get(key)}, is {now.get(key)}" for key in different[:3])
+    return f"{shown}; and {len(different) - 3} more" if len(different) > 3 else shown
 
 
 @contextlib.contextmanager
