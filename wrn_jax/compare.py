@@ -55,7 +55,7 @@ def opening_lines(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         kind = "published log" if group.log else ", ".join(run.source for run in group.runs)
         lines.append(f"{group.name}: n = {len(group.counted)} ({kind})")
-    lines += build.unfinished(groups)
+    lines += [*build.unfinished(groups), *build.unlike_lengths(groups)]
     if commands := build.missing_evaluations(groups):
         lines.append("not evaluated yet; for clean gap, calibration and paired tests run, and compare again:")
     return [*lines, *(f"  {command_line}" for command_line in commands)]

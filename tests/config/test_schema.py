@@ -394,3 +394,17 @@ class TestScheduleObjects:
     def test_a_wrong_one_is_named(self):
         with pytest.raises(UserError, match=r"recipe.dropout.epoch 1 = .*should be between 0 and 0.99"):
             Config().override({"recipe.dropout": {epoch(1): Linear(0, 1, epochs(5))}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"epoch 1": 0.3, "epoch 1": 0.5}',
+        "{'epoch 1': 0.3, 'epoch 1': 0.5}",
+        "{epoch(1): 0.3, epoch( 1 ): 0.5}",
+        '{"epoch 1": {"kind": "linear", "kind": "cosine"}}',
+    ],
+)
+def test_a_key_that_stands_twice_in_a_table_is_refused(text):
+    with pytest.raises(UserError, match=r"command line: .* stands twice in a table"):
+        apply_arguments(Config(), [f"--config.recipe.dropout={text}"])

@@ -1,5 +1,6 @@
 """The files of an evaluation: written whole, and read back by what wrote them."""
 
+import contextlib
 import json
 import math
 
@@ -22,9 +23,9 @@ def test_what_is_written_is_read(tmp_path):
     record = files.read(tmp_path / "step-20.json")
     assert (record.clean_gap, record.confused, record.corruptions) == (0.123457, [("b", "c", 1)], {"fog": [0.5, 0.25]})
     assert Record.from_dict(record.to_dict(), tmp_path) == record
-    correct, digest = files.read_correct(tmp_path / "step-20.npz")
+    correct, digest = files.read_correct(tmp_path / "step-20.npz", 2)
     assert (correct.tolist(), digest) == ([True, False], files.digest(np.array([0, 1])))
-    assert files.read_correct(tmp_path / "step-21.npz") is None
+    assert files.read_correct(tmp_path / "step-21.npz", 2) is None
 
 
 def test_a_number_that_is_not_finite_is_none():
@@ -47,12 +48,45 @@ def test_a_record_without_a_format_number_and_with_few_figures():
         ({"splits": {"test": {"count": 1}}}, "a: is no evaluation"),
         ({"splits": {"test": {"count": 1, "accuracy": math.nan}}}, "a: is no evaluation"),
         ({"epoch": "five"}, "a: is no evaluation"),
-        ({"corruptions": {"fog": 1}}, "a: is no evaluation"),
+        ({"epoch": 5.0}, r"a: is no evaluation \(epoch: Input should be a valid integer"),
+        ({"epoch": -1}, r"a: is no evaluation \(epoch: "),
+        ({"step": 10**400}, None),  # a number, though no run has it
+        ({"splits": {"test": {"count": 1, "accuracy": 7}}}, r"a: is no evaluation \(accuracy: .* less than or equal to 1\)"),
+        ({"splits": {"test": {"count": 1, "accuracy": -1}}}, r"a: is no evaluation \(accuracy: "),
+        ({"splits": {"test": {"count": 1, "accuracy": True}}}, r"a: is no evaluation \(accuracy: "),
+        ({"splits": {"test": {"count": 1, "accuracy": 10**400}}}, r"a: is no evaluation \(accuracy: "),
+        ({"splits": {"test": {"count": 1, "accuracy": 0.5, "calibration_error": "x"}}}, r"evaluation \(calibration_error: "),
+        ({"splits": {"test": {"count": 1, "accuracy": 0.5, "loss": math.inf}}}, r"a: is no evaluation \(loss: "),
+        ({"splits": {"test": {"count": 0, "accuracy": 0.5}}}, r"a: is no evaluation \(count: "),
+        ({"splits": {"valid": {"count": 1, "accuracy": 0.5}}}, "a: is no evaluation"),
+        ({"flip": {"count": 1, "accuracy": [1]}}, r"a: is no evaluation \(accuracy: "),
+        ({"temperature": {"value": 0}}, r"a: is no evaluation \(value: "),
+        ({"corruptions": {}}, r"a: is no evaluation \(corruptions: "),
+        ({"corruptions": {"fog": []}}, r"a: is no evaluation \(corruptions.fog: "),
+        ({"corruptions": {"fog": 1}}, r"a: is no evaluation \(corruptions.fog: "),
     ],
 )
 def test_what_is_no_record_is_refused(change, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
         Record.from_dict(RECORD.to_dict() | change, "a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test_predicted": np.array(["a", "b"])},
+        {"test_labels": np.array([math.nan, 1.0])},
+        {"test_digest": np.array(["a", "b"])},
+        {"test_digest": np.array(1)},
+        {"test_predicted": np.zeros(0, int), "test_labels": np.zeros(0, int)},
+        {"test_predicted": np.zeros(1, int), "test_labels": np.zeros(1, int)},
+    ],
+)
+def test_predictions_that_are_none_are_refused(tmp_path, change):
+    whole = {"test_predicted": np.zeros(2, int), "test_labels": np.zeros(2, int), "test_digest": np.array("a")}
+    np.savez(tmp_path / "a.npz", **(whole | change))
+    with pytest.raises(UserError, match=r"a.npz: holds no readable predictions"):
+        files.read_correct(tmp_path / "a.npz", 2)
 
 
 def test_files_are_replaced_whole(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import sample_runs
-from wrn_jax.report import published_runs, runs
+from wrn_jax.report import build, published_runs, runs
 from wrn_jax.runtime.errors import UserError
 
 CURVE = [0.1, 0.2, 0.3, 0.5, 0.4]
@@ -118,6 +118,7 @@ def test_rubbish_is_refused_in_one_line(tmp_path, spoil, message):
     lambda folder: (folder / "step-20.json").write_text('{"format": 1}'),
     swap("step-20.json", '"epoch": 5', '"epoch": "five"'),
     swap("step-20.json", '"format": 1', '"format": 2'),
+    swap("step-20.json", '"epoch": 5', '"epoch": 500'),
     swap("step-20.json", '"accuracy": 0.5', '"accuracy": NaN'),
     swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": 1}'),
     swap("step-20.json", '"corruptions": null', '"corruptions": {"fog": ["x"]}'),
@@ -131,7 +132,9 @@ def test_a_damaged_evaluation_is_named(tmp_path, change):
     path = sample_runs.write(tmp_path / "a", CURVE)
     sample_runs.evaluate(path, 5, sample_runs.right(200))
     change(path / "evaluations")
-    with pytest.raises(UserError, match=r"step-20\.(json|npz): (is no evaluation|is of format 2|holds no readable)"):
+    with pytest.raises(
+        UserError, match=r"step-20\.(json|npz): (is no evaluation|is of format 2|holds no readable|epoch = 500: the run has)"
+    ):
         runs.load(str(path))
 
 
@@ -140,6 +143,68 @@ def test_a_csv_that_is_no_log_is_refused(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=r"a\.csv: (is no log; the columns should be|no epoch is finished)"):
         runs.load(str(tmp_path / "a.csv"))
+
+
+HEADER = "epoch,train_accuracy,learning_rate_at_epoch_end,test_loss,test_accuracy\n"
+LOG = HEADER + "1,4.5,0.1,4.5,4.25\n2,10.5,0.2,3.5,13.5\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LOG.encode(),
+        LOG.encode("utf-8-sig"),
+        LOG.encode("utf-16"),
+        LOG.replace("\n", "\r\n").encode(),
+        LOG.replace(",", ", ").encode(),
+        LOG.replace(",", ";").encode(),
+        LOG.replace("\n1,", "\n1.0,").replace("4.25", "4.25%").encode(),
+        LOG.replace("\n2,", "\n,,,,\n\n" + HEADER + "2,").encode(),
+        (LOG + "3,20.5,0.3,3.").encode(),
+        (LOG + "3,20.5,0.3,3.0,-").encode(),
+    ],
+)
+def test_logs_as_people_have_them(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    run = runs.load(str(tmp_path / "a.csv"))
+    assert [(row.epoch, row.train_accuracy, row.test_accuracy, row.test_loss) for row in run.rows] == [
+        (1, 0.045, 0.0425, 4.5), (2, 0.105, 0.135, 3.5),
+    ]  # fmt: skip
+    assert (run.rows[1].moving, run.notes) == ({"learning_rate": 0.2}, ())
+
+
+def test_a_log_may_have_no_rate(tmp_path):
+    (tmp_path / "a.csv").write_text(LOG.replace("0.1,", ","))
+    assert [row.moving for row in runs.load(str(tmp_path / "a.csv")).rows] == [{}, {"learning_rate": 0.2}]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("10.5", "x", "a.csv: line 3, train_accuracy: 'x' is no number"),
+        ("\n2,", "\n2.5,", "a.csv: line 3, epoch: '2.5' is no whole number"),
+        (",4.25", "", "a.csv: line 2, test_accuracy: '' is no number"),
+        ("4.5,4.25", "inf,4.25", "a.csv: line 2, test_loss: 'inf' is no number"),
+        ("\n2,", "\n3,", "a.csv: row 2 should be of epoch 2"),
+    ],
+)
+def test_a_wrong_line_of_a_log_is_named(tmp_path, old, new, message):
+    (tmp_path / "a.csv").write_text(LOG.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        runs.load(str(tmp_path / "a.csv"))
+
+
+def test_accuracies_of_which_none_is_above_1_are_shares_and_it_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text(HEADER + "1,0.04,0.1,4.5,0.03\n2,0.5,0.2,3.5,0.57\n")
+    run = runs.load(str(tmp_path / "a.csv"))
+    assert [row.test_accuracy for row in run.rows] == [0.03, 0.57]
+    groups = runs.group([run, runs.load("session02")])
+    lines = build.unlike_lengths(groups)
+    assert lines == [
+        "The last epochs that are compared are not the same: a 2, session02 100.",
+        f"{tmp_path / 'a.csv'}: no accuracy is above 1, so they are read as shares of 1, not as percentages",
+    ]
+    assert build.unlike_lengths(runs.group([runs.load("session04"), runs.load("session02")])) == []
 
 
 @pytest.mark.parametrize("source", ["", "\0", "/nowhere/at/all", "a" * 5000])

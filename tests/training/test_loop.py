@@ -11,13 +11,15 @@ import pytest
 
 from tests.sample_runs import HEADER
 from tests.small import CHANGES, metrics
-from wrn_jax.config import load_file
+from wrn_jax.config import Config, load_file
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline
+from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.training import loop, messages
 from wrn_jax.training.checkpoints import Checkpoints, SaveFailed
 from wrn_jax.training.records import EpochSums, read_rows
+from wrn_jax.training.setup import resolve
 from wrn_jax.training.workdir import saved_config
 
 pytestmark = pytest.mark.slow
@@ -179,6 +181,14 @@ def test_resuming_with_other_images_is_refused(finished, monkeypatch):
     monkeypatch.setattr(loop.loading, "digests", lambda dataset: {"train": "0123"})
     with pytest.raises(UserError, match=r"checkpoints/\d+: the training images here are not those of the run, or in another"):
         loop.train(finished.config, finished.workdir, resume=True)
+
+
+def test_paths_of_the_data_are_kept_whole(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = Config().override({"data.directory": "sets/tfds", "data.cache": "~/cache"})
+    data = resolve(config, devices.make_mesh(1)).data
+    assert (data.directory, data.archive, data.cache) == (str(tmp_path / "sets/tfds"), None, "/home/somebody/cache")
 
 
 def test_resuming_nothing_is_refused(tmp_path):

@@ -47,7 +47,7 @@ def _parse(text: str, kind: str) -> Any:
         return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    for read in (json.loads, ast.literal_eval, _schedules):
+    for read in (_json, _literal, _schedules):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Python's, of odd literals
@@ -55,6 +55,30 @@ def _parse(text: str, kind: str) -> Any:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return text
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=lambda pairs: dict(_once([key for key, _ in pairs], pairs)))
+
+
+def _literal(text: str) -> Any:
+    return ast.literal_eval(_parsed(text))
+
+
+def _parsed(text: str) -> ast.Expression:
+    """The syntax tree of an expression. Raises SyntaxError, and UserError for a table with a key that stands twice."""
+    tree = ast.parse(text.strip(), mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            _once([ast.unparse(key).strip("'") for key in node.keys if key is not None], ())
+    return tree
+
+
+def _once(keys: Sequence[str], pairs: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+    """The pairs. Raises UserError if a key stands twice, of which Python and JSON would drop the first silently."""
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise error("command line", f"{shown(twice[0])} stands twice in a table")
+    return pairs
 
 
 _FUNCTIONS = ("epoch", "epochs", "step", "steps", "last", "at", "share", "step_decay", "constant_then_decay")
@@ -66,7 +90,7 @@ def _schedules(text: str) -> Any:
 
     Raises ValueError or SyntaxError for anything else; what is no such call or literal is not executed.
     """
-    tree = ast.parse(text, mode="eval")
+    tree = _parsed(text)
     allowed = (
         ast.Expression,
         ast.Dict,

@@ -25,7 +25,33 @@ FORMAT = 1
 
 Count = Annotated[int, Field(strict=True, ge=0)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_NUMBERS = TypeAdapter(list[Number])
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Gap = Annotated[float, Field(strict=True, ge=-1, le=1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Figures:
+    """What `metrics.summary` gives, to check a record by; some records have less."""
+
+    count: Annotated[int, Field(strict=True, ge=1)]
+    accuracy: Share
+    without_prediction: Count = 0
+    accuracy_interval: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
+    top5: Share | None = None
+    loss: Number | None = None
+    calibration_error: Share | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    """What is said of a temperature, likewise."""
+
+    value: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+    loss: Number | None = None
+    calibration_error: Share | None = None
+
+
+_FIGURES, _SCALED = TypeAdapter(_Figures), TypeAdapter(_Scaled)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,16 +93,16 @@ class Record:
     hardware: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
     splits: dict[str, dict[str, Any]]
-    clean_gap: Number | None = None
+    clean_gap: Gap | None = None
     temperature: dict[str, Any] | None = None
     temperature_missing: str | None = None
-    superclasses: dict[str, Number | None] | None = None
-    superclass_accuracy: Number | None = None
-    classes: dict[str, Number | None] | None = None
-    confused: list[tuple[str, str, int]] | None = None
+    superclasses: dict[str, Share | None] | None = None
+    superclass_accuracy: Share | None = None
+    classes: dict[str, Share | None] | None = None
+    confused: list[tuple[str, str, Count]] | None = None
     flip: dict[str, Any] | None = None
-    corruptions: dict[str, list[Number]] | None = None
-    mean_corruption_accuracy: Number | None = None
+    corruptions: Annotated[dict[str, Annotated[list[Share], Field(min_length=1)]], Field(min_length=1)] | None = None
+    mean_corruption_accuracy: Share | None = None
     corruptions_in_mean: list[str] | None = None
     corruptions_from: str | None = None
     corruptions_exact: dict[str, bool] | None = None
@@ -95,9 +121,16 @@ class Record:
             raise UserError(f"{source}: is of format {version}; this version reads {FORMAT}")
         try:
             record = TypeAdapter(cls).validate_python(tree)
-            _NUMBERS.validate_python([record.splits["test"]["count"], record.splits["test"]["accuracy"]])
-        except (ValidationError, KeyError):
-            raise UserError(f"{source}: is no evaluation; delete it, or evaluate again") from None
+            for figures in ({"test": record.splits.get("test")} | record.splits).values():
+                _FIGURES.validate_python(figures)
+            if record.flip is not None:
+                _FIGURES.validate_python(record.flip)
+            if record.temperature is not None:
+                _SCALED.validate_python(record.temperature)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, wrong["loc"])) or "splits"
+            raise UserError(f"{source}: is no evaluation ({place}: {wrong['msg']}); delete it, or evaluate again") from None
         return record
 
 
@@ -132,17 +165,18 @@ def read(path: Path) -> Record:
     return Record.from_dict(tree, path)
 
 
-def read_correct(path: Path) -> tuple[np.ndarray, str] | None:
+def read_correct(path: Path, count: int) -> tuple[np.ndarray, str] | None:
     """Of STEM.npz, which test images were right, bool [N], and the `digest` of their labels; None if there is no such file.
 
-    Raises UserError for a damaged one.
+    Raises UserError for a damaged one, or one of another number of images than `count`.
     """
     if not path.is_file():
         return None
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             predicted, labels, label_digest = (arrays[f"test_{name}"] for name in ("predicted", "labels", "digest"))
-        if predicted.shape == labels.shape and predicted.ndim == 1:
+        whole = predicted.dtype.kind in "iu" and labels.dtype.kind in "iu" and label_digest.dtype.kind == "U"
+        if whole and predicted.shape == labels.shape == (count,) and label_digest.ndim == 0:
             return predicted == labels, str(label_digest)
     except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
         pass

@@ -68,7 +68,7 @@ def summary(groups: Sequence[Group], reached: Verdict) -> list[Block]:
     if on_test := [group.name for group in groups if group.judge == "test"]:
         text = f"The best epoch of {formats.listed(on_test)} was chosen on the test set, which flatters its test accuracy."
         blocks.append(Text(text, "warning"))
-    blocks += [Text(text, "warning") for text in unfinished(groups)]
+    blocks += [Text(text, "warning") for text in (*unfinished(groups), *unlike_lengths(groups))]
     if commands := missing_evaluations(groups):
         names = formats.count(len(commands), "evaluation")
         blocks.append(Text(f"Not there yet: {names}; the commands stand under “How to reproduce it”.", "note"))
@@ -94,6 +94,14 @@ def unfinished(groups: Sequence[Group]) -> list[str]:
             counted = "they count in the curves and epoch tables only" if group.finished else after
             texts.append(f"{group.name}: not finished: {', '.join(runs)}; {counted}.")
     return texts
+
+
+def unlike_lengths(groups: Sequence[Group]) -> list[str]:
+    """A line where last epochs of unlike number are compared, and what is to be known of how logs were read."""
+    last = {group.name: max(run.last.epoch for run in group.counted) for group in groups}
+    text = f"The last epochs that are compared are not the same: {', '.join(f'{name} {n}' for name, n in last.items())}."
+    notes = [note for group in groups for run in group.runs for note in run.notes]
+    return [*[text] * (len(set(last.values())) > 1), *notes]
 
 
 def missing_evaluations(groups: Sequence[Group]) -> list[str]:

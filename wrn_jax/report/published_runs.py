@@ -7,6 +7,7 @@ session04_as_executed. Accuracies are fractions, in 0..1, unless % is said.
 import csv
 import dataclasses
 import importlib.resources
+import math
 from pathlib import Path
 from typing import Any
 
@@ -81,27 +82,73 @@ def described(name: str) -> Config:
 def rows(name: str) -> list[EpochRow]:
     """The log of a run, one row per epoch."""
     file = f"{name}.csv"
-    return rows_from(parse((importlib.resources.files("wrn_jax.report") / "published_logs" / file).read_text()), Path(file))
+    parsed = parse((importlib.resources.files("wrn_jax.report") / "published_logs" / file).read_text())
+    as_shares(parsed)
+    return rows_from(parsed, Path(file))
+
+
+def decode(content: bytes) -> str:
+    """The text of a log as spreadsheets save it: UTF-8, or UTF-16 with its mark. Raises UnicodeDecodeError."""
+    return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """The lines of a log in CSV, as `EpochRow.to_dict` names their columns.
+    """The lines of a log in CSV, as `EpochRow.to_dict` names their columns, with accuracies as they are written.
 
-    `learning_rate` is the rate after the epoch's last step. Training accuracy is counted on augmented, mixed images with
-    dropout on. A log holds no validation figures and no training loss.
+    `learning_rate` is the rate after the epoch's last step; it may be empty. Training accuracy is counted on augmented, mixed
+    images with dropout on. A log holds no validation figures and no training loss. Empty lines and repeated headers are
+    passed over, and so is a last line that is cut.
 
     Raises:
-      KeyError, ValueError, TypeError: the text is no such log.
+      KeyError: a column is missing.
+      ValueError: a line is wrong; the text says which and why.
     """
-    return [
-        {
-            "epoch": int(row["epoch"]),
-            "step": None,
-            "learning_rate": float(row["learning_rate_at_epoch_end"]),
-            "train_loss": None,
-            "train_accuracy": float(row["train_accuracy"]) / 100,
-            "test_loss": float(row["test_loss"]),
-            "test_accuracy": float(row["test_accuracy"]) / 100,
-        }
-        for row in csv.DictReader(text.splitlines())
-    ]
+    first = text.lstrip().partition("\n")[0]
+    lines = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+    cells = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1)]
+    cells = [(number, line) for number, line in cells if any(line)]
+    header = cells[0][1] if cells else list(COLUMNS)
+    for name in COLUMNS:
+        if name not in header:
+            raise KeyError(name)
+    found = []
+    for number, line in cells:
+        if line == header:
+            continue
+        try:
+            found.append(_row(dict(zip(header, line, strict=False))))
+        except ValueError as error:
+            if number < cells[-1][0] or text.endswith(("\n", "\r")):
+                raise ValueError(f"line {number}, {error}") from None
+    return found
+
+
+def _row(cells: dict[str, str]) -> dict[str, Any]:
+    values = {name: _number(name, cells.get(name, "")) for name in COLUMNS if name in cells or name != COLUMNS[2]}
+    epoch, rate = values["epoch"], values.get(COLUMNS[2])
+    if epoch is None or not epoch.is_integer():
+        raise ValueError(f"epoch: {cells['epoch']!r} is no whole number")
+    accuracies = {name: values[name] for name in ("train_accuracy", "test_accuracy")}
+    row = {"epoch": int(epoch), "step": None, "train_loss": None, "test_loss": values["test_loss"], **accuracies}
+    return row if rate is None else row | {"learning_rate": rate}
+
+
+def _number(name: str, cell: str) -> float | None:
+    if not cell and name == COLUMNS[2]:
+        return None
+    try:
+        value = float(cell.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: {cell[:40]!r} is no number")
+    return value
+
+
+def as_shares(rows: list[dict[str, Any]]) -> bool:
+    """Makes the accuracies of parsed rows shares in 0..1, in place; whether they were, which they are if none is above 1."""
+    names = ("train_accuracy", "test_accuracy")
+    were = all(row[name] <= 1 for row in rows for name in names)
+    for row in rows if not were else ():
+        row |= {name: row[name] / 100 for name in names}
+    return were

@@ -1,5 +1,6 @@
 """Finished runs as they are compared: read from a work directory, a published log or a CSV, and grouped into recipes."""
 
+import csv
 import dataclasses
 import functools
 import json
@@ -59,6 +60,7 @@ class Run:
       kept: checkpoints.
       evaluations: in the order of their epochs.
       log: name of the published log that it is, or None.
+      notes: what a reader must know of how it was read.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Run:
     kept: tuple[Kept, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     log: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def judge(self) -> str:
@@ -185,7 +188,7 @@ def _load_directory(path: Path, source: str) -> Run:
     timeline = Timeline.of(config)
     rows = _some(read_run(path / "metrics.jsonl", config, timeline), path / "metrics.jsonl")
     kept = _kept(checkpoint_steps(path), timeline.steps_per_epoch)
-    evaluations = _evaluations(path / "evaluations", timeline.steps_per_epoch)
+    evaluations = _evaluations(path / "evaluations", timeline)
     headers = tuple(read_headers(path / "header.jsonl"))
     return Run(path.resolve().name, source, rows, config, timeline, headers, kept, evaluations)
 
@@ -208,10 +211,17 @@ def _on_the_logs_clock(config: Config) -> Timeline:
 
 def _load_csv(path: Path, source: str) -> Run:
     try:
-        columns = published_runs.parse(path.read_text(encoding="utf-8"))
-    except (KeyError, ValueError, TypeError):
+        columns = published_runs.parse(published_runs.decode(path.read_bytes()))
+    except (KeyError, csv.Error):
         raise UserError(f"{path}: is no log; the columns should be {', '.join(published_runs.COLUMNS)}") from None
-    return Run(path.stem, source, _some(rows_from(columns, path), path))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: cannot be read: is not text") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    were_shares = published_runs.as_shares(columns)
+    rows = _some(rows_from(columns, path), path)
+    note = f"{path}: no accuracy is above 1, so they are read as shares of 1, not as percentages"
+    return Run(path.stem, source, rows, notes=(note,) * were_shares)
 
 
 def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:
@@ -225,12 +235,15 @@ def _kept(steps: Sequence[int], steps_per_epoch: int) -> tuple[Kept, ...]:
     return tuple(Kept(str(step), None if step % steps_per_epoch else step // steps_per_epoch) for step in steps)
 
 
-def _evaluations(folder: Path, steps_per_epoch: int) -> tuple[Evaluation, ...]:
+def _evaluations(folder: Path, timeline: Timeline) -> tuple[Evaluation, ...]:
     """The evaluations of checkpoints at the end of an epoch, in their order."""
     evaluations: list[Evaluation] = []
     for path in folder.glob("step-*.json"):
-        record, known = files.read(path), files.read_correct(path.with_suffix(".npz"))
-        if record.epoch is not None and record.step == record.epoch * steps_per_epoch:
+        record = files.read(path)
+        known = files.read_correct(path.with_suffix(".npz"), record.splits["test"]["count"])
+        if (record.epoch or 0) > timeline.epochs:
+            raise UserError(f"{path}: epoch = {record.epoch}: the run has {timeline.epochs}; delete it, or evaluate again")
+        if record.epoch is not None and record.step == record.epoch * timeline.steps_per_epoch:
             evaluations.append(Evaluation(record.epoch, record.to_dict(), *(known or (None, None))))
     return tuple(sorted(evaluations, key=lambda evaluation: evaluation.epoch))
 

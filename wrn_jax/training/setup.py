@@ -16,6 +16,7 @@ from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import user_path
 from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.state import TrainState, create_state
 
@@ -94,12 +95,18 @@ def check_sam_group(config: Config) -> None:
 
 
 def resolve(config: Config, mesh: Mesh) -> Config:
-    """The configuration with what it leaves open settled: compute type and number of classes. Raises UserError."""
+    """The configuration with what it leaves open settled: compute type, number of classes, and from where its paths start.
+
+    Stored relative, a path would mean another folder to whoever resumes elsewhere. Raises UserError.
+    """
     _, num_classes = datasets.planned_sizes(config.data)
     if config.model.num_classes is not None and config.model.num_classes < num_classes:
         raise UserError(f"model.num_classes = {config.model.num_classes}: {config.data.name} has {num_classes} classes")
+    given = {name: getattr(config.data, name) for name in ("directory", "archive", "cache")}
+    paths = {f"data.{name}": str(user_path(path).absolute()) for name, path in given.items() if path}
     return config.override(
-        {
+        paths
+        | {
             "precision": devices.compute_dtype(config.precision, mesh.devices.flat[0]),
             "model.num_classes": config.model.num_classes or num_classes,
         }
