@@ -55,8 +55,8 @@ def digests(dataset: Dataset) -> dict[str, str]:
     found = {}
     for name in ("train", "valid", "test"):
         if (split := getattr(dataset, name)) is not None:
-            digest = hashlib.sha256(np.ascontiguousarray(split.images))
-            digest.update(np.ascontiguousarray(split.labels, "<i4"))
+            digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
+            digest.update(np.ascontiguousarray(split.labels, "<i4").data)
             found[name] = digest.hexdigest()[:16]
     return found
 
