@@ -173,7 +173,7 @@ def test_two_recipes_are_drawn_over_each_other_and_dense_restarts_hide_nothing(t
     plot.draw_recipe(tmp_path / "plan.png", recipes, "")
     with Image.open(tmp_path / "plan.png") as picture:
         everything = np.asarray(picture.convert("RGB"))
-    pixels, bottom = everything[60:500, 150:-50], everything[740:940, 150:-50]
+    pixels, bottom = everything[60:500, 150:-50], everything[580:720, 150:-50]
     line = BLUE if other is recipes["A"] else ORANGE
     found = (pixels == np.array(line)).all(-1).any(0)
     assert found.mean() > (0.9 if line == BLUE else 0.5)  # B is dashed
