@@ -1,7 +1,10 @@
-"""The documentation: its site is built without a warning, and what it names is there."""
+"""The documentation: its site is built without a warning, what it names is there, and the commands it names run."""
 
+import ast
+import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +23,53 @@ def test_files_that_a_page_names_are_there(page):
     folders = (Path(), Path("wrn_jax"), Path("tests"))
     names = re.findall(r"`([a-z_/.]+/[a-z_]+\.(?:py|sh|yml)|test_[a-z_]+\.py)`", text)
     assert [name for name in names if not any((folder / name).exists() for folder in folders)] == []
+
+
+def texts():
+    """(file, text) of every page, and of every string of the package: its docstrings and messages."""
+    yield from ((page, page.read_text()) for page in PAGES)
+    for path in Path("wrn_jax").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        parts_of_others = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in nodes:
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else f"{{{ast.unparse(part)}}}" for part in node.values]
+                yield path, "".join(parts)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts_of_others:
+                yield path, node.value
+
+
+def commands():
+    """(command, arguments) wherever one with arguments is named; what a reader is to fill in is filled in."""
+    filled = {"configs/RECIPE.py": "session04", "RECIPE.py": "session04", "--config FILE": "--config session04"}
+    filled |= {"TARGET": "gpu:h100", "SEED": "1"}
+    for _, text in texts():
+        for command, rest in re.findall(r"-m wrn_jax\.([a-z]+) +([^`\n]+)", text.replace("\\\n", " ")):
+            for placeholder, value in filled.items():
+                rest = rest.replace(placeholder, value)
+            rest = re.sub(r"\{[^{}]*(\{[^{}]*\}[^{}]*)*\}", lambda match: "cifar100" if "name" in match[0] else "x", rest)
+            yield command, rest.replace("configs/x_as_executed", "configs/session04_as_executed")
+
+
+class Begins(Exception):
+    """A command has understood its arguments and begins to work."""
+
+
+@pytest.mark.parametrize(("command", "arguments"), sorted(set(commands())))
+def test_commands_that_a_page_or_message_names_begin_to_work(command, arguments, monkeypatch, tmp_path):
+    def begin(*_, **__):
+        raise Begins
+
+    work = ("train.loop.train", "train.saved_config", "evaluate.saved_config", "export.restore", "compare.runs.load",
+            "aot.analyse", "plan.make_plan", "data.preparation._download", "data.preparation._extract")  # fmt: skip
+    for name in work:
+        monkeypatch.setattr(f"wrn_jax.{name}", begin)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = [str(tmp_path) if word == "DIR" else word for word in shlex.split(arguments, comments=True)]
+    with pytest.raises((Begins, SystemExit)) as stopped:
+        importlib.import_module(f"wrn_jax.{command}").main(words)
+    assert "--help" in words or stopped.type is Begins
 
 
 @pytest.mark.slow
