@@ -320,3 +320,23 @@ def test_step_and_key_are_arrays_of_the_right_kind():
     _, state, _ = make_state()
     assert state.step.dtype == jnp.int32
     assert jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)
+
+
+def swallowed(*_):
+    """An interrupt that becomes another error on its way out, as in an event loop."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ValueError("cancelled") from None
+
+
+def test_an_interrupt_while_one_is_read_is_no_damage(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            monkeypatch.setattr(checkpoints._orbax, "checkpointables_metadata", swallowed)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints._describe(1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,10 +1,12 @@
 """A run that is asked to stop: signals to a single process, preemption notices to many."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Generator
 from types import FrameType
 from typing import Any, Self
 
@@ -68,3 +70,29 @@ class StopRequest:
         # The sync point is true for one step only, and a run may not be able to stop right there.
         self._stops = self._stops or multihost_utils.reached_preemption_sync_point(step)
         return signal.SIGTERM.name if self._stops else ""
+
+
+@contextlib.contextmanager
+def keeping_interrupts() -> Generator[None]:
+    """An interrupt in the block comes out of it as KeyboardInterrupt, whatever a library there makes of it: in a notebook, say.
+
+    A command needs none of this: its listener ends it.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    is_ours = is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    if is_ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if came:
+            raise KeyboardInterrupt from None

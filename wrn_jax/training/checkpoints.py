@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 from wrn_jax.runtime import files
 from wrn_jax.runtime.devices import wait_for_all
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.signals import keeping_interrupts
 from wrn_jax.training.records import CheckpointNotes, first_best
 
 FORMAT = 1
@@ -266,6 +267,7 @@ class Checkpoints:
         except UserError:
             return Saved(step, epoch, accuracy, is_described=False)
 
+    @keeping_interrupts()
     def _describe(self, step: int) -> Any:
         """What Orbax keeps beside the arrays of a checkpoint. Raises _Damaged."""
         try:
@@ -336,6 +338,7 @@ class Checkpoints:
             raise UserError(f"{self.directory / str(step)}: is damaged ({error})") from None
         return model["params"], model["batch_stats"]
 
+    @keeping_interrupts()
     def _load(self, step: int, like: Any, shardings: Any) -> Any:
         saved = self._describe(step).metadata
         try:
