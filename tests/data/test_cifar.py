@@ -248,6 +248,19 @@ def test_newest_version_is_read(folder, tmp_path):
     assert cifar.find_version(folder.parent.parent, "cifar100") == folder.with_name("3.0.10")
 
 
+def test_a_version_that_can_be_read_goes_before_a_newer_one(folder, tmp_path):
+    newer = Path(shutil.copytree(folder, folder.with_name("4.0.0")))
+    edit_info(lambda info: info.update(fileFormat="tfrecord"))(newer)
+    assert cifar.find_version(folder.parent.parent, "cifar100") == folder
+
+
+def test_a_version_that_this_tfds_does_not_know_is_read(folder, tmp_path):
+    first = read_copy(folder, tmp_path)
+    edit_info(lambda info: info.update(version="9.9.9"))(folder)
+    folder.rename(folder.with_name("9.9.9"))
+    assert_same(read(folder.parent.parent, tmp_path), first)
+
+
 def cache_file(tmp_path):
     (file,) = (tmp_path / "arrays").iterdir()
     return file

@@ -168,7 +168,7 @@ def _read_records(name: str, folder: Path, split: str, files: list[Path]) -> Spl
 
     def read(start: int) -> int:
         rows = range(start, min(start + 500, len(images)))
-        for row, record in zip(rows, source.__getitems__(list(rows)), strict=True):
+        for row, record in zip(rows, cast(Any, source).__getitems__(list(rows)), strict=True):
             with Image.open(io.BytesIO(record["image"])) as image:
                 pixels = np.asarray(image)
             if pixels.shape != shape or pixels.dtype != np.uint8:
@@ -177,9 +177,13 @@ def _read_records(name: str, folder: Path, split: str, files: list[Path]) -> Spl
         return len(rows)
 
     try:
-        # By its own description, since the builder of this TFDS may be of another version.
-        builder = cast(Any, tfds.builder_from_directory(folder))
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        source = tfds.data_source(
+            f"{name}:{folder.name}",
+            split=split,
+            data_dir=folder.parent.parent,
+            download=False,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
         # Reading and decoding leave Python's lock often enough for two to four threads to pay.
         with (
             console.announced(f"decoding {name} {split}", len(images), " images") as progress,
