@@ -232,6 +232,24 @@ def test_a_damaged_checkpoint_does_not_keep_all_others_from_being_evaluated(run,
     assert not (tmp_path / "step-10.json").exists()
 
 
+@pytest.mark.parametrize(("which", "evaluated"), [("last", 10), ("all", 20)])
+def test_checkpoints_that_the_run_deletes_meanwhile_are_no_damage(run, tmp_path, monkeypatch, capsys, which, evaluated):
+    workdir, load = tmp_path / "run", Checkpoints._load
+    shutil.copytree(run, workdir)
+
+    def delete(self, step, *rest):
+        if step != evaluated:
+            shutil.rmtree(workdir / "checkpoints" / str(step))
+        return load(self, step, *rest)
+
+    monkeypatch.setattr(Checkpoints, "_load", delete)
+    written = evaluate.main(["--workdir", str(workdir), "--checkpoint", which, "--no-train", "--out", str(tmp_path / "out")])
+    assert written == tmp_path / "out" / f"step-{evaluated}.json"
+    told = capsys.readouterr().err
+    assert ("checkpoints/10: the run has replaced it" in told) == (which == "all")
+    assert "damaged" not in told
+
+
 def test_flip_is_the_mean_of_image_and_mirror_image(run, dataset, logits, tmp_path, capsys):
     figures, _ = call("--workdir", run, "--checkpoint", "last", "--no-train", "--flip", out=tmp_path)
     test = dataset.test

@@ -17,8 +17,8 @@ from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices, files
+from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop
-from wrn_jax.training.checkpoints import Checkpoints, choose
 from wrn_jax.training.loop import Summary
 from wrn_jax.training.workdir import default_workdir, holds_run
 
@@ -91,7 +91,7 @@ def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str)
     Args:
       workdir: the directory of the run.
       checkpoint: "best", "last", or the number of an epoch that was kept.
-      options: further options of the command, such as "--flip" or "--no-train"; not `--out`.
+      options: further options of the command, such as "--flip" or "--no-train".
 
     Returns:
       All figures, as in `evaluations/step-STEP.json` of the run.
@@ -100,11 +100,10 @@ def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str)
       UserError: something in the run, the data or the options that the user can mend.
     """
     directory = files.user_path(workdir)
-    evaluate.main(["--workdir", str(directory), "--checkpoint", checkpoint, *options])
-    folder = directory / "checkpoints"
-    with Checkpoints(folder) as checkpoints:
-        step = choose(checkpoints.all(), checkpoint, folder).step
-    return json.loads((directory / "evaluations" / f"step-{step}.json").read_text())
+    written = evaluate.main(["--workdir", str(directory), "--checkpoint", checkpoint, *options])
+    if written is None:
+        raise UserError(f"{directory}: the run has replaced every checkpoint before it could be read")
+    return json.loads(written.read_text())
 
 
 def load_model(source: str | Path, checkpoint: str = "best", data: str | None = None) -> TrainedModel:

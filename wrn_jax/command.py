@@ -81,7 +81,7 @@ def keep_caches() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the small programs add up to seconds
 
 
-def run(main: Callable[[], None], program: str) -> int:
+def run(main: Callable[[], object], program: str) -> int:
     """Calls `main` and returns the exit code.
 
     0 done, 2 a user's mistake, 3 diverged, 4 another process is gone, 75 interrupted and saved, 128 and the signal's number
@@ -101,7 +101,7 @@ def run(main: Callable[[], None], program: str) -> int:
     return code
 
 
-def _run(main: Callable[[], None], program: str) -> int:
+def _run(main: Callable[[], object], program: str) -> int:
     try:
         main()
     except UserError as error:

@@ -35,10 +35,10 @@ from wrn_jax.evaluation.files import Record
 from wrn_jax.evaluation.metrics import Scored
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.weight_layouts import MeanStd
-from wrn_jax.runtime import allocator, devices, environment, files
+from wrn_jax.runtime import allocator, console, devices, environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.checkpoints import Checkpoints, best_of, choose
+from wrn_jax.training.checkpoints import Checkpoints, Gone, best_of, choose
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
 
@@ -46,8 +46,11 @@ DRAWN = "drawn"
 """The value of `--corruptions` that asks for corruptions made here."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluates what the arguments name, prints a summary and writes the figures. Raises UserError."""
+def main(argv: Sequence[str] | None = None) -> Path | None:
+    """Evaluates what the arguments name, prints a summary, writes the figures, and returns the last file of them, if any.
+
+    Raises UserError.
+    """
     parser = command.parser(
         "evaluate",
         "Evaluates checkpoints of a run, or a file of weights, on the test images.\n"
@@ -92,13 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked and not options.weights:
         raise UserError("--mean and --std go with --weights; a run is evaluated as it was trained")
     if options.weights:
-        evaluate_weights(options, overrides, asked)
-    else:
-        evaluate_run(options, overrides)
+        return evaluate_weights(options, overrides, asked)
+    return evaluate_run(options, overrides)
 
 
-def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Evaluates checkpoints of a run. Raises UserError."""
+def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path | None:
+    """Evaluates checkpoints of a run, which may go on meanwhile; the last file written. Raises UserError."""
     own = saved_config(options.workdir)
     config = configs.apply_arguments(own, overrides)
     check_same_images(own.data, config.data)
@@ -117,29 +119,39 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         corrupted = corrupted_images(options, dataset, config.data)
         judge = "test" if dataset.valid is None else "valid"
         print(images_line(setup, "that of the run"))
-        network, where = setup.network, devices.replicated(setup.mesh)
+        network = setup.network
+        like = (network.params, network.batch_stats, devices.replicated(setup.mesh))
         evaluator = setup.make_evaluator()
-        best, last = best_of(saved), saved[-1]
+        written = None
         for checkpoint in chosen:
             try:
-                weights = checkpoints.restore_model(checkpoint.step, network.params, network.batch_stats, where)
+                if options.checkpoint == "all":
+                    weights = checkpoints.restore_model(checkpoint.step, *like)
+                else:
+                    checkpoint, weights = checkpoints.restore_chosen(options.checkpoint, *like)
+            except Gone as error:
+                console.tell(str(error))
+                continue
             except UserError as error:
                 if len(chosen) == 1:
                     raise
                 damaged.append(str(error))
                 continue
+            saved = checkpoints.all() or [checkpoint]
+            best, last = best_of(saved), saved[-1]
             title = f"{options.workdir} after epoch {checkpoint.epoch}, step {checkpoint.step}, {network.dtype}"
             flattered = judge == "test" and checkpoint == best
             examined = examine(evaluator, weights, dataset, corrupted, title, options.train, options.flip, flattered)
             chosen_as = [name for name, which in (("best", best), ("last", last)) if which == checkpoint]
             head = {"step": checkpoint.step, "epoch": checkpoint.epoch, "chosen_as": chosen_as, "judge": judge}
-            write(out, f"step-{checkpoint.step}", head, setup, examined, options.save_train)
+            written = write(out, f"step-{checkpoint.step}", head, setup, examined, options.save_train)
     if damaged:
         raise UserError("; ".join(damaged))
+    return written
 
 
-def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], asked: MeanStd | None) -> None:
-    """Evaluates a file of weights, with the normalisation that was asked for. Raises UserError."""
+def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], asked: MeanStd | None) -> Path | None:
+    """Evaluates a file of weights, with the normalisation that was asked for; the file written, if one is. Raises UserError."""
     file = str(options.weights)
     weights = weight_layouts.read_weights(options.weights)
     own = export_formats.config_of(weights, file)
@@ -179,7 +191,8 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], aske
     examined = examine(setup.make_evaluator(), placed, dataset, corrupted, title, options.train, options.flip)
     if out:
         head = {"step": None, "epoch": None, "weights": file}
-        write(out, options.weights.stem, head, setup, examined, options.save_train)
+        return write(out, options.weights.stem, head, setup, examined, options.save_train)
+    return None
 
 
 def asked_normalisation(mean: Sequence[str] | None, std: Sequence[str] | None) -> MeanStd | None:
@@ -220,8 +233,8 @@ def write(
     setup: Setup,
     examined: tuple[dict[str, Any], dict[str, Scored]],
     save_train: bool,
-) -> None:
-    """Writes what was examined, and says where. Raises UserError."""
+) -> Path:
+    """Writes what was examined, says where, and returns the file of the figures. Raises UserError."""
     figures, scored = examined
     record = Record(
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -238,6 +251,7 @@ def write(
     kept = {split: images for split, images in scored.items() if split != "train" or save_train}
     evaluation_files.write(out, stem, record, kept)
     print(f"written: {out / stem}.json and {stem}.npz")
+    return out / f"{stem}.json"
 
 
 def check_same_images(own: configs.Data, asked: configs.Data) -> None:

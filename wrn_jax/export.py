@@ -30,7 +30,7 @@ from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices, environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.checkpoints import Checkpoints, Saved, choose
+from wrn_jax.training.checkpoints import Checkpoints, Saved
 from wrn_jax.training.workdir import check_checkpoints, saved_config
 
 
@@ -115,9 +115,8 @@ def restore(workdir: Path, which: str) -> Model:
     network = Network(config.model, dataset.num_classes, "float32")
     with Checkpoints(folder) as checkpoints:
         check_checkpoints(checkpoints.all(), workdir, config)
-        saved = choose(checkpoints.all(), which, folder)
         where = devices.replicated(devices.make_mesh(1))
-        restored = checkpoints.restore_model(saved.step, network.params, network.batch_stats, where)
+        saved, restored = checkpoints.restore_chosen(which, network.params, network.batch_stats, where)
     return Model(config, saved, config.model.num_classes or dataset.num_classes, dataset, *jax.device_get(restored))
 
 

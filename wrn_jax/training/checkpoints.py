@@ -43,6 +43,10 @@ class SaveFailed(Exception):
     """A checkpoint could not be written; the text is one line."""
 
 
+class Gone(UserError):
+    """A checkpoint that was listed is no longer there: the run that goes on beside has replaced it by a later one."""
+
+
 class _Damaged(Exception):
     """A checkpoint cannot be read back as it was written."""
 
@@ -245,8 +249,9 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def all(self) -> list[Saved]:
-        """The complete checkpoints in the order of time. Raises UserError for one of a newer format."""
-        return [self._saved(step) for step in sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)]
+        """The complete checkpoints that are still there, in the order of time. Raises UserError for one of a newer format."""
+        listed = [self._saved(step) for step in sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)]
+        return [saved for saved in listed if saved.is_described or (self.directory / str(saved.step)).is_dir()]
 
     def _saved(self, step: int) -> Saved:
         try:
@@ -335,8 +340,25 @@ class Checkpoints:
         try:
             model = self._load(step, like, jax.tree.map(lambda _: sharding, like))["model"]
         except _Damaged as error:
+            if not (self.directory / str(step)).is_dir():
+                raise Gone(f"{self.directory / str(step)}: the run has replaced it by a later one meanwhile") from None
             raise UserError(f"{self.directory / str(step)}: is damaged ({error})") from None
         return model["params"], model["batch_stats"]
+
+    def restore_chosen(
+        self, which: str, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding, *others: str
+    ) -> tuple[Saved, tuple[Any, Any]]:
+        """The checkpoint that `which` names, see `choose`, and its model; chosen anew if the run replaces it meanwhile.
+
+        Raises UserError.
+        """
+        for _ in range(10):
+            saved = choose(self.all(), which, self.directory, *others)
+            try:
+                return saved, self.restore_model(saved.step, params, batch_stats, sharding)
+            except Gone:
+                self._orbax.reload()
+        raise Gone(f"{self.directory}: the run replaces its checkpoints faster than they can be read; evaluate it at its end")
 
     @keeping_interrupts()
     def _load(self, step: int, like: Any, shardings: Any) -> Any:
