@@ -130,13 +130,17 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert path.read_text() == "two"
 
 
+ODD = "$\\foo$ 🚀 实验"
+"""A title that is no formula, with characters that the font lacks."""
+
+
 @pytest.mark.parametrize("held_out", [False, True])
 def test_curves_are_drawn(tmp_path, held_out):
     drawn = rows(5)
     if held_out:
         drawn = [dataclasses.replace(row, valid_loss=3.8, valid_accuracy=0.1) for row in drawn]
     values = {name: np.linspace(0.3, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout", "mixup_alpha")}
-    curves.draw_curves(tmp_path / "curves.png", drawn, [(2.0, "dropout: 0.2"), (2.0, "mixup: 0")], values, 10, "title")
+    curves.draw_curves(tmp_path / "curves.png", drawn, [(2.0, "dropout: 0.2"), (2.0, "mixup: 0")], values, 10, ODD)
     with Image.open(tmp_path / "curves.png") as picture:
         colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
     assert ((44, 160, 44) in colors) == held_out  # the line of the hold-out
@@ -154,7 +158,7 @@ BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 
 def test_recipe_is_drawn(tmp_path):
-    plot.draw_recipe(tmp_path / "plan.png", {"one": make_recipe(0.3, ("full", "minimal"))}, "title")
+    plot.draw_recipe(tmp_path / "plan.png", {"one": make_recipe(0.3, ("full", "minimal"))}, ODD)
     with Image.open(tmp_path / "plan.png") as picture:
         assert min(picture.size) > 400
         colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from wrn_jax.config.moving import MOVING
+from wrn_jax.runtime.drawing import plain_text
 from wrn_jax.training.records import SPLITS, EpochRow
 
 
+@plain_text()
 def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequence[EpochRow] = ()) -> None:
     """Draws the moving values of one recipe, or of two over each other, over their epochs.
 

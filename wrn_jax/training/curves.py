@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from wrn_jax.config.moving import MOVING, NUMERIC
+from wrn_jax.runtime.drawing import plain_text
 from wrn_jax.training.records import SPLITS, EpochRow
 
 
+@plain_text()
 def draw_curves(
     path: Path, rows: Sequence[EpochRow], transitions: Sequence[tuple[float, str]], values: Mapping[str, np.ndarray],
     steps_per_epoch: int, title: str,

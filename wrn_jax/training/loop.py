@@ -415,8 +415,8 @@ def draw(attempt: Attempt) -> None:
     path = attempt.workdir / "curves.png"
     try:
         curves.draw_curves(path, rows, transitions, timeline.values, timeline.steps_per_epoch, title)
-    except OSError as error:
-        attempt.say(f"{path}: could not be drawn ({error.strerror}); going on")
+    except Exception as error:  # whatever it is: a picture is a convenience
+        attempt.say(f"{path}: could not be drawn ({files.reason(error)}); going on")
 
 
 def make_header(setup: Setup, judge: str, first_step: int, rollbacks: int) -> Header:

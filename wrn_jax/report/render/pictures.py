@@ -7,6 +7,7 @@ from typing import Any
 
 from wrn_jax.report.render.blocks import Document, Plot, Series
 from wrn_jax.report.render.style import MOST_MARKERS, THEMES, mark_labels, numbered_marks, plain, series_style
+from wrn_jax.runtime.drawing import plain_text
 
 
 def save_plots(document: Document, directory: Path) -> list[Path]:
@@ -18,6 +19,7 @@ def save_plots(document: Document, directory: Path) -> list[Path]:
     return [_save_plot(plot, directory / f"{plot.name}.png") for plot in document.plots]
 
 
+@plain_text(formulas=True)
 def _save_plot(plot: Plot, path: Path) -> Path:
     from matplotlib.figure import Figure  # here, since it takes a quarter of a second that a page need not wait
     from matplotlib.transforms import ScaledTranslation
