@@ -152,6 +152,9 @@ def test_scaling_keeps_the_images_per_chip(monkeypatch, capsys):
     (["--config", "configs/session04.py", "--target", "gpu:v100"], "unknown; accepted: tpu:v4:TOPOLOGY"),
     (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "1,x"], "should be numbers of chips"),
     (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "0"], "should be numbers of chips"),
+    (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "²"], "--scaling ²: should be numbers of chips"),
+    (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "٣"], "--scaling ٣: should be numbers of chips"),
+    (["--config", "configs/session04.py", "--target", "tpu:v5e\n:2x2"], r"--target 'tpu:v5e\n:2x2': "),
     (["--config", "configs/session04.py", "--target", "tpu:v4:2x2x1", "--scaling", "5"], "no slice of v4 has 5 chips"),
     (["--config", "configs/session04.py", "--target", "gpu:t4:3"], "should divide evenly over 3 devices"),
 ])  # fmt: skip

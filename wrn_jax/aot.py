@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_sizes(text: str) -> list[int]:
     """The numbers of chips of `--scaling`. Raises UserError."""
     words = text.split(",")
-    if not all(word.strip().isdigit() and 0 < int(word) <= 100_000 for word in words):
+    if not all(re.fullmatch(r"0*[1-9][0-9]{0,4}", word.strip()) for word in words):
         raise UserError(f"--scaling {text}: should be numbers of chips, for example 1,4,8,32,256")
     return [int(word) for word in words]
 

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,13 @@ KEEP_RESULTS = ("train", "evaluate", "compare", "export", "prepare")
 """The commands whose results are files; what the others print is the result."""
 
 NO_CONFIG = "--config FILE is missing, for example --config session04; --help shows all keys"
+
+
+def whole_number(text: str) -> int:
+    """A whole number in decimal digits, from 0. Raises UserError: Python's `int` takes other scripts' digits as well."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UserError(f"{printable(repr(text))}: should be a whole number")
+    return int(text)
 
 
 def parser(program: str, description: str, with_keys: bool = False) -> argparse.ArgumentParser:

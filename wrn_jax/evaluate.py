@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
         help="also evaluate corrupted test images: those of CIFAR-100-C in DIR; without DIR those of CIFAR-100-C in the data "
         f"directory, or, where it is not there, drawn ones; DIR = {DRAWN} draws in any case",
     )
-    parser.add_argument("--corruption-images", type=int, metavar="N", help="only the first N of the corrupted images")
+    parser.add_argument(
+        "--corruption-images", type=command.whole_number, metavar="N", help="only the first N of the corrupted images"
+    )
     parser.add_argument("--out", type=user_path, metavar="DIR", help="where the files go (default: evaluations/ in the run)")
     options, overrides = command.parse(parser, argv)
     if options.corruption_images is not None and options.corruptions is None:

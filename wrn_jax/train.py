@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--deterministic", action="store_true", help="the same bits on the same GPU, at some cost of speed")
     parser.add_argument("--distributed", action="store_true", help="join the other processes of a multi-host run first")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where --distributed cannot find it out")
-    parser.add_argument("--processes", type=int, metavar="N", help="number of processes, likewise")
-    parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0, likewise")
+    parser.add_argument("--processes", type=command.whole_number, metavar="N", help="number of processes, likewise")
+    parser.add_argument("--process", type=command.whole_number, metavar="I", help="which one this is, from 0, likewise")
     options, overrides = command.parse(parser, argv)
     if options.resume and options.workdir is None:
         raise UserError("--resume needs --workdir, the directory of the run to continue")

@@ -1,6 +1,7 @@
 """Configuration: round trips, overrides, and one clear line for every mistake."""
 
 import json
+import os
 from itertools import pairwise
 
 import pytest
@@ -290,6 +291,7 @@ class TestFiles:
             ("raise ValueError('a\\n\\x1b[31m')", "ValueError: a \\x1b[31m"),
             ("config = (", "SyntaxError: '(' was never closed"),
             ("raise SystemExit(4)", "SystemExit: 4"),
+            ("class Own(BaseException): pass\nraise Own('x')", "Own: x"),
         ],
     )
     def test_a_mistake_names_the_file(self, tmp_path, text, message):
@@ -299,6 +301,14 @@ class TestFiles:
             load_file(path)
         assert str(error.value).startswith(f"{path}: {message}")
         assert "\n" not in str(error.value)
+
+    def test_what_it_prints_and_where_it_goes_is_its_own_affair(self, tmp_path, capsys):
+        path = tmp_path / "some.py"
+        path.write_text("import os\nprint('hello')\nos.chdir('/')\nfrom wrn_jax.config import Config\nconfig = Config(seed=3)")
+        before = os.getcwd()
+        assert load_file(path).seed == 3
+        assert os.getcwd() == before
+        assert capsys.readouterr() == ("", "hello\n")
 
     def test_a_missing_file(self):
         with pytest.raises(UserError, match=r"nowhere\.py: no such configuration file"):

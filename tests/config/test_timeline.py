@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from wrn_jax.config import Config, Recipe, Strengths, epoch, load_file
-from wrn_jax.config.timeline import Timeline
+from wrn_jax.config.moving import MOVING
+from wrn_jax.config.timeline import MOST_SAMPLED, Timeline
 
 
 def timeline(name, **changes):
@@ -124,3 +125,24 @@ def test_table_has_first_and_last_rate_of_each_epoch():
     assert rows[-1]["learning_rate_last"] == pytest.approx(described_rate(19599, "session04"), rel=1e-5)
     assert [rows[e - 1]["augmentation"] for e in (40, 41, 70, 71)] == ["full", "reduced", "reduced", "minimal"]
     assert (rows[49]["dropout"], rows[50]["dropout"]) == (0.3, 0.2)
+
+
+def test_a_very_long_run_is_looked_at_in_some_of_its_steps():
+    short = timeline("session04")
+    long = Timeline(load_file("session04").override({"recipe.scale": 200.0}), 50_000)
+    assert (long.steps, len(long.edges)) == (1_000_000_000, len(long.sampled) + 1)
+    assert len(long.sampled) < 1.1 * MOST_SAMPLED
+    assert (long.sampled[0], long.sampled[-1]) == (0, long.steps - 1)
+    for name in MOVING:
+        for step, _ in long.beginnings(name):
+            if 0 < step < long.steps:
+                place = long.index(step)
+                np.testing.assert_array_equal(long.sampled[place - 1 : place + 1], [step - 1, step])
+    # Scaled alike, both have the same values at the ends of the short one's epochs.
+    for name in MOVING:
+        ends = np.arange(1, 101)
+        found = long.values[name][long.index(ends * (long.steps // 100) - 1)]
+        np.testing.assert_allclose(found, short.values[name][ends * short.steps_per_epoch - 1], rtol=0.05, atol=2e-3)
+    rows = long.table()
+    assert [row["epoch"] for row in (rows[0], rows[-1])] == [1, 20_000]
+    assert rows[-1]["learning_rate_last"] == pytest.approx(1e-5, rel=0.01)

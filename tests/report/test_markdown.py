@@ -19,6 +19,8 @@ from wrn_jax.report.render.markdown import to_markdown
     (Text("p < 0.05 & more"), "p &lt; 0.05 &amp; more"),
     (Text("<b>not bold</b>"), "&lt;b>not bold&lt;/b>"),
     (Text("session04_as_executed"), "session04_as_executed"),
+    (Text("# no heading"), "\\# no heading"),
+    (Bullets(["1. no list", "> no quotation", "-0.5 points"]), "- 1\\. no list\n- \\> no quotation\n- -0.5 points"),
     (Text("_not_ slanted"), "\\_not\\_ slanted"),
     (Text("2 * 3 and **bold**"), "2 \\* 3 and **bold**"),
     (Text("[not](a link) `code`"), "\\[not\\](a link) \\`code\\`"),

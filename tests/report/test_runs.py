@@ -247,6 +247,14 @@ def test_recipes_of_one_name_are_told_apart(tmp_path):
     assert len({group.name for group in groups}) == len({group.runs[0].name for group in groups}) == 2
 
 
+def test_names_are_one_line_without_markup(tmp_path):
+    places = [sample_runs.write(tmp_path / name, CURVE, recipe__dropout=0.1 * (name == "y")) for name in "xy"]
+    loaded = [runs.load(str(place)) for place in places]
+    assert [group.name for group in runs.group(loaded, ["a\n# H", "**b**\x1b"])] == ["a # H", "∗∗b∗∗\\x1b"]
+    with pytest.raises(UserError, match="its own name"):
+        runs.group(loaded, ["a b", "a\nb"])
+
+
 def test_finished_runs_count_or_all_cut_to_a_common_length(tmp_path):
     group = sample_runs.recipe(tmp_path, "a", [CURVE, CURVE[:3], CURVE])
     assert ([run.seed for run in group.counted], group.finished) == ([0, 2], True)

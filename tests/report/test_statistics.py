@@ -101,3 +101,14 @@ def test_holm_of_a_worked_example():
 def test_rank_correlation_sees_order_alone():
     assert statistics.rank_correlation([1, 2, 10], [5, 4, -100]) == pytest.approx(-1)
     assert statistics.rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+@pytest.mark.parametrize(("counts", "factor"), [((2, 10), 1), ((2, 5), 3), ((3, 4), 5), ((2, 2), 1), ((6, 12), 3)])
+def test_no_more_than_five_in_a_hundred_differences_are_found_where_there_are_none(counts, factor):
+    draws, studies = np.random.default_rng(0), 2000
+    scales = (factor, 1)
+    found = 0
+    for _ in range(studies):
+        first, second = (scale * draws.normal(size=count) for scale, count in zip(scales, counts, strict=True))
+        found += statistics.welch(first, second).p < 0.05
+    assert found / studies < 0.05 + 2 * (0.05 * 0.95 / studies) ** 0.5

@@ -140,7 +140,8 @@ def test_curves_are_drawn(tmp_path, held_out):
     if held_out:
         drawn = [dataclasses.replace(row, valid_loss=3.8, valid_accuracy=0.1) for row in drawn]
     values = {name: np.linspace(0.3, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout", "mixup_alpha")}
-    curves.draw_curves(tmp_path / "curves.png", drawn, [(2.0, "dropout: 0.2"), (2.0, "mixup: 0")], values, 10, ODD)
+    edges = np.arange(51) / 10
+    curves.draw_curves(tmp_path / "curves.png", drawn, [(2.0, "dropout: 0.2"), (2.0, "mixup: 0")], values, edges, ODD)
     with Image.open(tmp_path / "curves.png") as picture:
         colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
     assert ((44, 160, 44) in colors) == held_out  # the line of the hold-out
@@ -151,7 +152,7 @@ def test_curves_are_drawn(tmp_path, held_out):
 def make_recipe(first, levels):
     values = {name: np.linspace(first, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout")}
     values["augmentation"] = np.repeat(np.arange(len(levels), dtype=np.int32), 50 // len(levels))
-    return SimpleNamespace(values=values, shown=list(values), level_names=levels, steps_per_epoch=10)
+    return SimpleNamespace(values=values, level_names=levels, edges=np.arange(51) / 10, shown=tuple(values))
 
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
@@ -172,6 +173,7 @@ def test_two_recipes_are_drawn_over_each_other_and_dense_restarts_hide_nothing(t
     other = recipes["AB"[dense == "A"]]
     for recipe in recipes.values():
         recipe.values["learning_rate"] = np.tile(np.float32([0.1, 0]), 10_000)
+        recipe.edges = np.arange(20_001) / 10
         recipe.values["dropout"] = recipe.values["augmentation"] = np.zeros(20_000, np.int32)
     other.values["learning_rate"] = np.linspace(0.1, 0, 20_000, dtype=np.float32)
     plot.draw_recipe(tmp_path / "plan.png", recipes, "")

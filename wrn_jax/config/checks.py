@@ -1,7 +1,8 @@
 """Looks at a recipe and says what is likely wrong with it, with the epoch and the figures.
 
-Each check reads the values of every step of the run (`Timeline.values`) or the keys of the configuration, no data and no
-results. A finding is no error. Where it is meant to be so, the configuration silences it by its name and says why:
+Each check reads the values of every step of the run (`Timeline.values`; of a very long run, of enough of them) or the keys of
+the configuration, no data and no results. A finding is no error. Where it is meant to be so, the configuration silences it by
+its name and says why:
 
     silence={"best-on-test": "as in the published runs, to be compared with them"}
 """
@@ -104,13 +105,13 @@ def _peak_not_reached(config: Config, timeline: Timeline) -> list[Finding]:
         f"the warm-up rises to {_figure(rates[end])}, and afterwards the rate never exceeds {_figure(after.max())} "
         f"({_percent(after.max() / rates[end])} of it)"
     )
-    return [Finding("peak-not-reached", _epoch(timeline, end), text)]
+    return [Finding("peak-not-reached", _epoch(timeline, timeline.sampled[end]), text)]
 
 
 def _restarts_within_epoch(config: Config, timeline: Timeline) -> list[Finding]:
     rates = timeline.values["learning_rate"]
-    restart_steps = restarts(rates)
-    lengths = np.diff(np.concatenate([[warm_up_end(rates)], restart_steps]))
+    restart_steps = timeline.sampled[restarts(rates)]
+    lengths = np.diff(np.concatenate([timeline.sampled[[warm_up_end(rates)]], restart_steps]))
     short = lengths < timeline.steps_per_epoch
     if not short.any():
         return []
@@ -127,7 +128,7 @@ def _uneven_evaluation(config: Config, timeline: Timeline) -> list[Finding]:
     """Compares the complete cycles: in each, the lowest rate that an epoch ends with. Cycles of whole epochs end with one."""
     rates = timeline.values["learning_rate"]
     cycles = restarts(rates)
-    ends = np.arange(1, timeline.epochs + 1) * timeline.steps_per_epoch - 1
+    ends = np.flatnonzero((timeline.sampled + 1) % timeline.steps_per_epoch == 0)
     ends = ends[ends >= warm_up_end(rates)]
     cycle = np.searchsorted(cycles, ends, side="right")
     # The last cycle may be cut by the end of the run, which is for _ends_high to judge.
@@ -139,7 +140,7 @@ def _uneven_evaluation(config: Config, timeline: Timeline) -> list[Finding]:
     spread = (rates[most] - rates[least]) / peak_after_warm_up(rates)
     if spread <= 0.1:
         return []
-    first, second = timeline.epoch_of(least), timeline.epoch_of(most)
+    first, second = (timeline.epoch_of(int(timeline.sampled[place])) for place in (least, most))
     text = (
         f"epochs end at unlike points of the cycles: epoch {first} at a rate of {_figure(rates[least])}, epoch {second} at "
         f"{_figure(rates[most])}; {_percent(spread)} of the cycles' top lies between"
@@ -165,12 +166,13 @@ def _rate_jump(config: Config, timeline: Timeline) -> list[Finding]:
         constant = isinstance(old, int | float) and isinstance(new, int | float)
         if constant or not 0 < step < timeline.steps:
             continue
-        before, after = float(rates[step - 1]), float(rates[step])
+        place = int(timeline.index(step))
+        before, after = float(rates[place - 1]), float(rates[place])
         small, large = sorted((before, after))
-        cycle = int(max([0, *cycles[cycles < step]]))
-        beside = np.abs(np.diff(rates[max(0, step - 2) : step + 2].astype(np.float64)))
+        cycle = int(max([0, *cycles[cycles < place]]))
+        beside = np.abs(np.diff(rates[max(0, place - 2) : place + 2].astype(np.float64)))
         is_slope = len(beside) == 3 and beside[1] <= 3 * max(beside[0], beside[2])  # a steep line that goes on
-        is_restart = after > before and before <= 0.1 * rates[cycle:step].max()
+        is_restart = after > before and before <= 0.1 * rates[cycle:place].max()
         if is_slope or is_restart or large < 2 * small or large <= 0.01 * rates.max():
             continue
         factor = f"by a factor of {large / small:.3g}" if small else "where nothing is learned"
@@ -185,17 +187,18 @@ def _rate_near_zero(config: Config, timeline: Timeline) -> list[Finding]:
     peak = peak_after_warm_up(rates)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], rates < 1e-3 * peak, [0]])))
     begin, end = max(edges.reshape(-1, 2).tolist(), key=lambda stretch: stretch[1] - stretch[0], default=(0, 0))
-    if end - begin <= 0.1 * timeline.steps:
+    length = timeline.sampled[end - 1] + 1 - timeline.sampled[begin] if end else 0
+    if length <= 0.1 * timeline.steps:
         return []
     text = (
-        f"for {(end - begin) / timeline.steps_per_epoch:.3g} of {timeline.epochs} epochs the rate is at most "
+        f"for {length / timeline.steps_per_epoch:.3g} of {timeline.epochs} epochs the rate is at most "
         f"{_figure(rates[begin:end].max())}, below 0.1 % of its peak, {_figure(peak)}"
     )
-    return [Finding("rate-near-zero", _epoch(timeline, begin), text)]
+    return [Finding("rate-near-zero", _epoch(timeline, timeline.sampled[begin]), text)]
 
 
 def _long_warm_up(config: Config, timeline: Timeline) -> list[Finding]:
-    end = warm_up_end(timeline.values["learning_rate"])
+    end = timeline.sampled[warm_up_end(timeline.values["learning_rate"])]
     if end <= 0.2 * timeline.steps:
         return []
     share = f"{end / timeline.steps_per_epoch:.3g} of {timeline.epochs} epochs"
@@ -245,7 +248,7 @@ def _sam_rho(config: Config, timeline: Timeline) -> list[Finding]:
 
 
 def _mixing_at_end(config: Config, timeline: Timeline) -> list[Finding]:
-    values = {name: timeline.value_at(name, timeline.steps - 1) for name in ("mixup_alpha", "cutmix_probability")}
+    values = {name: timeline.written(name, timeline.values[name][-1]) for name in ("mixup_alpha", "cutmix_probability")}
     mixing = [f"{name} is {value:g}" for name, value in values.items() if value]
     text = f"{' and '.join(mixing)} to the end: the last epochs train on mixed labels"
     return [Finding("mixing-at-end", timeline.epochs, text)] if mixing else []
@@ -275,7 +278,7 @@ def _early_stopping_idle(config: Config, timeline: Timeline) -> list[Finding]:
 
 def _patience_below_cycle(config: Config, timeline: Timeline) -> list[Finding]:
     patience = config.early_stopping_patience
-    cycles = restarts(timeline.values["learning_rate"])
+    cycles = timeline.sampled[restarts(timeline.values["learning_rate"])]
     if patience is None or len(cycles) == 0 or _early_stopping_idle(config, timeline):
         return []
     lengths = np.diff(np.append(cycles, timeline.steps))
@@ -319,7 +322,8 @@ def _idle_augmentation(config: Config, timeline: Timeline) -> list[Finding]:
             if probability in given and not given & set(strengths):
                 texts.append(f"has {probability}, but {' and '.join(strengths)} are 0")
         if len(used):
-            findings += [Finding("idle-augmentation", _epoch(timeline, used[0]), f"level {name} {text}") for text in texts]
+            epoch = _epoch(timeline, int(timeline.sampled[used[0]]))
+            findings += [Finding("idle-augmentation", epoch, f"level {name} {text}") for text in texts]
     return findings
 
 

@@ -17,6 +17,9 @@ from wrn_jax.config.moving import MOVING, NUMERIC
 from wrn_jax.config.schedules import Clock, Schedule, beginnings, extremes, join
 from wrn_jax.config.schema import Config
 
+MOST_SAMPLED = 2**19
+"""Steps up to which plans and reports look at every one; about as many are looked at of longer runs."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +111,38 @@ class Timeline:
         )
 
     @functools.cached_property
+    def sampled(self) -> np.ndarray:
+        """The steps at which plans and reports look at the values, int64 [n], rising: every one.
+
+        Of a run of more than `MOST_SAMPLED` steps some that many: evenly spread ones, the ends of epochs, and those around the
+        beginning of each phase.
+        """
+        if self.steps <= MOST_SAMPLED:
+            return np.arange(self.steps)
+        half = MOST_SAMPLED // 2
+        even = np.linspace(0, self.steps - 1, half).round()
+        ends = np.linspace(1, self.epochs, min(self.epochs, half)).round() * self.steps_per_epoch - 1
+        around = [start + step for name in MOVING for start, _ in self.beginnings(name) for step in (-2, -1, 0, 1)]
+        steps = np.unique(np.concatenate([even, ends, around]).astype(np.int64))
+        return steps[(steps >= 0) & (steps < self.steps)]
+
+    @functools.cached_property
+    def edges(self) -> np.ndarray:
+        """Where the values of `sampled` begin, and where the last one ends, in finished epochs, float64 [n + 1]."""
+        return np.append(self.sampled, self.steps) / self.steps_per_epoch
+
+    def index(self, steps: int | Sequence[int] | np.ndarray) -> Any:
+        """The places in `sampled` of these steps, or of the ones sampled next after them; as `steps`."""
+        return np.searchsorted(self.sampled, steps)
+
+    @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:
-        """Every moving value at every step: float32 [steps] by name; `augmentation` as index, int32 [steps]."""
+        """Every moving value at the steps `sampled`: float32 [n] by name; `augmentation` as index, int32 [n]."""
+        return self._values_at(self.sampled)
+
+    def _values_at(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         at = jax.jit(jax.vmap(lambda step: self.at(step).values))
-        values = jax.device_get(at(jnp.arange(self.steps, dtype=jnp.int32)))
+        values = jax.device_get(at(jnp.asarray(steps, jnp.int32)))
         return {name: values[name] for name in MOVING}
 
     @functools.cached_property
@@ -135,9 +166,8 @@ class Timeline:
         """The phases of a moving value as (first step, value), in the order of the clock."""
         return beginnings(self._phases[name], self.clock)
 
-    def value_at(self, name: str, step: int) -> float | str:
-        """A moving value at `step`: a number, or the name of the augmentation level."""
-        value = self.values[name][step]
+    def written(self, name: str, value: Any) -> float | str:
+        """One of the `values` as it is written: a number, or the name of the augmentation level."""
         return self.level_names[value] if MOVING[name].is_level else shortest(value)
 
     def epoch_of(self, step: int) -> int:
@@ -151,16 +181,20 @@ class Timeline:
         """
         ends = np.arange(1, self.epochs + 1, dtype=np.int32) * self.steps_per_epoch
         next_rates = np.asarray(self._functions["learning_rate"](ends))
+        firsts, lasts = ends - self.steps_per_epoch, ends - 1
+        if len(self.sampled) == self.steps:
+            first, last = ({name: values[steps] for name, values in self.values.items()} for steps in (firsts, lasts))
+        else:
+            first, last = self._values_at(firsts), self._values_at(lasts)
         rows = []
         for index in range(self.epochs):
-            first, last = index * self.steps_per_epoch, (index + 1) * self.steps_per_epoch - 1
             rows.append(
                 {
                     "epoch": index + 1,
-                    "learning_rate_first": shortest(self.values["learning_rate"][first]),
-                    "learning_rate_last": shortest(self.values["learning_rate"][last]),
+                    "learning_rate_first": shortest(first["learning_rate"][index]),
+                    "learning_rate_last": shortest(last["learning_rate"][index]),
                     "learning_rate_next": shortest(next_rates[index]),
-                    **{name: self.value_at(name, last) for name in MOVING if name != "learning_rate"},
+                    **{name: self.written(name, last[name][index]) for name in MOVING if name != "learning_rate"},
                 }
             )
         return rows

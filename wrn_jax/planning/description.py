@@ -75,8 +75,10 @@ def describe_length(config: Config, timeline: Timeline) -> list[str]:
     kept = ", ".join(map(str, timeline.checkpoint_epochs)) or "none"
     held_out = config.data.validation_size
     judge = f"a hold-out of {held_out:,} training images" if held_out else "the test set (the published way, which flatters it)"
+    looked_at = len(timeline.sampled)
     return [
         line,
+        *([f"values are looked at in {looked_at:,} of them; shorter cycles may be missed"] * (looked_at < timeline.steps)),
         *checks.wrapped("checkpoints kept for good after epochs: ", f"{kept}; and the best and the last two"),
         f"best epoch chosen on {judge}",
     ]

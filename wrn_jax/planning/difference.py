@@ -134,7 +134,7 @@ def _parts(timeline: Timeline, name: str, count: int) -> list[np.ndarray]:
     values = timeline.values[name]
     if name == "augmentation":
         values = np.array(timeline.level_names)[values]
-    return np.split(values, [round(index * timeline.steps / count) for index in range(1, count)])
+    return np.split(values, timeline.index([round(index * timeline.steps / count) for index in range(1, count)]))
 
 
 def _differ(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:

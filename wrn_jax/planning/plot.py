@@ -17,8 +17,8 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
 
     Args:
       path: the PNG file.
-      recipes: by label, an object with `values` (every moving value at every step, [steps] by name, `augmentation` as index),
-        `level_names` (of the augmentation levels) and `steps_per_epoch`, such as a `Timeline`.
+      recipes: by label, an object with `values` (every moving value, [n] by name, `augmentation` as index), `edges` (where they
+        begin and the last one ends, in finished epochs, [n + 1]), `level_names` and `shown`, such as a `Timeline`.
       title: the heading; may be empty.
       rows: the finished epochs of a run, whose accuracies are drawn below; may be empty.
     """
@@ -37,11 +37,10 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
             column = recipe.values[name]
             if MOVING[name].is_level:
                 column = np.array([levels.index(level) for level in recipe.level_names])[column]
-            epochs = 1 + np.arange(len(column) + 1) / recipe.steps_per_epoch
             # Dense restarts fill an area: they go below, so that they do not hide the other recipe.
             order = 3 if travelled[index] == max(travelled) else 4
             look = {"color": ("tab:blue", "tab:orange")[index], "ls": ("-", "--")[index], "lw": 1.4, "zorder": order}
-            axis.plot(epochs, np.append(column, column[-1]), drawstyle="steps-post", label=label, **look)
+            axis.plot(1 + recipe.edges, np.append(column, column[-1]), drawstyle="steps-post", label=label, **look)
         axis.set_ylabel(MOVING[name].label.replace(" ", "\n" if name != "learning_rate" else " "))
         axis.grid(alpha=0.3)
         if MOVING[name].is_level:
@@ -55,7 +54,7 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
     if len(recipes) > 1:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     axes[-1].set_xlabel("epoch")
-    axes[-1].set_xlim(1, 1 + max(len(recipe.values[names[0]]) / recipe.steps_per_epoch for recipe in recipes.values()))
+    axes[-1].set_xlim(1, 1 + max(recipe.edges[-1] for recipe in recipes.values()))
     figure.savefig(path, format="png", dpi=110)
 
 

@@ -117,16 +117,18 @@ class Target:
 
 def find(text: str) -> Target:
     """The target that `text` names. Raises UserError, listing what is accepted."""
-    platform, _, rest = text.strip().lower().partition(":")
+    text = text.strip()
+    text = text if text.isprintable() else repr(text)
+    platform, _, rest = text.lower().partition(":")
     kind, _, size = rest.partition(":")
     if platform == "tpu" and kind in TPUS:
-        if re.fullmatch(r"\d{1,4}(x\d{1,4}){1,2}", size) and "0" not in size.split("x"):
+        if re.fullmatch(r"[0-9]{1,4}(x[0-9]{1,4}){1,2}", size) and "0" not in size.split("x"):
             chips = math.prod(int(side) for side in size.split("x"))
             return Target(text, platform, kind, size, chips, TPUS[kind])
         offered = ", ".join(SLICES[kind].values())
         raise UserError(f"--target {text}: should name a topology, tpu:{kind}:TOPOLOGY, for example one of {offered}")
     if platform == "gpu" and kind in GPUS:
-        if not size or re.fullmatch(r"[1-9]\d{0,2}", size):
+        if not size or re.fullmatch(r"[1-9][0-9]{0,2}", size):
             return Target(text, platform, kind, "", int(size or 1), GPUS[kind])
         raise UserError(f"--target {text}: should be gpu:{kind} or gpu:{kind}:COUNT, COUNT from 1 to 999")
     accepted = [f"tpu:{name}:TOPOLOGY" for name in TPUS] + [f"gpu:{name}[:COUNT]" for name in GPUS]

@@ -300,7 +300,8 @@ def rate_cycle(group: Group) -> RateCycle | None:
     accuracies, _, _ = mean_curve(group, lambda row: row.test_accuracy)
     course: list[RateAt] = []
     for epoch, row in enumerate(timeline.table()[: max(len(run.rows) for run in group.counted)], 1):
-        within = rates[(epoch - 1) * timeline.steps_per_epoch : epoch * timeline.steps_per_epoch]
+        begin, end = timeline.index([(epoch - 1) * timeline.steps_per_epoch, epoch * timeline.steps_per_epoch])
+        within = rates[begin:end]
         before, low, high = (float(rate) for rate in (within[-1], within.min(), within.max()))
         after, rises = float(row["learning_rate_next"]), bool((np.diff(within) > 0).any())
         course.append(RateAt(epoch, float(accuracies[epoch - 1]), before, after, low, high, rises))

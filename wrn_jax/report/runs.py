@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten
+from wrn_jax.config.messages import printable
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.evaluation import files
 from wrn_jax.report import published_runs
@@ -21,7 +22,12 @@ from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_run, rows_from
 from wrn_jax.training.workdir import checkpoint_steps, saved_config
 
-_SEED = re.compile(r"[-_. ]*seed[-_. ]?\d+$")
+_SEED = re.compile(r"[-_. ]*seed[-_. ]?[0-9]+$")
+
+
+def _label(name: str) -> str:
+    """A name as one printable line in which a report takes nothing for bold: `**` are other asterisks that look alike."""
+    return printable(name).replace("**", "∗∗")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +284,7 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
     if len(names) != len(members):
         listing = "; ".join(", ".join(run.name for run in together) for together in members.values())
         raise UserError(f"--names: {len(names)} given, but the runs are of {len(members)} recipes: {listing}")
+    names = [_label(name) for name in names]
     if len(set(names)) < len(names):
         raise UserError("--names: every recipe should have its own name")
     return tuple(Group(name, tuple(together)) for name, together in zip(names, members.values(), strict=True))
@@ -289,6 +296,7 @@ def _distinct(runs: Sequence[Run]) -> list[Run]:
     for index, run in enumerate(runs):
         if places[index] in places[:index]:
             raise UserError(f"{run.source}: is given twice")
+    runs = [dataclasses.replace(run, name=_label(run.name)) for run in runs]
     names = [run.name for run in runs]
     return [dataclasses.replace(run, name=run.source) if names.count(run.name) > 1 else run for run in runs]
 

@@ -17,6 +17,12 @@ from wrn_jax.evaluation.metrics import wilson_interval
 LEVEL = 0.95
 """Of all intervals."""
 
+FEW = 6
+"""Values below which samples of unequal numbers are tested with fewer degrees of freedom."""
+
+ROUNDING = 1e-11
+"""Width of an interval that is nothing but rounding: no spread to judge by."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -67,10 +73,20 @@ def summarise(values: Sequence[float]) -> Summary:
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Mean of `first` minus mean of `second`, independent samples of at least two values each.
 
-    Welch, "The generalization of 'Student's' problem when several different population variances are involved", 1947.
+    Welch, "The generalization of 'Student's' problem when several different population variances are involved", 1947. Of few
+    values in unequal numbers his degrees of freedom, estimated from them, find differences that are not there: 10 times in a
+    hundred instead of 5 for 2 values against 10. Where the smaller sample has fewer than `FEW`, its number less 1 is taken
+    instead, which bounds the error whatever the spreads (Mickey & Brown, "Bounds on the distribution functions of the
+    Behrens-Fisher statistic", 1966).
     """
-    gap = float(np.mean(first) - np.mean(second))
-    return _by_t(stats.ttest_ind, gap, first, second, equal_var=False)
+    gap, fewest = float(np.mean(first) - np.mean(second)), min(len(first), len(second))
+    if len(first) == len(second) or fewest >= FEW:
+        return _by_t(stats.ttest_ind, gap, first, second, equal_var=False)
+    error = math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in (first, second)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, fewest - 1)) * error
+    if not 2 * half > ROUNDING:
+        return Difference(gap, gap, gap, None)
+    return Difference(gap, gap - half, gap + half, 2 * float(stats.t.sf(abs(gap) / error, fewest - 1)))
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -146,7 +162,6 @@ def _by_t(test: Any, difference: float, first: Sequence[float], second: Sequence
         warnings.simplefilter("ignore", RuntimeWarning)  # of values that are all the same
         result = test(first, second, **options)
         interval = result.confidence_interval(LEVEL)
-    # An error of nothing but rounding: no spread to judge by.
-    if not interval.high - interval.low > 1e-11:
+    if not interval.high - interval.low > ROUNDING:
         return Difference(difference, difference, difference, None)
     return Difference(difference, float(interval.low), float(interval.high), float(result.pvalue))

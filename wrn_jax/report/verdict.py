@@ -23,7 +23,8 @@ RULES = (
     "the recipe from its seed.",
     f"A difference is shown if Welch's t test over the seeds, two-sided, gives p < {SIGNIFICANCE} (after Holm's adjustment "
     "over all pairs where there are more than two recipes). If not, that does not show that there is none: the interval holds "
-    "what is not excluded.",
+    f"what is not excluded. Where recipes have unequal numbers of runs, fewer than {statistics.FEW} of one, the test has that "
+    "number less 1 for its degrees of freedom: with two runs of one, hardly any difference can be shown.",
     "Tests over images (McNemar) compare these networks, not the recipes, and decide nothing here.",
     "A gap between training and test accuracy has no merit in itself: what counts on new images is the accuracy on new images. "
     "The gap under augmentation depends on how hard the training images are made, so it does not compare two recipes either.",

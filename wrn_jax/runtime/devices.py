@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -103,7 +104,7 @@ def compute_dtype(precision: str, device: Device) -> str:
     if device.platform in ("gpu", "cuda", "rocm"):
         capability = getattr(device, "compute_capability", "0")
         # ROCm reports an architecture name here; its GPUs in use have bfloat16.
-        is_new = not capability[:1].isdigit() or float(capability) >= 8.0
+        is_new = not re.fullmatch(r"[0-9]+(\.[0-9]+)?", capability) or float(capability) >= 8.0
         return "bfloat16" if is_new else "float16"
     return "float32"
 

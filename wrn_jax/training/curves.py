@@ -14,7 +14,7 @@ from wrn_jax.training.records import SPLITS, EpochRow
 @plain_text()
 def draw_curves(
     path: Path, rows: Sequence[EpochRow], transitions: Sequence[tuple[float, str]], values: Mapping[str, np.ndarray],
-    steps_per_epoch: int, title: str,
+    edges: np.ndarray, title: str,
 ) -> None:  # fmt: skip
     """Draws accuracy, loss, rate, dropout, mixup and the gap over the epochs, transitions marked.
 
@@ -22,8 +22,8 @@ def draw_curves(
       path: the PNG file.
       rows: one an epoch.
       transitions: (epochs since the start, short text) of each transition.
-      values: every moving value at every step of the run, float32 [steps] by name.
-      steps_per_epoch: updates in an epoch.
+      values: every moving value over the run, float32 [n] by name.
+      edges: where each of the values begins, and where the last ends, in finished epochs, [n + 1].
       title: the heading.
     """
     from matplotlib.figure import Figure  # here, since it takes a quarter of a second that a plan or test need not wait
@@ -32,7 +32,6 @@ def draw_curves(
     column = lambda name: np.array([getattr(row, name) for row in rows], float)  # noqa: E731
     held_out = np.isfinite(column("valid_accuracy")).any()
     epochs = column("epoch")
-    clock = np.arange(len(values["learning_rate"]) + 1) / steps_per_epoch
 
     figure = Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, 3)
@@ -49,7 +48,7 @@ def draw_curves(
         axis.set_title(label, pad=14)
         axis.legend(loc="best", fontsize=8)
     for axis, name in zip((axes[0, 2], axes[1, 0], axes[1, 1]), NUMERIC, strict=False):
-        axis.plot(clock, np.append(values[name], values[name][-1]), color="tab:red", drawstyle="steps-post")
+        axis.plot(edges, np.append(values[name], values[name][-1]), color="tab:red", drawstyle="steps-post")
         axis.set_title(MOVING[name].label, pad=14)
         axis.set_ylim(0, max(1e-9, 1.08 * float(values[name].max())))
     judge = "valid" if held_out else "test"
@@ -65,7 +64,7 @@ def draw_curves(
             axis.axvline(when, color="gray", ls=":", lw=1)
             place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
             axis.annotate(str(number), (when, 1.01), fontsize=7, color="dimgray", **place)
-        axis.set_xlim(0, clock[-1])
+        axis.set_xlim(0, edges[-1])
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)

@@ -414,7 +414,7 @@ def draw(attempt: Attempt) -> None:
     title = f"{attempt.workdir.name}: best {SPLITS[judge]} accuracy {best.accuracy(judge):.2%} at epoch {best.epoch}"
     path = attempt.workdir / "curves.png"
     try:
-        curves.draw_curves(path, rows, transitions, timeline.values, timeline.steps_per_epoch, title)
+        curves.draw_curves(path, rows, transitions, timeline.values, timeline.edges, title)
     except Exception as error:  # whatever it is: a picture is a convenience
         attempt.say(f"{path}: could not be drawn ({files.reason(error)}); going on")
 

@@ -54,7 +54,8 @@ def not_learning(rows: Sequence[EpochRow], timeline: Timeline, num_classes: int)
     at the end: small networks on few images begin late.
     """
     guess = math.log(num_classes)
-    since = min(warm_up_end(timeline.values["learning_rate"]) + PATIENCE_WITH_LEARNING, timeline.steps)
+    end = int(timeline.sampled[warm_up_end(timeline.values["learning_rate"])])
+    since = min(end + PATIENCE_WITH_LEARNING, timeline.steps)
     losses = [row.train_loss or 0.0 for row in rows if row.epoch * timeline.steps_per_epoch >= since]
     guessing = [loss > (1 - GUESSING_MARGIN) * guess for loss in losses]
     if sum(guessing) != 1 or not guessing[-1]:

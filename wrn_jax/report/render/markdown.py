@@ -44,5 +44,6 @@ def _row(cells: Sequence[str]) -> str:
 def _plain(text: str) -> str:
     """The text so that nothing in it is taken for markup, apart from `**bold**`."""
     text = text.replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"(?m)^(\s*[0-9]*)([#>+.)-]+)(?=\s)", r"\1\\\2", text)  # headings, lists and quotations begin a line
     text = re.sub(r"(?<!\*)\*(?!\*)", r"\\*", text)
     return re.sub(r"[`\[\]]", lambda match: "\\" + match[0], re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text))

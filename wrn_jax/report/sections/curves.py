@@ -117,9 +117,11 @@ def _rate(groups: Sequence[Group]) -> list[Plot]:
             rates = [float(row.moving.get("learning_rate", math.nan)) for row in group.runs[0].rows]
             series.append(_series(group, range(1, len(rates) + 1), rates))
         else:
-            table = group.timeline.values["learning_rate"].astype(float).reshape(-1, group.timeline.steps_per_epoch)
-            lines = (table.mean(axis=1), table.min(axis=1), table.max(axis=1))
-            series.append(_series(group, range(1, len(table) + 1), *lines))
+            timeline = group.timeline
+            ends = timeline.index(np.arange(1, timeline.epochs) * timeline.steps_per_epoch)
+            parts = np.split(timeline.values["learning_rate"].astype(float), ends)
+            lines = ([part.mean() for part in parts], [part.min() for part in parts], [part.max() for part in parts])
+            series.append(_series(group, range(1, len(parts) + 1), *lines))
     description = "Line: mean rate of an epoch's updates; band: from the lowest to the highest."
     if logged := [group.name for group in groups if group.timeline is None]:
         description += f" Of {formats.listed(logged)}: as logged."
@@ -149,9 +151,9 @@ def _stepped(
         if line is None or group.timeline is None:
             series.append(_unknown(group))
             continue
-        x = [place for place in places if place * group.timeline.steps_per_epoch <= len(line)]
+        x = [place for place in places if place * group.timeline.steps_per_epoch <= group.timeline.steps]
         last_updates = [max(math.ceil(place * group.timeline.steps_per_epoch - 1e-6) - 1, 0) for place in x]
-        series.append(_series(group, x, line[last_updates]))
+        series.append(_series(group, x, line[group.timeline.index(last_updates)]))
     return _plot(groups, name, title, label, series, description, stepped=True)
 
 

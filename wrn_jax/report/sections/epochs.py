@@ -101,7 +101,7 @@ def _best_epochs(group: Group) -> list[tuple[int, str]]:
 
 def _long_cycles(timeline: Timeline) -> list[tuple[int, str]]:
     """The ends of the rate's cycles, with the epoch in which each falls; none where the cycles turn within epochs."""
-    ends = restarts(timeline.values["learning_rate"])
+    ends = timeline.sampled[restarts(timeline.values["learning_rate"])]
     if len(ends) > 1 and np.diff(ends).max() < timeline.steps_per_epoch:
         return []
     return [(-(-end // timeline.steps_per_epoch), f"cycle {number} ends") for number, end in enumerate(ends.tolist(), 1)]
