@@ -146,3 +146,14 @@ def test_a_very_long_run_is_looked_at_in_some_of_its_steps():
     rows = long.table()
     assert [row["epoch"] for row in (rows[0], rows[-1])] == [1, 20_000]
     assert rows[-1]["learning_rate_last"] == pytest.approx(1e-5, rel=0.01)
+
+
+def test_sharpness_aware_steps_are_counted_the_same_in_short_and_long_runs():
+    config = load_file("session04").override({"optimizer.sam_rho": {"epoch 1": 0.0, "epoch 51": 0.1}, "optimizer.sam_every": 3})
+    short, long = Timeline(config, 196), Timeline(config, 196 * 100)
+    assert long.steps > MOST_SAMPLED
+    every = short.sharpness_aware(range(short.steps))
+    assert every.sum() == short.sharpness_aware_steps == len(range(9801, 19600, 3))
+    assert long.sharpness_aware_steps == len(range(980_001, 1_960_000, 3))
+    begin = 50 * 19600
+    np.testing.assert_array_equal(long.sharpness_aware(range(begin - 1, begin + 5)), [0, 0, 1, 0, 0, 1])

@@ -155,12 +155,25 @@ class Timeline:
         """Whether a number is ever other than 0 in this run."""
         return any(start < self.steps and extremes(value) != (0, 0) for start, value in self.beginnings(name))
 
-    @functools.cached_property
-    def sharpness_aware(self) -> np.ndarray:
-        """Which updates take two gradients, bool [steps]: where `sam_rho` is not 0, every `sam_every`-th of the run's."""
+    def sharpness_aware(self, steps: range) -> np.ndarray:
+        """Which of these updates take two gradients, bool [n]: where `sam_rho` is not 0, every `sam_every`-th of the run's."""
         if not self.uses("sam_rho"):
-            return np.zeros(self.steps, bool)
-        return (self.values["sam_rho"] > 0) & (np.arange(self.steps) % self._sam_every == 0)
+            return np.zeros(len(steps), bool)
+        places = np.array(steps)
+        if len(self.sampled) == self.steps:
+            rho = self.values["sam_rho"][places]
+        else:
+            rho = np.asarray(self._functions["sam_rho"](places.astype(np.int32)))
+        return (rho > 0) & (places % self._sam_every == 0)
+
+    @functools.cached_property
+    def sharpness_aware_steps(self) -> int:
+        """How many updates take two gradients; of a very long run, as far as its sampled steps show."""
+        if not self.uses("sam_rho"):
+            return 0
+        # Between a sampled step and the next: the multiples of `sam_every`.
+        before = -(-np.append(self.sampled, self.steps) // self._sam_every)
+        return int(np.diff(before)[self.values["sam_rho"] > 0].sum())
 
     def beginnings(self, name: str) -> list[tuple[int, Any]]:
         """The phases of a moving value as (first step, value), in the order of the clock."""

@@ -112,7 +112,7 @@ def lower(config: Config, mesh: Mesh, platform: str) -> jax.stages.Lowered:
         array((setup.timeline.steps_per_epoch, config.recipe.batch_size), jnp.int32),
         array((), jnp.int32),
     )
-    train_steps = jit_train_steps(setup, bool(setup.timeline.sharpness_aware.any()))  # the dearer of two programs
+    train_steps = jit_train_steps(setup, setup.timeline.sharpness_aware_steps > 0)  # the dearer of two programs
     return train_steps.trace(*arguments).lower(lowering_platforms=({"gpu": "cuda"}.get(platform, platform),))
 
 

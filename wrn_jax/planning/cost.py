@@ -14,7 +14,7 @@ from wrn_jax.training.setup import Setup
 def run_operations(setup: Setup) -> int:
     """Operations of all updates of a run: the backward pass counted as twice the forward pass, two gradients as twice one."""
     timeline = setup.timeline
-    images = (timeline.steps + int(timeline.sharpness_aware.sum())) * setup.config.recipe.batch_size
+    images = (timeline.steps + timeline.sharpness_aware_steps) * setup.config.recipe.batch_size
     return 3 * forward_operations(setup.network, setup.dataset.image_shape) * images
 
 

@@ -125,7 +125,7 @@ def cost_lines(setup: Setup) -> list[str]:
 def sharpness_lines(setup: Setup) -> list[str]:
     """How much of the run is sharpness-aware, and what was decided about it; none if nothing is."""
     timeline, options = setup.timeline, setup.config.optimizer
-    steps = int(timeline.sharpness_aware.sum())
+    steps = timeline.sharpness_aware_steps
     if not steps:
         return []
     group = "the whole batch" if options.sam_group is None else f"{options.sam_group} images"

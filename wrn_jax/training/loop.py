@@ -241,7 +241,9 @@ def compile_programs(attempt: Attempt) -> Programs:
     """Compiles what the epochs call, and starts the clock."""
     setup, data = attempt.setup, attempt.data
     num_train, batch_size, rollbacks = setup.num_train, setup.config.recipe.batch_size, attempt.rollbacks
-    kinds = sorted({bool(kind) for kind in setup.timeline.sharpness_aware})
+    timeline, aware = setup.timeline, setup.timeline.sharpness_aware_steps
+    is_sure = len(timeline.sampled) == timeline.steps
+    kinds = [kind for kind, count in ((False, timeline.steps - aware), (True, aware)) if count or (aware and not is_sure)]
     attempt.say(
         "compiling the training step ..." if len(kinds) == 1 else "compiling the plain and the sharpness-aware step ..."
     )
@@ -273,7 +275,7 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
         unread = None
         while step < end:
             count = min(setup.steps_per_call, saver.steps_until_due(step), end - step)
-            kinds = timeline.sharpness_aware[step : step + count]
+            kinds = timeline.sharpness_aware(range(step, step + count))
             count = int(np.argmin(kinds == kinds[0])) or count  # steps of one kind
             announce_transitions(attempt, epoch, range(step, step + count))
             train_steps = programs.train_steps[bool(kinds[0])]
