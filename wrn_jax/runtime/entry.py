@@ -62,6 +62,7 @@ class Listener:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.unwinds:
+            self.hear = lambda number: None  # on its way out; the thread may learn of the signal after the block's end
             raise KeyboardInterrupt(number)
 
     def _attend(self, reader: int) -> None:
@@ -106,8 +107,7 @@ def unwinding() -> Generator[None]:
 
 def end(program: str, text: str, code: int) -> NoReturn:
     """Ends the process at once, without the ordinary way out, which may wait for other threads."""
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
+    # Nothing is flushed: the main thread may hold the stream, waiting for a reader that does not read.
     with contextlib.suppress(OSError):
         os.write(2, f"{program}: {text}\n".encode(errors="backslashreplace"))
     os._exit(code)
