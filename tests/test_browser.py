@@ -169,6 +169,7 @@ def test_plots_can_be_read_by_keys(shown):
     assert x_range(shown, "train_loss") == pytest.approx(whole)
 
 
+@pytest.mark.slow
 def test_the_legend_names_all_lines_and_hides_them(shown, screen):
     drawn, _ = canvas(shown, "test_accuracy")
     assert drawn.locator(".legendtext").all_text_contents() == list(GROUPS)

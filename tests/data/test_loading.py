@@ -233,6 +233,7 @@ def test_order_is_the_same_inside_jit():
     assert traced._cache_size() == 1  # one compilation serves all epochs
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (REAL / "cifar100").is_dir(), reason="no prepared CIFAR-100 ($TFDS_DATA_DIR)")
 def test_real_cifar100(tmp_path, monkeypatch):
     dataset = loading.load(settings(REAL, tmp_path, validation_size=5000))

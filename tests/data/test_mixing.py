@@ -26,6 +26,7 @@ def test_boxes_are_the_published_ones(share):
         np.testing.assert_array_equal(found, published_box(np.float32(share), y, x, 32, 28))
 
 
+@pytest.mark.slow
 def test_boxes_have_the_drawn_distribution():
     keys = jax.random.split(jax.random.key(0), 4000)
     areas = jax.vmap(lambda key: cutmix_box(key, jnp.float32(1.0), 32, 32).mean())(keys)
