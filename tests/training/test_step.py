@@ -109,19 +109,23 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
     return step, state, devices.replicate((images, labels, order), mesh)
 
 
-def test_cutmix_and_sharpness_aware_groups_are_the_same_on_one_device_and_eight():
-    # One kind of mixing after the other.
-    changes = {"optimizer.sam_rho": 0.1, "optimizer.sam_group": 8, "recipe.cutmix_probability": {"step 0": 1.0, "step 2": 0.0}}
+def assert_one_device_and_eight_agree(steps, **options):
     results = {}
     for count in (1, 8):
-        step, state, arrays = small_run(num_devices=count, formula=True, changes=changes, sharpness_aware=True)
+        step, state, arrays = small_run(num_devices=count, formula=True, **options)
         losses = []
-        for _ in range(3):
+        for _ in range(steps):
             state, metrics = step(state, *arrays)
             losses.append(float(metrics["loss"]))
         results[count] = losses, to_torch(state.params, state.batch_stats)
     np.testing.assert_allclose(results[1][0], results[8][0], rtol=1e-4)
     assert worst_error(results[8][1], results[1][1]) < 1e-3
+
+
+def test_cutmix_and_sharpness_aware_groups_are_the_same_on_one_device_and_eight():
+    # One kind of mixing after the other.
+    changes = {"optimizer.sam_rho": 0.1, "optimizer.sam_group": 8, "recipe.cutmix_probability": {"step 0": 1.0, "step 2": 0.0}}
+    assert_one_device_and_eight_agree(3, changes=changes, sharpness_aware=True)
 
 
 def test_cutmix_weighs_labels_by_area():
@@ -137,16 +141,7 @@ def test_cutmix_weighs_labels_by_area():
 def test_one_device_and_eight_give_the_same_ten_steps():
     # Everything is on: augmentation, mixup, dropout, smoothing. The weights keep most inputs of the ReLUs away from zero,
     # where rounding, which differs with the order of the sums, would decide a sign.
-    results = {}
-    for count in (1, 8):
-        step, state, arrays = small_run(num_devices=count, formula=True)
-        losses = []
-        for _ in range(10):
-            state, metrics = step(state, *arrays)
-            losses.append(float(metrics["loss"]))
-        results[count] = losses, to_torch(state.params, state.batch_stats)
-    np.testing.assert_allclose(results[1][0], results[8][0], rtol=1e-4)
-    assert worst_error(results[8][1], results[1][1]) < 1e-3
+    assert_one_device_and_eight_agree(10)
 
 
 def test_a_call_of_several_steps_does_as_many_as_asked_for():

@@ -194,6 +194,11 @@ class Clock:
         return min(2**31 - 1, round(steps) + position.plus)
 
 
+def _progress(elapsed: jax.Array, length: int) -> jax.Array:
+    """The share of `length` steps that is over, 0 before and 1 after them."""
+    return jnp.clip(elapsed / float(length), 0.0, 1.0)
+
+
 def _half_cosine(progress: jax.Array) -> jax.Array:
     """(1 + cos(pi * progress)) / 2, from 1 at 0 to 0 at 1, written so that nothing cancels near the end."""
     return jnp.square(jnp.cos(jnp.pi / 2 * progress))
@@ -211,7 +216,7 @@ class Linear:
 
     def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
         """Value `elapsed` steps (int32, any shape) after the start; float32."""
-        progress = jnp.clip(elapsed / float(clock.length(self.over)), 0.0, 1.0)
+        progress = _progress(elapsed, clock.length(self.over))
         return self.start + (self.end - self.start) * progress
 
     def describe(self, clock: Clock) -> str:
@@ -241,7 +246,7 @@ class Cosine:
             elapsed = jnp.maximum(elapsed, 0) % min(2 * length, 2**31 - 1)
             progress = elapsed / float(length)
         else:
-            progress = jnp.clip(elapsed / float(length), 0.0, 1.0)
+            progress = _progress(elapsed, length)
         return self.end + (self.start - self.end) * _half_cosine(progress)
 
     def describe(self, clock: Clock) -> str:
@@ -301,7 +306,7 @@ class Polynomial:
 
     def at(self, elapsed: jax.Array, clock: Clock) -> jax.Array:
         """Value `elapsed` steps (int32, any shape) after the start; float32."""
-        progress = jnp.clip(elapsed / float(clock.length(self.over)), 0.0, 1.0)
+        progress = _progress(elapsed, clock.length(self.over))
         return self.end + (self.start - self.end) * (1 - progress) ** self.power
 
     def describe(self, clock: Clock) -> str:
@@ -328,9 +333,9 @@ class OneCycle:
         """Value `elapsed` steps (int32, any shape) after the start; float32."""
         length = clock.length(self.over)
         top = int(self.rise * length)
-        down = jnp.clip((elapsed - top) / max(1, length - top), 0.0, 1.0)
+        down = _progress(elapsed - top, max(1, length - top))
         fall = self.end + (self.peak - self.end) * _half_cosine(down)
-        up = jnp.clip(elapsed / max(1, top), 0.0, 1.0)
+        up = _progress(elapsed, max(1, top))
         return jnp.where(elapsed < top, self.peak + (self.start - self.peak) * _half_cosine(up), fall)
 
     def describe(self, clock: Clock) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -251,3 +251,9 @@ class Timeline:
     @functools.cached_property
     def _events_by_step(self) -> dict[int, list[Event]]:
         return {step: list(group) for step, group in itertools.groupby(self.events(), lambda event: event.step)}
+
+
+def shown_in(timelines: Iterable[Timeline]) -> list[str]:
+    """The moving values that any of the timelines shows, in the order of `MOVING`."""
+    shown = {name for timeline in timelines for name in timeline.shown}
+    return [name for name in MOVING if name in shown]

@@ -7,7 +7,7 @@ import numpy as np
 
 from wrn_jax.config import Config, checks
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.timeline import Timeline, shortest
+from wrn_jax.config.timeline import Timeline, shortest, shown_in
 from wrn_jax.planning import cost
 from wrn_jax.planning.description import Plan, bars, describe_length, labels, table
 
@@ -22,7 +22,7 @@ def describe_two(a: Plan, b: Plan) -> list[str]:
         *(table([("different", *names), *different]) if different else ["different: no key"]),
         "",
     ]
-    for name in shown(a, b):
+    for name in shown_in((a.timeline, b.timeline)):
         if phase_texts(a.timeline, name) != phase_texts(b.timeline, name):
             lines += [*phases_of_two(a.timeline, b.timeline, name, names), ""]
     ranges = differing_values(a.timeline, b.timeline)
@@ -70,16 +70,11 @@ def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str
     same = [name for name in names if left.get(name) == right.get(name)]
     at_default = [name for name in same if left[name] == usual.get(name)]
     shared = [f"{name} {left[name]}" for name in same if name not in at_default]
-    for name in shown(a, b):
+    for name in shown_in((a.timeline, b.timeline)):
         texts = phase_texts(a.timeline, name)
         if texts == phase_texts(b.timeline, name):
             shared.append(f"{name} {', '.join(text if when == 1 else f'{text} (epoch {when:.4g})' for when, text in texts)}")
     return different, [*shared, f"{len(at_default)} keys at their defaults"]
-
-
-def shown(a: Plan, b: Plan) -> list[str]:
-    """The moving values that either recipe shows."""
-    return [name for name in MOVING if name in a.timeline.shown or name in b.timeline.shown]
 
 
 def phase_texts(timeline: Timeline, name: str) -> list[tuple[float, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from wrn_jax.config.moving import MOVING
+from wrn_jax.config.timeline import shown_in
 from wrn_jax.runtime.drawing import plain_text
 from wrn_jax.training.records import SPLITS, EpochRow
 
@@ -24,7 +25,7 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
     """
     from matplotlib.figure import Figure
 
-    names = [name for name in MOVING if any(name in recipe.shown for recipe in recipes.values())]
+    names = shown_in(recipes.values())
     levels = list(dict.fromkeys(level for recipe in recipes.values() for level in recipe.level_names))
     heights = [2.5] + [1] * (len(names) - 1) + [3] * bool(rows)
     figure = Figure(figsize=(10, 4 + len(names) + 3 * bool(rows)), layout="constrained")

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from wrn_jax.config.moving import MOVING
 from wrn_jax.config.rates import peak_after_warm_up, restarts
 from wrn_jax.config.schedules import Linear
-from wrn_jax.config.timeline import Event, Timeline
+from wrn_jax.config.timeline import Event, Timeline, shown_in
 from wrn_jax.report import statistics
 from wrn_jax.report.runs import Evaluation, Group, Run
 from wrn_jax.report.statistics import Difference, Discordance, Summary
@@ -150,8 +149,7 @@ def logs(groups: Sequence[Group]) -> dict[str, Group]:
 
 def shown(groups: Sequence[Group]) -> list[str]:
     """The moving values that any of the recipes shows."""
-    timelines = [group.timeline for group in groups if group.timeline is not None]
-    return [name for name in MOVING if any(name in timeline.shown for timeline in timelines)]
+    return shown_in(group.timeline for group in groups if group.timeline is not None)
 
 
 def row(run: Run, which: str) -> EpochRow:
