@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import gc
 import json
+import logging
 import math
 import operator
 import re
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -145,6 +145,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: Collection[int] = (), metadata: Mapping[str, Any] | None = None):
+        _hush_abandoned_tasks()
         self.directory = directory.resolve()
         self._metadata = dict(metadata or {})
         self._response: Any = None
@@ -381,22 +382,41 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
         )
-        # Long after the exception, Orbax's readers in the background still complain of a file that is cut short.
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)
-                try:
-                    return self._orbax.load_checkpointables(step, abstract)
-                except (jax.errors.JaxRuntimeError, MemoryError):  # the device's trouble, not the checkpoint's
-                    raise
-                except Exception:  # said in the line below; the text would be about handlers and coroutines
-                    pass
-                gc.collect()  # abandoned coroutines complain when they are collected: now
-                time.sleep(1.0)  # and reader threads when they have read
-        finally:
-            sys.unraisablehook = hook
+            return self._orbax.load_checkpointables(step, abstract)
+        except (jax.errors.JaxRuntimeError, MemoryError):  # the device's trouble, not the checkpoint's
+            raise
+        except Exception:  # said in the line below; the text would be about handlers and coroutines
+            pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            gc.collect()  # coroutines that never began complain when they are collected: now
         raise _Damaged("its files cannot be read")
+
+
+def _hush_abandoned_tasks() -> None:
+    """From now on, tasks of Orbax that outlive the read or the save they were part of end without a word.
+
+    When one of its tasks fails, Orbax closes the event loop and leaves the others to the collector; each complains when
+    TensorStore is done with it, which may be seconds later and on any thread. Their failure has been reported by then.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "__module__", None) == __name__:
+        return
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not _is_of_abandoned_task(unraisable):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(lambda record: not re.search("orbax|tensorstore", record.getMessage()))
+
+
+def _is_of_abandoned_task(unraisable: "sys.UnraisableHookArgs") -> bool:
+    code = getattr(unraisable.object, "cr_code", None)
+    if code is not None:
+        return "orbax" in Path(code.co_filename).parts
+    return isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
 
 
 def _rank(metrics: Any) -> tuple[float, int]:
