@@ -112,3 +112,71 @@ def test_no_more_than_five_in_a_hundred_differences_are_found_where_there_are_no
         first, second = (scale * draws.normal(size=count) for scale, count in zip(scales, counts, strict=True))
         found += statistics.welch(first, second).p < 0.05
     assert found / studies < 0.05 + 2 * (0.05 * 0.95 / studies) ** 0.5
+
+
+def test_power_of_published_examples():
+    """Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988, chapter 2; the examples of R's power.t.test."""
+    assert [statistics.seeds_needed(effect, 1) for effect in (0.2, 0.5, 0.8)] == [394, 64, 26]
+    assert statistics.seeds_needed(-1, 1, 0.9) == 23
+    assert statistics.seeds_needed(0.5, 1, paired=True) == 34
+    assert statistics.power_of(20, 1, 1) == pytest.approx(
+        0.8689528, abs=1e-3
+    )  # of the pooled test, which Welch's is a bit below
+    assert statistics.power_of(20, 1, 1, paired=True) == pytest.approx(0.9886, abs=1e-4)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_power_seeds_and_detectable_differences_agree(paired):
+    for seeds in (2, 3, 12):
+        smallest = statistics.detectable(seeds, 0.4, 0.9, paired=paired)
+        assert statistics.power_of(seeds, smallest, 0.4, paired=paired) == pytest.approx(0.9)
+        assert statistics.seeds_needed(1.001 * smallest, 0.4, 0.9, paired=paired) == seeds
+        assert statistics.detectable(seeds, 0.4, 0.9, paired=paired, significance=0.01) > smallest
+    assert statistics.seeds_needed(1e-9, 0.0) == 2
+    with pytest.raises(ValueError, match="not shown"):
+        statistics.seeds_needed(0.0, 1.0)
+
+
+def test_boundaries_of_looks_as_published():
+    """Lan & DeMets with the spending function like O'Brien and Fleming's, two-sided 5 %, equal steps; tabled in many places."""
+    tables = {2: [2.963, 1.969], 3: [3.710, 2.511, 1.993], 5: [4.877, 3.357, 2.680, 2.290, 2.031]}
+    for looks, boundaries in tables.items():
+        levels = statistics.levels_at_looks([look / looks for look in range(1, looks + 1)])
+        assert stats.norm.isf(np.array(levels) / 2) == pytest.approx(boundaries, abs=5e-4)
+    assert statistics.levels_at_looks([1.0]) == pytest.approx([0.05])
+    for wrong in ([0.5, 0.5], [0.5, 1.1], [0.0, 1.0]):
+        with pytest.raises(ValueError, match="rise within"):
+            statistics.levels_at_looks(wrong)
+
+
+def test_a_p_value_after_looks_is_judged_as_its_boundary_judges_it():
+    fractions = (1 / 3, 2 / 3, 1.0)
+    for number in range(1, 4):
+        level = statistics.levels_at_looks(fractions[:number])[-1]
+        assert statistics.after_looks(level, fractions[:number]) == pytest.approx(0.05, rel=0.01)
+        assert statistics.after_looks(1.0, fractions[:number]) == pytest.approx(1.0)
+    assert statistics.after_looks(0.03, [1.0]) == 0.03
+    assert statistics.after_looks(0.0, fractions) < 1e-5
+
+
+def test_power_and_error_with_looks_and_holm_in_simulated_studies():
+    """Three recipes, looks after 3, 6 and 10 seeds, Welch's test; 20,000 studies at once."""
+    draws, studies, looks = np.random.default_rng(1), 20_000, (3, 6, 10)
+    runs = draws.normal(size=(3, studies, 10))
+    false = np.zeros(studies, bool)
+    for number in range(1, 4):
+        seeds, fractions = looks[number - 1], [look / 10 for look in looks[:number]]
+        p = np.array([
+            stats.ttest_ind(runs[a, :, :seeds], runs[b, :, :seeds], axis=1, equal_var=False).pvalue
+            for a, b in itertools.combinations(range(3), 2)
+        ])  # fmt: skip
+        # Holm shows something where the smallest of three p values, adjusted, times three is below the significance.
+        false |= 3 * np.array([statistics.after_looks(smallest, fractions) for smallest in p.min(axis=0)]) < 0.05
+    assert false.mean() < 0.05
+    for paired, test in ((False, stats.ttest_ind), (True, stats.ttest_rel)):
+        for seeds in (3, 10):
+            difference = statistics.detectable(seeds, 1.0, paired=paired)
+            spread = math.sqrt(0.5) if paired else 1.0  # so that the differences by seed have a spread of 1
+            first, second = spread * runs[0, :, :seeds] + difference, spread * runs[1, :, :seeds]
+            p = test(first, second, axis=1, **({} if paired else {"equal_var": False})).pvalue
+            assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.01)

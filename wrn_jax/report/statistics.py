@@ -4,18 +4,26 @@ Accuracies may be given as fractions or in per cent; results are in the same uni
 """
 
 import dataclasses
+import functools
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special, stats
 
 from wrn_jax.evaluation.metrics import wilson_interval
 
 LEVEL = 0.95
 """Of all intervals."""
+
+SIGNIFICANCE = 0.05
+"""Of all tests together that a verdict rests on: the chance of showing a difference where there is none."""
+
+POWER = 0.8
+"""With which a study should show the difference that it is made for."""
 
 FEW = 6
 """Values below which samples of unequal numbers are tested with fewer degrees of freedom."""
@@ -146,6 +154,137 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def power_of(
+    seeds: int, difference: float, spread: float, *, paired: bool = False, significance: float = SIGNIFICANCE
+) -> float:
+    """The chance, 0..1, that a test of two recipes with so many seeds each shows a true difference.
+
+    By the noncentral t distribution: of the paired t test, or of Welch's on two recipes of one spread. Welch's takes its
+    degrees of freedom from the two variances, which costs power where seeds are few; their share of the sum follows a beta
+    distribution that is independent of the t value, over which the power is averaged.
+
+    Args:
+      seeds: runs of each recipe, at least 2.
+      difference: true difference of the means, of whatever sign.
+      spread: standard deviation over seeds, in the same unit: of either recipe, or if `paired` of the differences by seed.
+      significance: of the two-sided test: after Holm's adjustment or at a look, that of this one comparison.
+    """
+    if seeds < 2 or spread < 0 or not 0 < significance < 1:
+        raise ValueError(f"{seeds} seeds, a spread of {spread} and significance {significance} make no test")
+    if not spread:
+        return float(difference != 0)
+    effect = min(abs(difference) / spread * math.sqrt(seeds if paired else seeds / 2), 1e3)
+    freedom = seeds - 1 if paired else 2 * (seeds - 1)
+    share = stats.beta.ppf((np.arange(128) + 0.5) / 128, (seeds - 1) / 2, (seeds - 1) / 2)
+    of_test = freedom if paired else (seeds - 1) / (share**2 + (1 - share) ** 2)
+    critical = stats.t.isf(significance / 2, of_test)
+    return float(np.mean(stats.ncf.sf(critical**2, 1, freedom, effect**2)))  # the square of a noncentral t, so both sides
+
+
+def seeds_needed(
+    difference: float, spread: float, power: float = POWER, *, paired: bool = False, significance: float = SIGNIFICANCE
+) -> int:
+    """The smallest number of seeds of each recipe with which a difference is shown with this power; see `power_of`.
+
+    Raises ValueError for a difference of 0, which no number of seeds shows, and for a power that is not in 0..1.
+    """
+    if not difference or not significance < power < 1:
+        raise ValueError(f"a difference of {difference} is not shown with power {power} by any number of seeds")
+
+    def enough(seeds: int) -> bool:
+        return power_of(seeds, difference, spread, paired=paired, significance=significance) >= power
+
+    few, many = 1, 2
+    while not enough(many):
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
+
+
+def detectable(
+    seeds: int, spread: float, power: float = POWER, *, paired: bool = False, significance: float = SIGNIFICANCE
+) -> float:
+    """The smallest difference that so many seeds of each recipe show with this power, in the unit of `spread`; see `power_of`.
+
+    Raises ValueError for a power that is not in `significance`..1.
+    """
+    if not significance < power < 1:
+        raise ValueError(f"power {power} should lie between {significance} and 1")
+
+    def excess(effect: float) -> float:
+        return power_of(seeds, effect, 1.0, paired=paired, significance=significance) - power
+
+    high = 1.0
+    while excess(high) < 0:
+        high *= 2
+    return spread * float(optimize.brentq(excess, 0.0, high))
+
+
+def levels_at_looks(fractions: Sequence[float], significance: float = SIGNIFICANCE) -> list[float]:
+    """At which significance to test at each of several looks, so that all together keep to `significance`.
+
+    Lan & DeMets, "Discrete sequential boundaries for clinical trials", 1983, with the spending function that resembles O'Brien
+    and Fleming's boundaries: by the share t of the seeds, 4 (1 - Phi(z / sqrt(t))) is spent, z the upper quantile of
+    significance / 4. Almost nothing is spent early, so that the last test is nearly the one without looks. When looks are taken
+    need not be planned; how many seeds there are in the end must be.
+
+    Args:
+      fractions: the seeds that were there at each look as shares of those planned, in 0..1, each above the one before.
+      significance: two-sided.
+    """
+    if any(not before < after <= 1 for before, after in itertools.pairwise([0.0, *fractions])):
+        raise ValueError(f"looks at {list(fractions)}: shares of the seeds should rise within 0..1")
+    spent = 4 * stats.norm.sf(stats.norm.isf(significance / 4) / np.sqrt(fractions))
+    levels: list[float] = []
+    # The sum of what was seen so far walks as Brownian motion; `mass` is where it may be at points of the last look, not beyond
+    # the boundaries before (Armitage, McPherson & Rowe, "Repeated significance tests on accumulating data", 1969).
+    points, mass, before = np.zeros(1), np.ones(1), 0.0
+    for fraction, now in zip(fractions, np.diff(spent, prepend=0.0), strict=True):
+        step = math.sqrt(fraction - before)
+
+        def beyond(edge: float, points: np.ndarray = points, mass: np.ndarray = mass, step: float = step) -> float:
+            return float(mass @ (special.ndtr((points - edge) / step) + special.ndtr((-edge - points) / step)))
+
+        farthest = _FARTHEST * math.sqrt(fraction)
+        edge = farthest
+        if now > beyond(farthest):
+            edge = float(optimize.brentq(lambda edge, now=now, beyond=beyond: beyond(edge) - now, 0.0, farthest))
+        levels.append(2 * float(stats.norm.sf(edge / math.sqrt(fraction))))
+        places = np.linspace(-edge, edge, 2 * _HALF + 1)
+        density = np.exp(-0.5 * ((places[:, None] - points) / step) ** 2) @ mass / (step * math.sqrt(2 * math.pi))
+        points, mass, before = places, density * _SIMPSON * edge / _HALF, fraction
+    return levels
+
+
+_FARTHEST = 8.0
+"""Standard errors beyond which no boundary is looked for: p of 1e-15."""
+
+_HALF = 150
+_SIMPSON = np.array([1.0, *[4.0, 2.0] * (_HALF - 1), 4.0, 1.0]) / 3
+"""The weights of Simpson's rule on 2 `_HALF` + 1 points."""
+
+
+def after_looks(p: float, fractions: Sequence[float]) -> float:
+    """The p value of the last of several looks, adjusted so that all looks together keep the error rate of one.
+
+    It is the smallest significance at which `levels_at_looks` would let this look show a difference (Liu & Anderson, "On
+    adaptive extensions of group sequential trials for clinical investigations", 2008). As a p value it may go through `holm`.
+    """
+    if len(fractions) == 1 and fractions[0] == 1:
+        return p
+    together, at_this_look = _adjusted(tuple(fractions))
+    return float(np.exp(np.interp(math.log(max(p, 1e-300)), at_this_look, together)))
+
+
+@functools.lru_cache(maxsize=64)
+def _adjusted(fractions: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of significances, and of what `levels_at_looks` makes of each at the last look."""
+    together = np.geomspace(1e-6, 1.0, 25)
+    return np.log(together), np.log([levels_at_looks(fractions, significance)[-1] for significance in together])
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -9,8 +9,8 @@ import numpy as np
 from wrn_jax.report import formats, measures, statistics
 from wrn_jax.report.measures import Pair
 from wrn_jax.report.runs import Group, recipe_keys
+from wrn_jax.report.statistics import SIGNIFICANCE
 
-SIGNIFICANCE = 0.05
 _DECIDES = "test accuracy, last epoch"
 
 _MEASURES = {"top-5 accuracy": "%", "calibration error": "%", "clean gap": "points", "mean corruption accuracy": "%"}
