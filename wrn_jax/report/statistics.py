@@ -221,7 +221,12 @@ def detectable(
     high = 1.0
     while excess(high) < 0:
         high *= 2
-    return spread * float(optimize.brentq(excess, 0.0, high))
+    return spread * _root(excess, 0.0, high)
+
+
+def _root(function: Any, low: float, high: float) -> float:
+    solution: Any = optimize.brentq(function, low, high)
+    return float(solution)
 
 
 def levels_at_looks(fractions: Sequence[float], significance: float = SIGNIFICANCE) -> list[float]:
@@ -252,7 +257,7 @@ def levels_at_looks(fractions: Sequence[float], significance: float = SIGNIFICAN
         farthest = _FARTHEST * math.sqrt(fraction)
         edge = farthest
         if now > beyond(farthest):
-            edge = float(optimize.brentq(lambda edge, now=now, beyond=beyond: beyond(edge) - now, 0.0, farthest))
+            edge = _root(lambda edge, now=now, beyond=beyond: beyond(edge) - now, 0.0, farthest)
         levels.append(2 * float(stats.norm.sf(edge / math.sqrt(fraction))))
         places = np.linspace(-edge, edge, 2 * _HALF + 1)
         density = np.exp(-0.5 * ((places[:, None] - points) / step) ** 2) @ mass / (step * math.sqrt(2 * math.pi))
