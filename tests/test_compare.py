@@ -6,6 +6,7 @@ import pytest
 
 from tests import sample_runs, small
 from wrn_jax import compare
+from wrn_jax.report import writing
 from wrn_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def test_writes_report_page_figures_and_pictures(tmp_path, capsys):
 def test_the_figures_of_evaluations_are_all_there(tmp_path):
     a = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], [{5: sample_runs.right(40)}])
     a.runs[0].evaluations[0].figures["splits"]["test"]["loss"] = float("nan")
-    collected = compare.collect([sample_runs.recipe(tmp_path, "b", [[0.1] * 5], recipe__dropout=0.1), a])
+    collected = writing.collect([sample_runs.recipe(tmp_path, "b", [[0.1] * 5], recipe__dropout=0.1), a])
     a, b = (collected["recipes"][name] for name in "ab")
     assert a["measures"]["last"]["clean gap"]["mean"] == 0.1
     assert b["measures"]["last"]["clean gap"] is None
