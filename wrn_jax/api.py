@@ -13,6 +13,8 @@ from wrn_jax import config as configs
 from wrn_jax import evaluate, export
 from wrn_jax.config import Config, datasets
 from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.evaluation import files as evaluation_files
+from wrn_jax.evaluation import metrics
 from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
@@ -31,12 +33,24 @@ class TrainedModel:
       config: what it was trained with; of a file of weights, the sizes of the network and the data set.
       params: parameters, nested dictionaries of float32 arrays.
       batch_stats: running statistics, likewise.
+      class_names: of the outputs, in their order.
+      mean, std: of the normalisation, per channel, for pixels in 0..1; the network does it itself.
+      figures: the evaluation of these weights, as in `evaluations/step-STEP.json` of the run; empty where there is none.
     """
 
     config: Config
     params: dict[str, Any]
     batch_stats: dict[str, Any]
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    figures: dict[str, Any]
     _evaluator: Evaluator
+
+    @property
+    def temperature(self) -> float | None:
+        """What the logits are divided by to be calibrated, as fitted on the hold-out; None where none was."""
+        return (self.figures.get("temperature") or {}).get("value")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits [N, classes] float32 of images [N, height, width, 3] uint8. Raises ValueError for other images."""
@@ -44,7 +58,13 @@ class TrainedModel:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
             expected = ", ".join(map(str, shape))
             raise ValueError(f"images: {images.dtype} {list(images.shape)}; should be uint8 [N, {expected}], N at least 1")
-        return np.concatenate(list(self._evaluator.logits(self.params, self.batch_stats, images)))
+        # Few images do not wait for a batch of many; powers of two keep the number of compilations small.
+        size = min(self.config.eval_batch_size, 1 << (len(images) - 1).bit_length())
+        return np.concatenate(list(self._evaluator.logits(self.params, self.batch_stats, images, size)))
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities [N, classes] float64, calibrated where there is a `temperature`. Images and errors as of a call."""
+        return np.exp(metrics.log_softmax(self(images) / np.float64(self.temperature or 1.0)))
 
 
 def load_config(path_or_name: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -118,11 +138,15 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str | None = 
     Raises:
       UserError: there is no such run, checkpoint or file, or it is damaged.
     """
-    path, normalisation = files.user_path(source), None
+    path, normalisation, figures = files.user_path(source), None, {}
+    if not path.exists():
+        raise UserError(f"{path}: there is no such run or file")
     if path.is_dir():
         model = export.restore(path, checkpoint)
         config, weights = model.config, (model.params, model.batch_stats)
         num_classes = model.num_classes
+        evaluated = path / "evaluations" / f"step-{model.saved.step}.json"
+        figures = evaluation_files.read(evaluated).to_dict() if evaluated.is_file() else {}
     else:
         read = weight_layouts.read_weights(path)
         config = export_formats.config_of(read, str(path))
@@ -130,9 +154,10 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str | None = 
         weights, num_classes = (read.params, read.batch_stats), read.num_classes
         normalisation = export_formats.normalisation_of(read, str(path))
     info = datasets.info(config.data)
-    normalisation = normalisation or (info.mean, info.std)
+    mean, std = normalisation or (info.mean, info.std)
     mesh = devices.make_mesh(1)
     network = Network(config.model, num_classes, devices.compute_dtype(config.precision, jax.devices()[0]))
-    evaluator = Evaluator(network.graphdef, Normalisation(*normalisation), config.eval_batch_size, mesh)
+    evaluator = Evaluator(network.graphdef, Normalisation(mean, std), config.eval_batch_size, mesh)
     params, batch_stats = devices.replicate(weights, mesh)
-    return TrainedModel(config, params, batch_stats, evaluator)
+    names = datasets.output_names(info.label_names, num_classes)
+    return TrainedModel(config, params, batch_stats, names, mean, std, figures, evaluator)

@@ -1,7 +1,7 @@
 """What is known of the data sets before they are read: the one table `DATASETS`, and `info`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 from wrn_jax.runtime.errors import UserError
@@ -21,7 +21,7 @@ class DatasetInfo:
       num_classes: labels are 0 to num_classes - 1.
       num_train, num_test: images of each split; a folder or archive with another number is refused.
       mean, std: of the training images in 0..1, per channel.
-      class_names: in the order of the labels; None where they are read with the images.
+      class_names: in the order of the labels; None where they are the names in `superclasses` in alphabetical order.
       superclasses: the names of the classes in each group of classes; empty where there are none.
       drawn: whether the images are drawn by code, as many as the configuration says.
     """
@@ -39,13 +39,15 @@ class DatasetInfo:
     drawn: bool = False
 
     @property
-    def superclass_of(self) -> tuple[int, ...]:
-        """For each label the index of its superclass in `superclasses`; empty where there are none.
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the labels, [num_classes]."""
+        return self.class_names or tuple(sorted(name for names in self.superclasses.values() for name in names))
 
-        Where the class names are read with the images, the labels are their places in alphabetical order.
-        """
+    @property
+    def superclass_of(self) -> tuple[int, ...]:
+        """For each label the index of its superclass in `superclasses`; empty where there are none."""
         index_of = {name: index for index, names in enumerate(self.superclasses.values()) for name in names}
-        return tuple(index_of[name] for name in self.class_names or sorted(index_of)) if index_of else ()
+        return tuple(index_of[name] for name in self.label_names) if index_of else ()
 
     def size(self, split: str) -> int:
         """Images of "train" or "test"."""
@@ -103,6 +105,7 @@ DATASETS: dict[str, DatasetInfo] = {
         num_test=10_000,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
+        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
     "embedded": DatasetInfo(
         name="embedded",
@@ -143,6 +146,11 @@ def info(data: DataKeys) -> DatasetInfo:
     """The data set that a configuration asks for; of the drawn one as many images as it says."""
     known = DATASETS[data.name]
     return dataclasses.replace(known, num_train=data.embedded_train, num_test=data.embedded_test) if known.drawn else known
+
+
+def output_names(names: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """What the outputs of a network are called, which may have more of them than there are classes, or be of another set."""
+    return *names[:outputs], *(f"output {index}" for index in range(len(names), outputs))
 
 
 def planned_sizes(data: DataKeys) -> tuple[int, int]:

@@ -103,7 +103,8 @@ class Evaluator:
 
     def put(self, split: Split) -> Batches:
         """The split on the devices as batches of one size; the last is padded, with label -1 on the padding."""
-        pairs = zip(self._batches(split.images, 0), self._batches(split.labels, -1), strict=True)
+        size = self._batch_size
+        pairs = zip(self._batches(split.images, 0, size), self._batches(split.labels, -1, size), strict=True)
         return [(self._place(images), self._place(labels)) for images, labels in pairs]
 
     def __call__(self, params: Any, batch_stats: Any, batches: Batches) -> dict[str, float]:
@@ -119,26 +120,27 @@ class Evaluator:
             "count": count,
         }
 
-    def logits(self, params: Any, batch_stats: Any, images: np.ndarray) -> Iterator[np.ndarray]:
+    def logits(self, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int | None = None) -> Iterator[np.ndarray]:
         """The logits of images [N, H, W, C] uint8 on the host, in their order: [n, classes] float32 for every batch of n.
 
-        Two batches are on the devices at a time. Every batch has the same shape, so there is one compilation.
+        Two batches are on the devices at a time. Every batch has the same shape, so there is one compilation; `batch_size`, a
+        multiple of the number of devices, is another one than the evaluator's.
         """
-        waiting = None
-        for batch in self._batches(images, 0):
+        waiting, size = None, batch_size or self._batch_size
+        for batch in self._batches(images, 0, size):
             coming = self._logits_step(params, batch_stats, self._place(batch))
             if waiting is not None:
                 yield np.asarray(waiting)
             waiting = coming
         if waiting is not None:
-            yield np.asarray(waiting)[: (len(images) - 1) % self._batch_size + 1]
+            yield np.asarray(waiting)[: (len(images) - 1) % size + 1]
 
-    def _batches(self, array: np.ndarray, filler: int) -> Iterator[np.ndarray]:
+    def _batches(self, array: np.ndarray, filler: int, size: int) -> Iterator[np.ndarray]:
         """Batches of one size; what the last one lacks is `filler`."""
-        for start in range(0, len(array), self._batch_size):
-            batch = array[start : start + self._batch_size]
-            padding = [(0, self._batch_size - len(batch))] + [(0, 0)] * (array.ndim - 1)
-            yield np.pad(batch, padding, constant_values=filler) if len(batch) < self._batch_size else batch
+        for start in range(0, len(array), size):
+            batch = array[start : start + size]
+            padding = [(0, size - len(batch))] + [(0, 0)] * (array.ndim - 1)
+            yield np.pad(batch, padding, constant_values=filler) if len(batch) < size else batch
 
     def _place(self, array: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(array.shape, self._sharding, lambda index: array[index])

@@ -12,6 +12,8 @@ from typing import Any, cast
 import numpy as np
 from scipy import optimize, special, stats
 
+from wrn_jax.config import datasets
+
 BINS = 15
 TEMPERATURES = (0.01, 100.0)
 """Between these a temperature is searched."""
@@ -171,6 +173,6 @@ def confused_pairs(scored: Scored, names: Sequence[str], most: int) -> list[tupl
     pairs = scored.labels[wrong] * scored.num_classes + scored.predicted[wrong]
     found, counts = np.unique(pairs, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
-    names = [*names, *(f"output {index}" for index in range(len(names), scored.num_classes))]
+    names = datasets.output_names(names, scored.num_classes)
     labels, predicted = np.divmod(found[order], scored.num_classes)
     return [(names[a], names[b], int(n)) for a, b, n in zip(labels, predicted, counts[order], strict=True)]
