@@ -28,7 +28,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = runs.group([runs.load(source) for source in options.runs], options.names)
     for line in opening_lines(groups):
         print(line)
-    plots = writing.write(groups, build.build(groups, options.title), options.out)
+    from wrn_jax.planning import cost  # here, since mistakes above need not wait for it
+
+    known = [(group.name, group.config, group.timeline) for group in groups]
+    operations = {name: cost.recipe_operations(config, plan) for name, config, plan in known if config and plan}
+    plots = writing.write(groups, build.build(groups, options.title, operations), options.out)
     print(f"wrote report.md, report.html, comparison.json and {plots} plots to {options.out}")
     print(verdict.reach(groups).sentence.replace("**", ""))
 
@@ -39,7 +43,7 @@ def opening_lines(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         kind = "published log" if group.log else ", ".join(run.source for run in group.runs)
         lines.append(f"{group.name}: n = {len(group.counted)} ({kind})")
-    lines += [*build.unfinished(groups), *build.unlike_lengths(groups)]
+    lines += [*build.unfinished(groups), *build.how_read(groups)]
     if commands := build.missing_evaluations(groups):
         lines.append("not evaluated yet; for clean gap, calibration and paired tests run, and compare again:")
     return [*lines, *(f"  {command_line}" for command_line in commands)]

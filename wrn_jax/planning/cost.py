@@ -1,11 +1,15 @@
 """What a recipe costs: operations and memory, counted from shapes alone."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from wrn_jax.config import Config, Model, datasets
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.models.network import Network
 from wrn_jax.planning import hlo
 from wrn_jax.training.setup import Setup
@@ -13,9 +17,23 @@ from wrn_jax.training.setup import Setup
 
 def run_operations(setup: Setup) -> int:
     """Operations of all updates of a run: the backward pass counted as twice the forward pass, two gradients as twice one."""
-    timeline = setup.timeline
-    images = (timeline.steps + timeline.sharpness_aware_steps) * setup.config.recipe.batch_size
-    return 3 * forward_operations(setup.network, setup.dataset.image_shape) * images
+    return 3 * forward_operations(setup.network, setup.dataset.image_shape) * _images(setup.config, setup.timeline)
+
+
+def recipe_operations(config: Config, timeline: Timeline) -> int:
+    """As `run_operations`, of a recipe that need not be set up; networks that are alike are counted once."""
+    info = datasets.info(config.data)
+    model = dataclasses.replace(config.model, num_classes=config.model.num_classes or info.num_classes)
+    return 3 * _forward_operations(model, info.image_shape) * _images(config, timeline)
+
+
+@functools.lru_cache(maxsize=64)
+def _forward_operations(model: Model, image_shape: tuple[int, ...]) -> int:
+    return forward_operations(Network(model, model.num_classes or 0, "float32"), image_shape)
+
+
+def _images(config: Config, timeline: Timeline) -> int:
+    return (timeline.steps + timeline.sharpness_aware_steps) * config.recipe.batch_size
 
 
 def state_bytes(state: Any) -> int:

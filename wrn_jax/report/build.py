@@ -1,21 +1,28 @@
 """The report: groups of runs in, a document out; one function for each section that no other module has."""
 
+import dataclasses
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from wrn_jax.report import formats, measures, published_runs, verdict
 from wrn_jax.report.formats import JUDGES, NONE, NOT_RECORDED
 from wrn_jax.report.render.blocks import Block, Bullets, Document, Section, Table, Text
 from wrn_jax.report.runs import Group, Run
-from wrn_jax.report.sections import configuration, curves, epochs, published_comparison, seeds
+from wrn_jax.report.sections import cards, configuration, curves, epochs, published_comparison, seeds
 from wrn_jax.report.verdict import Finding, Verdict
 
 
-def build(groups: Sequence[Group], title: str | None = None) -> Document:
-    """The document that compares `groups`; differences are taken from the first."""
-    reached = verdict.reach(groups)
+def build(groups: Sequence[Group], title: str | None = None, operations: Mapping[str, float] | None = None) -> Document:
+    """The document that compares `groups`; differences are taken from the first.
+
+    `operations`: those of a run of each recipe whose network is known, by name.
+    """
+    reached, operations = verdict.reach(groups), operations or {}
     sections = [
-        Section("Summary", summary(groups, reached)),
+        Section("Summary", summary(groups, reached, operations)),
+        Section("Recipe cards", [cards.cards(groups, operations)]),
+        Section("Speed and cost", cards.costs(groups, operations)),
+        Section("Figures", [figures(groups)]),
         Section("Configuration", [configuration.table(groups)]),
         Section("Accuracy by epoch", [epochs.epochs(groups)]),
         Section("Curves", curves.curves(groups)),
@@ -35,11 +42,25 @@ def build(groups: Sequence[Group], title: str | None = None) -> Document:
         Section("Caveats", [Bullets(caveats(groups))]),
     ]
     title = title or " against ".join(group.name for group in groups)
-    return Document(title, [section for section in sections if section.blocks])
+    folded = [dataclasses.replace(section, folded=section.heading != "Summary") for section in sections]
+    return Document(title, [section for section in folded if section.blocks])
 
 
-def summary(groups: Sequence[Group], reached: Verdict) -> list[Block]:
-    """The verdict, the most important figures, and what a reader must not miss."""
+def summary(groups: Sequence[Group], reached: Verdict, operations: Mapping[str, float]) -> list[Block]:
+    """For a reader who has one minute: the verdict, a figure, a table; and what must not be missed."""
+    blocks: list[Block] = [_sentence(reached), *curves.opening(groups), cards.results(groups, operations)]
+    if on_test := [group.name for group in groups if group.judge == "test"]:
+        text = f"The best epoch of {formats.listed(on_test)} was chosen on the test set, which flatters its test accuracy."
+        blocks.append(Text(text, "warning"))
+    blocks += [Text(text, "warning") for text in (*unfinished(groups), *how_read(groups))]
+    if commands := missing_evaluations(groups):
+        names = formats.count(len(commands), "evaluation")
+        blocks.append(Text(f"Not there yet: {names}; the commands stand under “How to reproduce it”.", "note"))
+    return blocks
+
+
+def figures(groups: Sequence[Group]) -> Table:
+    """The most important figures side by side."""
     figures: dict[str, Callable[[Group], str]] = {
         "runs that count (n)": lambda group: str(len(group.counted)),
         "test accuracy, last epoch (%)": lambda group: formats.values(measures.values(group, "last")),
@@ -64,15 +85,7 @@ def summary(groups: Sequence[Group], reached: Verdict) -> list[Block]:
         "training minus test accuracy; for the clean one the training images are evaluated as test images are."
     )
     heads = ["figure", *[group.name for group in groups]]
-    blocks: list[Block] = [_sentence(reached), Table("The recipes at a glance", heads, rows, note=note)]
-    if on_test := [group.name for group in groups if group.judge == "test"]:
-        text = f"The best epoch of {formats.listed(on_test)} was chosen on the test set, which flatters its test accuracy."
-        blocks.append(Text(text, "warning"))
-    blocks += [Text(text, "warning") for text in (*unfinished(groups), *unlike_lengths(groups))]
-    if commands := missing_evaluations(groups):
-        names = formats.count(len(commands), "evaluation")
-        blocks.append(Text(f"Not there yet: {names}; the commands stand under “How to reproduce it”.", "note"))
-    return blocks
+    return Table("The recipes at a glance", heads, rows, note=note)
 
 
 def _sentence(reached: Verdict) -> Text:
@@ -96,12 +109,9 @@ def unfinished(groups: Sequence[Group]) -> list[str]:
     return texts
 
 
-def unlike_lengths(groups: Sequence[Group]) -> list[str]:
-    """A line where last epochs of unlike number are compared, and what is to be known of how logs were read."""
-    last = {group.name: max(run.last.epoch for run in group.counted) for group in groups}
-    text = f"The last epochs that are compared are not the same: {', '.join(f'{name} {n}' for name, n in last.items())}."
-    notes = [note for group in groups for run in group.runs for note in run.notes]
-    return [*[text] * (len(set(last.values())) > 1), *notes]
+def how_read(groups: Sequence[Group]) -> list[str]:
+    """What is to be known of how logs were read."""
+    return [note for group in groups for run in group.runs for note in run.notes]
 
 
 def missing_evaluations(groups: Sequence[Group]) -> list[str]:
@@ -158,7 +168,9 @@ def _finding_row(finding: Finding, groups: Sequence[Group]) -> list[str]:
 
 def reproduction(groups: Sequence[Group]) -> list[Block]:
     """Commands, machines and versions."""
-    rows = [[run.name, group.name, command_of(run), _machine(run), _versions(run)] for group in groups for run in group.runs]
+    rows = [
+        [run.name, group.name, command_of(run), formats.machine(run), _versions(run)] for group in groups for run in group.runs
+    ]
     note = "The first command of each run; the configuration it resolved to is in the run's config.json."
     if measures.logs(groups):
         note += " For a published run: the command that trains its recipe here, in JAX and with other random numbers."
@@ -187,21 +199,10 @@ def command_of(run: Run) -> str:
     return shlex.join(["python", "-m", "wrn_jax.train", *arguments]) if program.endswith("train.py") else command
 
 
-def _machine(run: Run) -> str:
-    if not run.headers:
-        return "Google Colab with a GPU" if run.log else NOT_RECORDED
-    hardware = run.headers[0].hardware
-    cores = hardware.get("cpu_cores")
-    number = hardware.get("devices_used", hardware.get("devices", "?"))
-    text = f"{number} x {hardware.get('device', '?')} ({hardware.get('platform', '?')})"
-    return f"{text}, {formats.count(cores, 'CPU core')}" if isinstance(cores, int) else text
-
-
 def _versions(run: Run) -> str:
     if not run.headers:
         return "PyTorch" if run.log else NOT_RECORDED
-    known = {name: run.headers[0].versions.get(name) for name in ("python", "jax", "flax", "optax", "wrn_jax")}
-    return ", ".join(f"{name} {version}" for name, version in known.items() if version and version != "not installed")
+    return ", ".join(f"{name} {version}" for name, version in run.versions)
 
 
 def caveats(groups: Sequence[Group]) -> list[str]:
@@ -230,7 +231,7 @@ def caveats(groups: Sequence[Group]) -> list[str]:
 
 def _run_caveats(group: Group) -> list[str]:
     texts = []
-    if len({(_versions(run), _machine(run)) for run in group.runs}) > 1:
+    if len({(_versions(run), formats.machine(run)) for run in group.runs}) > 1:
         texts.append(f"{group.name}: its runs were made by unlike versions or machines: see “How to reproduce it”.")
     for run in group.runs:
         if run.timeline is not None and run.finished and run.last.epoch < run.timeline.epochs:

@@ -7,7 +7,7 @@ from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Event, Timeline
 from wrn_jax.report import measures
 from wrn_jax.report.measures import RateCycle
-from wrn_jax.report.runs import Group
+from wrn_jax.report.runs import Group, Run
 from wrn_jax.report.statistics import Difference, Summary
 
 NONE = "-"
@@ -117,6 +117,30 @@ def epochs_of(group: Group, which: str) -> str:
 def spread_note(groups: Sequence[Group]) -> str:
     """What the figures of recipes with several runs are; empty if there are none."""
     return "Mean ± standard deviation over the seeds where n > 1. " if any(len(group.counted) > 1 for group in groups) else ""
+
+
+def machine(run: Run) -> str:
+    """What a run was made on."""
+    if not run.headers:
+        return "Google Colab with a GPU" if run.log else NOT_RECORDED
+    hardware = run.headers[0].hardware
+    cores = hardware.get("cpu_cores")
+    number = hardware.get("devices_used", hardware.get("devices", "?"))
+    text = f"{number} x {hardware.get('device', '?')} ({hardware.get('platform', '?')})"
+    return f"{text}, {count(cores, 'CPU core')}" if isinstance(cores, int) else text
+
+
+def operations(number: float | None) -> str:
+    """As in 6.4e+18."""
+    return NONE if number is None else f"{number:.2e}"
+
+
+def duration(seconds: float | None) -> str:
+    """As in 42.1 s, 12.3 min, 5.25 h."""
+    if seconds is None:
+        return NONE
+    size, unit = (3600, "h") if seconds >= 5400 else (60, "min") if seconds >= 120 else (1, "s")
+    return f"{seconds / size:.3g} {unit}"
 
 
 def conditions(group: Group) -> str:

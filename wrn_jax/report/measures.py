@@ -172,6 +172,28 @@ def augmented_gaps(group: Group, which: str) -> list[float]:
     return [row(run, which).train_accuracy - row(run, which).test_accuracy for run in group.counted]
 
 
+def typical(group: Group, quantity: str) -> float | None:
+    """The median over all epochs of the runs that count of `seconds` or `images_per_second`; None where none is recorded."""
+    values = [value for run in group.counted for row in run.rows if (value := getattr(row, quantity)) is not None]
+    return float(np.median(values)) if values else None
+
+
+def run_seconds(group: Group) -> float | None:
+    """Seconds that the epochs of a run take, mean over the runs that count; None where they are not recorded."""
+    times = [[row.seconds for row in run.rows] for run in group.counted]
+    sums = [sum(seconds) for run in times if len(seconds := [value for value in run if value is not None]) == len(run)]
+    return float(np.mean(sums)) if len(sums) == len(times) else None
+
+
+def not_dominated(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The places of those (cost, accuracy) than which none is both cheaper, or as cheap, and more accurate; by rising cost."""
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1])):
+        if not front or points[index][1] > points[front[-1]][1]:
+            front.append(index)
+    return front
+
+
 def summary(values: Sequence[float] | None) -> Summary | None:
     """As `statistics.summarise`; None of nothing."""
     return statistics.summarise(values) if values else None

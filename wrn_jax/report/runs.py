@@ -22,6 +22,7 @@ from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_run, rows_from
 from wrn_jax.training.workdir import checkpoint_steps, saved_config
 
+_PROGRAMS = ("python", "jax", "flax", "optax", "wrn_jax")
 _SEED = re.compile(r"[-_. ]*seed[-_. ]?[0-9]+$")
 
 
@@ -116,6 +117,12 @@ class Run:
         patience = None if self.config is None else self.config.early_stopping_patience
         stopped = patience is not None and self.last.epoch - self.best.epoch >= patience
         return stopped or self.last.epoch >= self.epochs
+
+    @property
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """The programs that made it with their versions, those of all its starts; none of a log."""
+        known = [(name, header.versions.get(name, "")) for header in self.headers for name in _PROGRAMS]
+        return tuple(dict.fromkeys((name, version) for name, version in known if version and version != "not installed"))
 
     def evaluation(self, epoch: int) -> Evaluation | None:
         """The evaluation of the checkpoint after `epoch`."""

@@ -99,10 +99,11 @@ def reach(groups: Sequence[Group]) -> Verdict:
         summary = statistics.summarise(measures.values(groups[0], "last"))
         text = f"{groups[0].name}: {formats.spread(summary)} % test accuracy after the last epoch (n = {summary.n})"
         return Verdict(f"There is one recipe, so nothing to compare it with. {text}.", True, (), findings, ())
-    by_name = {group.name: group for group in groups}
+    by_name, alike = {group.name: group for group in groups}, unlike(groups)
     texts = tuple(_pair_text(pair, by_name) for pair in last)
     sentence = f"{texts[0]} {_at_best(best[0], last[0], by_name)}" if len(groups) == 2 else _ranking(groups, last)
     refused = all(why_not([by_name[pair.first], by_name[pair.second]], pair) for pair in last)
+    sentence += f" **The runs are not alike**: {'; '.join(alike)}." if alike else ""
     return Verdict(sentence, refused, texts, findings, tuple(_uses(groups, last, findings)))
 
 
@@ -171,19 +172,54 @@ def _at_best(best: Pair, last: Pair, groups: Mapping[str, Group]) -> str:
 
 
 def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
-    order = sorted(groups, key=lambda group: -measures.mean(group, "last"))
-    standing = "; ".join(
-        f"{group.name} {formats.values(measures.values(group, 'last'))} % (n = {len(group.counted)})" for group in order
-    )
-    texts = [f"Test accuracy after the last epoch: {standing}."]
-    texts += [f"{_better(pair)}." for pair in pairs if significant(pair)]
-    open_ = [f"{pair.first} and {pair.second}" for pair in pairs if pair.adjusted is not None and not significant(pair)]
-    if open_:
-        texts.append(f"**No difference shown** between {'; '.join(open_)}.")
-    if len(judged := [pair for pair in pairs if pair.adjusted is not None]) < len(pairs):
+    """The verdict on more than two recipes: what is shown of the one ahead, and how many of the other pairs differ."""
+    best = max(groups, key=lambda group: measures.mean(group, "last"))
+    judged = [pair for pair in pairs if pair.adjusted is not None]
+    texts: list[str] = []
+    if len(judged) < len(pairs):
         reason = why_not(groups) or "some runs agree to the last digit, so there is no spread to judge by"
-        texts.insert(0, f"**No verdict{' on some of them' if judged else ''}**: {reason}.")
+        texts.append(f"**No verdict{' on some of them' if judged else ''}**: {reason}.")
+    ahead = f"{formats.values(measures.values(best, 'last'))} % test accuracy, n = {len(best.counted)}"
+    own, others = ([pair for pair in judged if (best.name in (pair.first, pair.second)) == its] for its in (True, False))
+    if beaten := [pair for pair in own if significant(pair)]:
+        names = formats.listed([_other(pair, best.name) for pair in beaten])
+        highest = formats.p_value(max(pair.adjusted or 0.0 for pair in beaten))
+        leads = [abs(pair.difference) for pair in beaten]
+        lead = (
+            f"{formats.percent(min(leads))} to {formats.percent(max(leads))}" if len(leads) > 1 else formats.percent(leads[0])
+        )
+        many = "at most " if len(beaten) > 1 else ""
+        adjusted = f"{many}{highest} after Holm's adjustment"
+        texts.append(f"**{best.name} is better than {names}** after the last epoch, by {lead} points ({ahead}; {adjusted}).")
+    else:
+        texts.append(f"After the last epoch {best.name} is ahead ({ahead}).")
+    if level := [_other(pair, best.name) for pair in own if not significant(pair)]:
+        texts.append(f"**No difference shown between {best.name} and {formats.listed(level)}**.")
+    if shown := [f"{_better(pair)}." for pair in others if significant(pair)]:
+        number = f"Of the other {len(others)} pairs that are judged, {len(shown)} differ: see “Verdict”."
+        texts += shown if len(others) <= 3 else [number]
     return " ".join(texts)
+
+
+def _other(pair: Pair, name: str) -> str:
+    return pair.second if pair.first == name else pair.first
+
+
+def unlike(groups: Sequence[Group]) -> list[str]:
+    """In what the runs that are compared differ though their figures stand side by side: length, and versions of programs."""
+    lengths = [sorted({run.last.epoch for run in group.counted}) for group in groups]
+    ends = ", ".join(f"{group.name} {' and '.join(map(str, epochs))}" for group, epochs in zip(groups, lengths, strict=True))
+    texts = [f"of different length (last epochs: {ends})"] if len({tuple(epochs) for epochs in lengths}) > 1 else []
+    by_program: dict[str, dict[str, list[str]]] = {}
+    for group in groups:
+        for program, version in dict.fromkeys(pair for run in group.counted for pair in run.versions):
+            by_program.setdefault(program, {}).setdefault(version, []).append(group.name)
+    unlike = [
+        "; ".join(f"{program} {version} in {formats.listed(names)}" for version, names in versions.items())
+        for program, versions in by_program.items()
+        if len(versions) > 1
+    ]
+    return [*texts, *([f"of different versions ({'; '.join(unlike)})"] if unlike else [])]
 
 
 def aspects(groups: Sequence[Group]) -> list[Aspect]:
@@ -280,11 +316,7 @@ def _uses(groups: Sequence[Group], pairs: Sequence[Pair], findings: Sequence[Fin
 
 def _for_accuracy(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
     best, *others = sorted(groups, key=lambda group: -measures.mean(group, "last"))
-    beaten = [
-        pair.second if pair.first == best.name else pair.first
-        for pair in pairs
-        if best.name in (pair.first, pair.second) and significant(pair)
-    ]
+    beaten = [_other(pair, best.name) for pair in pairs if best.name in (pair.first, pair.second) and significant(pair)]
     if len(beaten) == len(others):
         return f"Where accuracy decides: {best.name}."
     if beaten:

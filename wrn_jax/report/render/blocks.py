@@ -64,6 +64,9 @@ class Plot:
       description: what it shows, in words, for those who do not see it.
       log_y: whether the y axis is better logarithmic; all values, bands included, are then positive or NaN.
       stepped: whether a value holds from the point before it on, so that the lines go in steps.
+      points: whether its series are single points, whose `low` and `high` are the ends of their intervals; one of several
+        points is then a line in steps, each value holding up to the next point.
+      log_x: whether the x axis is better logarithmic; all x are then positive.
     """
 
     name: str
@@ -75,17 +78,65 @@ class Plot:
     description: str = ""
     log_y: bool = False
     stepped: bool = False
+    points: bool = False
+    log_x: bool = False
 
 
-Block = Text | Bullets | Table | Plot
+@dataclasses.dataclass(frozen=True)
+class Strip:
+    """A small picture of one value over the epochs.
+
+    Attributes:
+      label: what it is.
+      span: its lowest and highest value as text.
+      edges: where the parts begin, and the last one ends, in finished epochs, [n + 1].
+      low, high: the values within each part, [n].
+    """
+
+    label: str
+    span: str
+    edges: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What there is to know of one recipe.
+
+    Attributes:
+      name: a file name without ending, unique in the document.
+      place: that of its line in every plot.
+      description: of the picture, in words.
+      strips: its picture.
+      facts: (what, text).
+    """
+
+    name: str
+    title: str
+    place: int
+    description: str
+    strips: Sequence[Strip]
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cards:
+    """Cards side by side."""
+
+    cards: Sequence[Card]
+
+
+Block = Text | Bullets | Table | Plot | Cards
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A headed part of a document."""
+    """A headed part of a document; the page shows a folded one on request."""
 
     heading: str
     blocks: Sequence[Block]
+    folded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,3 +150,9 @@ class Document:
     def plots(self) -> list[Plot]:
         """All plots, in their order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, Plot)]
+
+    @property
+    def cards(self) -> list[Card]:
+        """All cards, in their order."""
+        groups = [block for section in self.sections for block in section.blocks if isinstance(block, Cards)]
+        return [card for group in groups for card in group.cards]

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from wrn_jax.report.render import strips
 from wrn_jax.report.render.blocks import Document, Plot, Series, Table
 from wrn_jax.report.render.style import COLOURS, MOST_MARKERS, THEMES, bold_as, mark_labels, numbered_marks, plain, series_style
 
@@ -38,6 +39,7 @@ def to_html(document: Document) -> str:
     filters: dict[str, Any] = {
         "kind": lambda block: type(block).__name__, "markup": to_markup, "plain": plain, "id": plot_id,
         "classes": column_classes, "data_table": data_table, "marks": numbered_marks,
+        "svg": lambda card: Markup(strips.to_svg(card)),
     }  # fmt: skip
     environment.filters.update(filters)
     figures, source = {plot_id(plot): plotly_figure(plot) for plot in document.plots}, ""
@@ -46,7 +48,9 @@ def to_html(document: Document) -> str:
 
         source = Markup(plotly.offline.get_plotlyjs())
     themes = {theme: THEMES[theme] | {"lines": COLOURS[theme]} for theme in THEMES}
-    return environment.get_template("page.html").render(document=document, themes=themes, figures=figures, plotly=source)
+    return environment.get_template("page.html").render(
+        document=document, themes=themes, figures=figures, plotly=source, look=Markup(strips.LOOK)
+    )
 
 
 def to_markup(text: str) -> Markup:
@@ -110,12 +114,14 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
     x_axis = {"title": {"text": x_label, "standoff": 8}, "automargin": True}
     y_axis = {"title": {"text": _plotly_text(plot.y_label), "standoff": 8}, "automargin": True}
     return {
-        "data": [trace for place, series in enumerate(plot.series) for trace in _traces(place, series, plot.stepped)],
+        "data": [trace for place, series in enumerate(plot.series) for trace in _traces(place, series, plot)],
         "layout": {
-            "xaxis": x_axis | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}},
+            "xaxis": x_axis
+            | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}, "type": "log" if plot.log_x else "linear"},
             "yaxis": y_axis | {"type": "log" if plot.log_y else "linear"},
             "shapes": [{"type": "line", "x0": x, "x1": x, **vertical} for x, _ in numbered_marks(plot)],
             "annotations": [{"x": x, "text": text, **above} for x, text in mark_labels(plot)],
+            **({"hovermode": "closest"} if plot.points else {}),
         },
     }
 
@@ -125,7 +131,7 @@ def _plotly_text(text: str) -> str:
     return html.escape(plain(text), quote=False)
 
 
-def _traces(place: int, series: Series, stepped: bool) -> list[dict[str, Any]]:
+def _traces(place: int, series: Series, plot: Plot) -> list[dict[str, Any]]:
     """The band, if there is one, and the line over it."""
     style = series_style(place, len(series.x))
     x, y = _numbers(series.x), _numbers(series.y)
@@ -135,11 +141,20 @@ def _traces(place: int, series: Series, stepped: bool) -> list[dict[str, Any]]:
         "mode": "lines+markers",
         "x": x,
         "y": y,
-        "line": {"width": style.width, "dash": dash, "shape": "vh" if stepped else "linear"},
+        "line": {"width": style.width, "dash": dash, "shape": "vh" if plot.stepped else "linear"},
         "marker": {"symbol": style.plotly_marker, "size": 6, "maxdisplayed": MOST_MARKERS},
         "hovertext": value_texts(series, 5),
         "hoverinfo": "text+name",  # not a template, in which a name may have signs that mean something
     }
+    if plot.points and len(x) > 1:
+        return [line | {"mode": "lines", "line": {"width": 1.5, "dash": dash, "shape": "hv"}}]
+    if plot.points:
+        line |= {"mode": "markers", "marker": line["marker"] | {"size": 11}}
+        if series.low is not None and series.high is not None:
+            ends = zip(series.low, series.y, series.high, strict=True)
+            down, up = zip(*((y - low, high - y) for low, y, high in ends), strict=True)
+            line["error_y"] = {"type": "data", "symmetric": False, "array": _numbers(up), "arrayminus": _numbers(down)}
+        return [line]
     if series.low is None or series.high is None:
         return [line]
     edge_x, edge_y = _outline(x, _numbers(series.low), _numbers(series.high))

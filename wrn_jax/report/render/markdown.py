@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from wrn_jax.report.render.blocks import Block, Bullets, Document, Plot, Table, Text
+from wrn_jax.report.render.blocks import Block, Bullets, Card, Cards, Document, Plot, Table, Text
 
 
 def to_markdown(document: Document, folder: str = "plots") -> str:
-    """Writes a document as Markdown whose plots lie as NAME.png in `folder`, relative to the file."""
+    """Writes a document as Markdown whose plots lie as NAME.png, its cards' as NAME.svg, in `folder`, relative to the file."""
     blocks = [f"# {_plain(document.title)}"]
     for section in document.sections:
         blocks.append(f"## {_plain(section.heading)}")
@@ -28,6 +28,14 @@ def _block(block: Block, folder: str) -> str:
         case Plot(name=name, title=title, description=description):
             picture = f"![{_plain(title)}]({folder}/{name}.png)"
             return f"{picture}\n\n{_plain(description)}" if description else picture
+        case Cards(cards):
+            return "\n\n".join(_card(card, folder) for card in cards)
+
+
+def _card(card: Card, folder: str) -> str:
+    facts = "\n".join(f"- **{_plain(what)}:** {_plain(text)}" for what, text in card.facts)
+    picture = [f"![{_plain(card.description)}]({folder}/{card.name}.svg)"] if card.strips else []
+    return "\n\n".join([f"### {_plain(card.title)}", *picture, facts])
 
 
 def _table(table: Table) -> str:

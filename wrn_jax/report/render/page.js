@@ -14,6 +14,25 @@
   for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", showHints);
   showHints();
 
+  // A link into a folded part opens it.
+  const folds = [...document.querySelectorAll(".fold")];
+  const openTarget = () => {
+    const fold = location.hash && document.getElementById(location.hash.slice(1))?.querySelector(":scope > .fold");
+    if (fold) fold.open = true;
+  };
+  addEventListener("hashchange", openTarget);
+  openTarget();
+  for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", () => setTimeout(openTarget));
+  // Paper cannot be unfolded.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = folds.filter((fold) => !fold.open);
+    for (const fold of folded) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of folded) fold.open = false;
+  });
+
   // The contents show where the reader is.
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
   const visible = new Set();
@@ -53,7 +72,7 @@
       xaxis: { ...axis, zeroline: false, ...layout.xaxis },
       yaxis: { ...axis, ...layout.yaxis },
       modebar: { bgcolor: theme.page, color: theme.quiet, activecolor: theme.link },
-      hovermode: "x unified",
+      hovermode: layout.hovermode ?? "x unified",
       hoverlabel: { namelength: width < 600 ? 15 : -1, bgcolor: `${theme.raised}dd`, bordercolor: theme.rule, font: { color: theme.text } },
       // A finger that moves over a plot scrolls the page; buttons zoom.
       dragmode: touch.matches ? false : "zoom",
@@ -106,13 +125,27 @@
   };
 
   const canvases = [...document.querySelectorAll(".canvas")];
-  const redraw = () => canvases.forEach(drawForScreen);
-  const start = async () => {
-    for (const div of canvases) {
+  const isShown = (div) => div.clientWidth > 0;  // not folded away
+  const redraw = () => canvases.filter(isShown).forEach(drawForScreen);
+  const drawNew = async () => {
+    for (const div of canvases.filter((div) => isShown(div) && !div.dataset.ready)) {
+      div.dataset.ready = "yes";
+      addKeys(div);
       await new Promise((next) => setTimeout(next));  // the page stays usable meanwhile
       await drawForScreen(div);
-      addKeys(div);
     }
+    document.documentElement.dataset.plots = "drawn";
+  };
+  const start = async () => {
+    // Those of a folded part are drawn when it is opened, anew if they have been: the screen or the theme may have changed.
+    for (const fold of folds) {
+      fold.addEventListener("toggle", () => {
+        if (!fold.open) return;
+        [...fold.querySelectorAll(".canvas")].filter((div) => div.data).forEach(drawForScreen);
+        drawNew();
+      });
+    }
+    await drawNew();
     let waiting;
     addEventListener("resize", () => {
       clearTimeout(waiting);
@@ -122,7 +155,6 @@
     touch.addEventListener("change", redraw);
     addEventListener("beforeprint", () => canvases.forEach((div) => draw(div, themes.light, 660, 400)));
     addEventListener("afterprint", redraw);
-    document.documentElement.dataset.plots = "drawn";
   };
   start();
 })();

@@ -1,22 +1,31 @@
-"""The plots of a document as PNG files, drawn by matplotlib."""
+"""The plots of a document as PNG files, drawn by matplotlib, and the pictures of its cards as SVG files."""
 
 import math
 import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from wrn_jax.report.render import strips
 from wrn_jax.report.render.blocks import Document, Plot, Series
 from wrn_jax.report.render.style import MOST_MARKERS, THEMES, mark_labels, numbered_marks, plain, series_style
 from wrn_jax.runtime.drawing import plain_text
 
 
 def save_plots(document: Document, directory: Path) -> list[Path]:
-    """Draws each plot as DIRECTORY/NAME.png, readable at a width of 800 pixels; makes the directory if it is not there.
+    """Draws each plot as DIRECTORY/NAME.png, readable at a width of 800 pixels, and each card's strips as DIRECTORY/NAME.svg;
+    makes the directory if it is not there.
 
     Returns the files, in the order of the document. Raises OSError if a file cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    return [_save_plot(plot, directory / f"{plot.name}.png") for plot in document.plots]
+    drawn = [_save_plot(plot, directory / f"{plot.name}.png") for plot in document.plots]
+    for card in document.cards:
+        if card.strips:
+            drawn.append(directory / f"{card.name}.svg")
+            drawn[-1].write_text(strips.to_svg(card, file=True), encoding="utf-8")
+    return drawn
 
 
 @plain_text(formulas=True)
@@ -33,7 +42,7 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(8, 4.3 + 0.25 * rows + 0.175 * len(legend)), layout="constrained", facecolor=theme["page"])
     axis = figure.subplots()
-    lines = [_draw_series(axis, place, series, plot.stepped) for place, series in enumerate(plot.series)]
+    lines = [_draw_series(axis, place, series, plot) for place, series in enumerate(plot.series)]
     for x, _ in marks:
         axis.axvline(x, color=theme["quiet"], linestyle=":", linewidth=1, zorder=1)
     for x, text in mark_labels(plot):
@@ -42,6 +51,8 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     axis.set_title(plain(plot.title), loc="left", fontsize=13, fontweight="bold", pad=20 if marks else 10, parse_math=False)
     axis.set_xlabel(plain(plot.x_label), parse_math=False)
     axis.set_ylabel(plain(plot.y_label), parse_math=False)
+    if plot.log_x:
+        axis.set_xscale("log")
     if plot.log_y:
         axis.set_yscale("log")
     axis.grid(color=theme["grid"])
@@ -65,9 +76,16 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     return path
 
 
-def _draw_series(axis: Any, place: int, series: Series, stepped: bool) -> Any:
+def _draw_series(axis: Any, place: int, series: Series, plot: Plot) -> Any:
     style = series_style(place, len(series.x))
     colour = style.colours["light"]
+    if plot.points and len(series.x) > 1:
+        (line,) = axis.plot(series.x, series.y, color=colour, linewidth=1, linestyle="--", drawstyle="steps-post", zorder=1)
+        return line
+    if plot.points:
+        known = series.low is not None and series.high is not None
+        ends = np.abs(np.subtract([series.low, series.high], series.y)) if known else None
+        return axis.errorbar(series.x, series.y, ends, color=colour, linestyle="", marker=style.matplotlib_marker, capsize=3)
     if series.low is not None and series.high is not None:
         axis.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
     # A pixel of the page is three quarters of a point, and matplotlib counts dashes in line widths.
@@ -75,6 +93,6 @@ def _draw_series(axis: Any, place: int, series: Series, stepped: bool) -> Any:
     (line,) = axis.plot(
         series.x, series.y, color=colour, linewidth=0.75 * style.width, linestyle=dashes, marker=style.matplotlib_marker,
         markersize=4.5, markevery=max(1, math.ceil(len(series.x) / MOST_MARKERS)),
-        drawstyle="steps-pre" if stepped else "default",
+        drawstyle="steps-pre" if plot.stepped else "default",
     )  # fmt: skip
     return line

@@ -1,5 +1,6 @@
 """The plots of a comparison: what was measured and what moved, over the epochs; one line for each recipe."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,6 +42,12 @@ def curves(groups: Sequence[Group]) -> list[Plot]:
             series.append(_series(group, range(1, len(mean) + 1), mean, *(edges if len(group.runs) > 1 else ())))
         plots += _plot(groups, name, title, label, series, description + runs)
     return plots
+
+
+def opening(groups: Sequence[Group]) -> list[Plot]:
+    """The test accuracies alone, without the transitions."""
+    accuracy = curves(groups)[:1]
+    return [dataclasses.replace(plot, name="opening", marks=()) for plot in accuracy]
 
 
 def hyperparameters(groups: Sequence[Group]) -> list[Plot]:
