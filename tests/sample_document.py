@@ -2,7 +2,7 @@
 
 import math
 
-from wrn_jax.report.render.blocks import Bullets, Document, Plot, Section, Series, Table, Text
+from wrn_jax.report.render.blocks import Bullets, Card, Cards, Document, Plot, Section, Series, Strip, Table, Text
 
 NASTY = '<b>cut</b> & "paste" %{y} </script>'
 """The name of one group of runs."""
@@ -63,11 +63,20 @@ PER_EPOCH = [
 
 
 def plots():
-    """Ten plots, by name."""
+    """Eleven plots, by name; the last one is folded away."""
     steps = [1 + step / 20 for step in range(20 * EPOCHS)]
     saw = [Series(label, steps, [0.005 + 0.005 * math.cos(7 * x + group) for x in steps]) for group, label in enumerate(GROUPS)]
     by_step = Plot("rate_by_step", "Learning rate at every step", "epoch", "learning rate", saw, (), "A saw-tooth.")
-    return {plot.name: plot for plot in [*(per_epoch(*row) for row in PER_EPOCH), by_step]}
+    folded = Plot("rate_at_evaluation", "Rate at evaluations", "epoch", "learning rate", saw[:1], (), "A saw-tooth.")
+    return {plot.name: plot for plot in [*(per_epoch(*row) for row in PER_EPOCH), by_step, folded]}
+
+
+def cards():
+    """A card for each group."""
+    strip = Strip("learning rate", "0 to 0.1", [0, 10, 50, 100], [0, 0.1, 0.05], [0.1, 0.1, 0.1])
+    return [
+        Card(f"card-{place}", name, place, f"Rate of {name}", [strip], [("reaches", name)]) for place, name in enumerate(GROUPS)
+    ]
 
 
 def sample_document():
@@ -109,5 +118,6 @@ def sample_document():
         Section("Moving hyperparameters", moving),
         Section("Gaps & what they mean", [Text("Two gaps, told apart."), drawn["gap"]]),
         Section("Verdict", [Text("Nothing more can be said:\nsee **above**.")]),
+        Section("Folded away", [Cards(cards()), drawn["rate_at_evaluation"]], folded=True),
     ]
     return Document(f"Comparison of four recipes, of which one is called {NASTY}", sections)

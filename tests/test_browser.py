@@ -52,6 +52,9 @@ def visit(browser, file, screen):
     opened.on("request", lambda asked: mishaps.append(f"request: {asked.url}") if asked.url != file.as_uri() else None)
     opened.goto(file.as_uri())
     opened.wait_for_selector("html[data-plots=drawn]")
+    assert opened.locator(".fold .main-svg").count() == 0  # folded away, so not drawn yet
+    press(opened.locator(".fold > summary"), screen)
+    opened.wait_for_function("() => [...document.querySelectorAll('.canvas')].every((div) => div.querySelector('.main-svg'))")
     yield opened, mishaps
     context.close()
 
@@ -236,9 +239,17 @@ def test_texts_stand_out(shown, scheme):
     show_scheme(shown, scheme)
     shown.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
     contrasts = shown.evaluate(CONTRASTS)
-    shown.evaluate("for (const details of document.querySelectorAll('details')) details.open = false")
+    shown.evaluate("for (const details of document.querySelectorAll('details:not(.fold)')) details.open = false")
     assert len(contrasts) > 4000
-    assert {text for _, text in contrasts} >= {"Contents", "Warning", "accuracy (%)", "5–7", "Data as a table", GROUPS[3]}
+    assert {text for _, text in contrasts} >= {
+        "Folded away",
+        "0 to 0.1",
+        "Warning",
+        "accuracy (%)",
+        "5–7",
+        "Data as a table",
+        GROUPS[3],
+    }
     assert [(ratio, text) for ratio, text in contrasts if ratio < 4.5] == []
 
 
@@ -272,6 +283,16 @@ def test_without_scripts_the_figures_are_there(browser, file):
     opened.locator("summary", has_text="Data as a table").first.click()
     assert opened.get_by_role("table", name="Data of the plot: Test accuracy").is_visible()
     context.close()
+
+
+@pytest.mark.parametrize("screen", ["desktop"], indirect=True)
+def test_a_link_opens_what_is_folded_away(shown):
+    fold = shown.locator(".fold")
+    assert shown.locator(".card svg").count() == len(GROUPS)
+    fold.evaluate("fold => { fold.open = false; }")
+    shown.get_by_role("link", name="Folded away").click()
+    expect(shown.locator(".card").first).to_be_visible()
+    expect(shown.locator("#plot-rate_at_evaluation .main-svg").first).to_be_visible()
 
 
 @pytest.mark.parametrize("screen", ["desktop"], indirect=True)

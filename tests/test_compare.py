@@ -30,7 +30,9 @@ def test_writes_report_page_figures_and_pictures(tmp_path, capsys):
     assert text.startswith("# Mine\n")
     for line in text.splitlines():
         if line.startswith("!["):
-            assert (out / line.rpartition("(")[2].rstrip(")")).read_bytes().startswith(b"\x89PNG")
+            picture = (out / line.rpartition("(")[2].rstrip(")")).read_bytes()
+            assert picture.startswith((b"\x89PNG", b"<svg "))
+    assert "- **costs:** 5 epochs, 20 updates, " in text
     assert "<h1>Mine</h1>" in (out / "report.html").read_text()
 
     written = json.loads((out / "comparison.json").read_text())

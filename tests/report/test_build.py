@@ -13,7 +13,8 @@ from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.report.runs import Group
 
 SECTIONS = [
-    "Summary", "Configuration", "Accuracy by epoch", "Curves", "What moved", "Milestones", "Each recipe by itself", "Artifacts",
+    "Summary", "Recipe cards", "Speed and cost", "Figures",
+    "Configuration", "Accuracy by epoch", "Curves", "What moved", "Milestones", "Each recipe by itself", "Artifacts",
     "Over seeds", "Image by image", "Best against last epoch", "The gap under augmentation, and the clean one",
     "Calibration and corruption", "Where in the cycle of the rate the evaluations fell", "Verdict",
     "Against the published comparison", "How to reproduce it", "Caveats",
@@ -87,6 +88,23 @@ def test_the_verdict_comes_first_and_again_with_its_rules(two, one):
     assert not [text for text in section(build.build([one]), "Verdict")[-1].items if "n = 1." in text]
 
 
+def test_it_opens_with_a_sentence_a_figure_and_a_table_and_folds_the_rest(two):
+    document = build.build(two, operations={"a": 2e15, "b": 1e15})
+    text, plot, table, *_ = document.sections[0].blocks
+    assert (type(text), plot.name, plot.marks, table.caption) == (Text, "opening", (), "What the recipes reach and cost")
+    assert [section.folded for section in document.sections] == [False] + [True] * (len(document.sections) - 1)
+    assert [row[0] for row in table.rows] == ["b", "a"]
+    row = cells(table, "a")
+    assert (row["runs (n)"], row["test accuracy, last epoch (%)"], row["epochs"]) == ("2", "40.50 ± 0.71", "5")
+    assert row["against b (points)"].startswith("-10.00 (-")
+    assert row["operations of a run"] == "2.00e+15"
+    assert "time of a run" not in row  # none is recorded
+
+
+def test_many_recipes_are_not_all_in_the_title(one):
+    assert build.build([Group(name, one.runs) for name in "abcd"]).title == "4 recipes compared"
+
+
 def test_a_best_epoch_that_was_chosen_on_the_test_set_is_flagged(tmp_path, one):
     held_out = sample_runs.recipe(tmp_path, "h", [[0.1] * 5], valid=[0.1] * 5, data__validation_size=100)
     warnings = [block.text for block in build.build([one, held_out]).sections[0].blocks if isinstance(block, Text)]
@@ -102,7 +120,7 @@ def test_missing_evaluations_are_told_as_commands(two, evaluated, one):
     assert len(commands) == 8
     assert commands == section(build.build(two), "How to reproduce it")[2].items
     assert build.missing_evaluations(published()) == build.missing_evaluations(evaluated) == []
-    glance = section(build.build(evaluated), "Summary")[1]
+    glance = section(build.build(evaluated), "Figures")[0]
     assert cells(glance, "clean gap, last epoch (points)")["a"] == "+10.00 ± 0.00"
     assert [command.rpartition(" ")[2] for command in build.missing_evaluations([one])] == ["last"]  # best and last are one
 

@@ -1,9 +1,11 @@
 """The verdict: what follows from made-up figures, what is refused, and why."""
 
+import dataclasses
+
 import pytest
 
 from tests.sample_runs import published, recipe, right
-from wrn_jax.report import verdict
+from wrn_jax.report import runs, verdict
 
 
 def recipes(directory, accuracies, **changes):
@@ -83,8 +85,7 @@ def test_best_epochs_chosen_on_unlike_sets_are_not_compared(tmp_path):
 def test_three_recipes_are_adjusted_for_three_pairs(tmp_path):
     groups = recipes(tmp_path, {"a": [0.40, 0.41, 0.42], "b": [0.50, 0.51, 0.52], "c": [0.425, 0.435, 0.445]})
     reached = verdict.reach(groups)
-    assert "**b is better than a**" in reached.sentence
-    assert "**b is better than c**" in reached.sentence
+    assert "**b is better than a and c** after the last epoch, by 7.50 to 10.00 points (51.00 ± 1.00 %" in reached.sentence
     assert "**c is better than a**" in reached.sentence  # p = 0.038, the largest of the three, so not adjusted
     assert finding(reached, "test accuracy, last epoch").ahead == "b"
     assert (reached.uses[0], len(reached.pairs)) == ("Where accuracy decides: b.", 3)
@@ -129,6 +130,20 @@ def test_the_published_logs():
     (early,) = [text for text in reached.uses if text.startswith("Where training is cut short")]
     assert early.startswith("Where training is cut short: session04 (first epoch at 69 %")
     assert "session02 86, session04 60; a lead, since it is not judged" in early
+
+
+def test_runs_of_unlike_length_or_version_are_told_in_the_sentence(tmp_path):
+    a, b = recipes(tmp_path, {"a": [0.40, 0.41], "b": [0.60, 0.61]})
+    assert "not alike" not in verdict.reach([a, b]).sentence
+    header = a.runs[1].headers[0]
+    newer = dataclasses.replace(header, versions=header.versions | {"jax": "0.12.1"})
+    mixed = runs.Group("a", (a.runs[0], dataclasses.replace(a.runs[1], headers=(header, newer))))
+    longer = recipe(tmp_path, "c", [[0.1] * 10, [0.2] * 10], recipe__scale=0.1)
+    ending = (
+        " **The runs are not alike**: of different length (last epochs: a 5, c 10); of different versions (jax 0.12.0 in a and "
+        "c; jax 0.12.1 in a)."
+    )
+    assert verdict.reach([mixed, longer]).sentence.endswith(ending)
 
 
 def test_uses_follow_from_what_is_shown(tmp_path):

@@ -41,7 +41,8 @@ def build(groups: Sequence[Group], title: str | None = None, operations: Mapping
         Section("How to reproduce it", reproduction(groups)),
         Section("Caveats", [Bullets(caveats(groups))]),
     ]
-    title = title or " against ".join(group.name for group in groups)
+    names = " against ".join(group.name for group in groups)
+    title = title or (names if len(groups) < 4 else f"{len(groups)} recipes compared")
     folded = [dataclasses.replace(section, folded=section.heading != "Summary") for section in sections]
     return Document(title, [section for section in folded if section.blocks])
 

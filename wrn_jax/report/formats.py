@@ -1,5 +1,6 @@
 """How a report writes figures and says what they are; accuracies come as fractions and are shown in per cent or points."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from wrn_jax.report.statistics import Difference, Summary
 
 NONE = "-"
 """Where there is no figure."""
+
+MOST_SINGLE = 6
+"""Runs that are named one by one where a line speaks of all."""
 
 NOT_RECORDED = "not recorded"
 NOT_EVALUATED = "not evaluated"
@@ -109,9 +113,11 @@ def position(step: int, timeline: Timeline) -> str:
 
 
 def epochs_of(group: Group, which: str) -> str:
-    """The last or best epochs of the runs that count; one number if they agree."""
-    figures = [str(measures.row(run, which).epoch) for run in group.counted]
-    return figures[0] if len(set(figures)) == 1 else ", ".join(figures)
+    """The last or best epochs of the runs that count; one number if they agree, their range if they are many."""
+    epochs = [measures.row(run, which).epoch for run in group.counted]
+    if len(epochs) > MOST_SINGLE and len(set(epochs)) > 1:
+        return f"{min(epochs)} to {max(epochs)}, median {statistics.median_low(epochs)}"
+    return str(epochs[0]) if len(set(epochs)) == 1 else ", ".join(map(str, epochs))
 
 
 def spread_note(groups: Sequence[Group]) -> str:

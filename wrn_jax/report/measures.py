@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -311,6 +312,7 @@ def transitions(timeline: Timeline) -> list[Event]:
     return [event for event in timeline.events() if event.step > 1]
 
 
+@functools.lru_cache(maxsize=64)
 def rate_cycle(group: Group) -> RateCycle | None:
     """The rate around the evaluations of a recipe; None where the recipe is not known."""
     timeline = group.timeline

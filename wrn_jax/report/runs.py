@@ -101,12 +101,12 @@ class Run:
         """The row of the last epoch."""
         return self.rows[-1]
 
-    @property
+    @functools.cached_property
     def best(self) -> EpochRow:
         """The row of the best epoch, as `judge` chose it; the earliest among equals."""
         return best_row(self.rows, self.judge)
 
-    @property
+    @functools.cached_property
     def top(self) -> EpochRow:
         """The row of the highest test accuracy, whatever chose the best; the earliest among equals."""
         return best_row(self.rows, "test")

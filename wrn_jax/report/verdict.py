@@ -182,7 +182,8 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
     ahead = f"{formats.values(measures.values(best, 'last'))} % test accuracy, n = {len(best.counted)}"
     own, others = ([pair for pair in judged if (best.name in (pair.first, pair.second)) == its] for its in (True, False))
     if beaten := [pair for pair in own if significant(pair)]:
-        names = formats.listed([_other(pair, best.name) for pair in beaten])
+        every = f"all {len(beaten)} others"
+        names = every if len(beaten) == len(groups) - 1 > 3 else formats.listed([_other(pair, best.name) for pair in beaten])
         highest = formats.p_value(max(pair.adjusted or 0.0 for pair in beaten))
         leads = [abs(pair.difference) for pair in beaten]
         lead = (

@@ -24,7 +24,7 @@ def write(groups: Sequence[Group], document: Document, out: Path) -> int:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "report.md", to_markdown(document))
         write_atomically(out / "report.html", html_page.to_html(document))
-        write_atomically(out / "comparison.json", json.dumps(collect(groups), indent=2, allow_nan=False) + "\n")
+        write_atomically(out / "comparison.json", json.dumps(collect(groups), allow_nan=False) + "\n")
         return len(pictures.save_plots(document, out / "plots"))
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written: {error.strerror}") from None

@@ -15,7 +15,17 @@ from markupsafe import Markup
 
 from wrn_jax.report.render import strips
 from wrn_jax.report.render.blocks import Document, Plot, Series, Table
-from wrn_jax.report.render.style import COLOURS, MOST_MARKERS, THEMES, bold_as, mark_labels, numbered_marks, plain, series_style
+from wrn_jax.report.render.style import (
+    COLOURS,
+    MOST_MARKERS,
+    THEMES,
+    bold_as,
+    log_ticks,
+    mark_labels,
+    numbered_marks,
+    plain,
+    series_style,
+)
 
 MOST_ROWS = 200  # of the table below a plot
 LONG_CELL = 24  # characters, above which a column is kept from getting narrow
@@ -111,13 +121,15 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
     line = {"width": 1, "dash": "2px,3px", "color": "#808080"}
     x_label = _plotly_text(plot.x_label)
     vertical = {"y0": 0, "y1": 1, "yref": "paper", "layer": "below", "line": line}
+    ticks = log_ticks(plot) if plot.log_x else []
     x_axis = {"title": {"text": x_label, "standoff": 8}, "automargin": True}
     y_axis = {"title": {"text": _plotly_text(plot.y_label), "standoff": 8}, "automargin": True}
     return {
         "data": [trace for place, series in enumerate(plot.series) for trace in _traces(place, series, plot)],
         "layout": {
             "xaxis": x_axis
-            | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}, "type": "log" if plot.log_x else "linear"},
+            | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}, "type": "log" if plot.log_x else "linear"}
+            | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if plot.log_x else {}),
             "yaxis": y_axis | {"type": "log" if plot.log_y else "linear"},
             "shapes": [{"type": "line", "x0": x, "x1": x, **vertical} for x, _ in numbered_marks(plot)],
             "annotations": [{"x": x, "text": text, **above} for x, text in mark_labels(plot)],
@@ -137,7 +149,7 @@ def _traces(place: int, series: Series, plot: Plot) -> list[dict[str, Any]]:
     x, y = _numbers(series.x), _numbers(series.y)
     dash = ",".join(f"{length}px" for length in style.dashes) or "solid"
     shared = {"type": "scatter", "name": _plotly_text(series.name), "legendgroup": str(place)}
-    line = shared | {
+    line: dict[str, Any] = shared | {
         "mode": "lines+markers",
         "x": x,
         "y": y,

@@ -56,19 +56,20 @@
     return { ...trace, fillcolor: `${colour}2e`, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
   };
 
-  const themedLayout = (layout, theme, width, height) => {
+  // The names of the lines stand below the plot in as many rows as they need, which only a drawn plot knows.
+  const themedLayout = (layout, theme, width, height, names) => {
     const axis = { gridcolor: theme.grid, zerolinecolor: theme.rule, linecolor: theme.quiet, tickcolor: theme.quiet, showline: true, ticks: "outside" };
     return {
       ...layout,
       width,
-      height,
+      height: height + names,
       uirevision: "keep",  // what the reader has zoomed and hidden stays when the plot is drawn anew
       showlegend: true,
-      legend: { orientation: "h", x: 0, y: -0.19, yanchor: "top", itemdoubleclick: false },
+      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", itemdoubleclick: false },
       paper_bgcolor: theme.page,
       plot_bgcolor: theme.page,
       font: { family: getComputedStyle(document.body).fontFamily, size: width < 600 ? 12 : 13, color: theme.text },
-      margin: { l: width < 600 ? 44 : 56, r: 14, t: 46, b: 44 },
+      margin: { l: width < 600 ? 44 : 56, r: 14, t: 46, b: 54 + names, autoexpand: false },
       xaxis: { ...axis, zeroline: false, ...layout.xaxis },
       yaxis: { ...axis, ...layout.yaxis },
       modebar: { bgcolor: theme.page, color: theme.quiet, activecolor: theme.link },
@@ -83,14 +84,20 @@
     const { data, layout } = figures[div.id];
     const traces = data.map((trace) => themedTrace(trace, theme));
     if (div.data) Plotly.Fx.unhover(div);  // a label would keep the colours of before
-    return Plotly.react(div, traces, themedLayout(layout, theme, width, height), {
+    const react = (names) => Plotly.react(div, traces, themedLayout(layout, theme, width, height, names), {
       displaylogo: false,
       displayModeBar: true,
       showTips: false,
       modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
     });
+    const before = div._fullLayout?.legend?._height ?? 0;
+    let drawn = react(before);
+    const needed = div._fullLayout.legend._height;
+    if (needed !== before) drawn = react(needed);
+    return drawn;
   };
-  const drawForScreen = (div) => draw(div, themes[dark.matches ? "dark" : "light"], div.clientWidth, div.clientHeight);
+  const heightOf = (div) => parseFloat(getComputedStyle(div).minHeight);
+  const drawForScreen = (div) => draw(div, themes[dark.matches ? "dark" : "light"], div.clientWidth, heightOf(div));
 
   const addKeys = (div) => {
     const places = [...new Set(figures[div.id].data.filter((trace) => trace.hovertext).flatMap((trace) => trace.x))].sort((a, b) => a - b);
@@ -125,7 +132,7 @@
   };
 
   const canvases = [...document.querySelectorAll(".canvas")];
-  const isShown = (div) => div.clientWidth > 0;  // not folded away
+  const isShown = (div) => !div.closest("details:not([open])");
   const redraw = () => canvases.filter(isShown).forEach(drawForScreen);
   const drawNew = async () => {
     for (const div of canvases.filter((div) => isShown(div) && !div.dataset.ready)) {

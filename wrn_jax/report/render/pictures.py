@@ -9,7 +9,7 @@ import numpy as np
 
 from wrn_jax.report.render import strips
 from wrn_jax.report.render.blocks import Document, Plot, Series
-from wrn_jax.report.render.style import MOST_MARKERS, THEMES, mark_labels, numbered_marks, plain, series_style
+from wrn_jax.report.render.style import MOST_MARKERS, THEMES, log_ticks, mark_labels, numbered_marks, plain, series_style
 from wrn_jax.runtime.drawing import plain_text
 
 
@@ -53,6 +53,8 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     axis.set_ylabel(plain(plot.y_label), parse_math=False)
     if plot.log_x:
         axis.set_xscale("log")
+        axis.set_xticks(log_ticks(plot), [f"{tick:g}" for tick in log_ticks(plot)])
+        axis.minorticks_off()
     if plot.log_y:
         axis.set_yscale("log")
     axis.grid(color=theme["grid"])
@@ -83,8 +85,9 @@ def _draw_series(axis: Any, place: int, series: Series, plot: Plot) -> Any:
         (line,) = axis.plot(series.x, series.y, color=colour, linewidth=1, linestyle="--", drawstyle="steps-post", zorder=1)
         return line
     if plot.points:
-        known = series.low is not None and series.high is not None
-        ends = np.abs(np.subtract([series.low, series.high], series.y)) if known else None
+        ends = None
+        if series.low is not None and series.high is not None:
+            ends = np.abs(np.subtract([list(series.low), list(series.high)], series.y))
         return axis.errorbar(series.x, series.y, ends, color=colour, linestyle="", marker=style.matplotlib_marker, capsize=3)
     if series.low is not None and series.high is not None:
         axis.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)

@@ -5,6 +5,7 @@ dashes and markers tell the lines apart without them.
 """
 
 import dataclasses
+import math
 import re
 
 from wrn_jax.report.render.blocks import Plot
@@ -70,6 +71,14 @@ def numbered_marks(plot: Plot) -> list[tuple[float, str]]:
         if text not in texts.setdefault(float(x), []):
             texts[float(x)].append(text)
     return [(x, f"{plot.x_label} {round(x, 2):g}: {'; '.join(at_x)}") for x, at_x in texts.items()]
+
+
+def log_ticks(plot: Plot) -> list[float]:
+    """1, 2 and 5 times the powers of ten around the x of a plot."""
+    x = [value for series in plot.series for value in series.x]
+    powers = range(math.floor(math.log10(min(x))) - 1, math.ceil(math.log10(max(x))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return [tick for tick in ticks if min(x) / 2.5 < tick < 2.5 * max(x)]
 
 
 def mark_labels(plot: Plot) -> list[tuple[float, str]]:

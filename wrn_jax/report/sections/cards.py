@@ -102,7 +102,8 @@ def _strip(timeline: Timeline, name: str) -> Strip:
         used = [names[int(index)] for index in dict.fromkeys((-column).tolist())]
         span = " → ".join(used)
     else:
-        span = f"{column.min():.4g} to {column.max():.4g}"
+        low, high = float(column.min()), float(column.max())
+        span = f"{low if abs(low) > 1e-5 * high else 0.0:.3g} to {high:.3g}"
     changes = np.flatnonzero(np.diff(column)) + 1
     if len(changes) >= _MOST_PARTS:
         changes = np.unique(np.linspace(0, len(column), _MOST_PARTS + 1).astype(int))[1:-1]
@@ -120,14 +121,15 @@ def _reached(group: Group) -> Strip:
 
 
 def costs(groups: Sequence[Group], operations: Mapping[str, float]) -> list[Block]:
-    """Speed and cost side by side, and accuracy against the cost that most recipes have."""
+    """Speed and cost side by side, and accuracy against the first of three costs that at least two recipes have."""
     columns: dict[str, Callable[[Group], float | None]] = {
         "operations of a run": lambda group: operations.get(group.name),
         "seconds of a run": measures.run_seconds,
         "epochs": lambda group: float(np.mean([run.last.epoch for run in group.counted])),
     }
     known = {name: {group.name: find(group) for group in groups} for name, find in columns.items()}
-    name, cost = max(known.items(), key=lambda entry: sum(value is not None for value in entry[1].values()))
+    name = next((name for name, costs in known.items() if sum(cost is not None for cost in costs.values()) > 1), "epochs")
+    cost = known[name]
     points = [(group, value) for group in groups if (value := cost[group.name]) is not None]
     front = measures.not_dominated([(value, measures.mean(group, "last")) for group, value in points])
     efficient = [points[index][0].name for index in front]
@@ -144,8 +146,8 @@ def costs(groups: Sequence[Group], operations: Mapping[str, float]) -> list[Bloc
              "time of a run", "none cheaper is as accurate", "hardware")  # fmt: skip
     note = (
         "Operations: multiplications and additions of convolutions and matrix products, the backward pass counted twice. Times "
-        f"include evaluation and compare on like hardware only. “Cheaper” counts {name}; whether a lead in accuracy is real, the "
-        "verdict says."
+        f"include evaluation and compare on like hardware only. “Cheaper” counts {name}; whether a lead in accuracy is real, "
+        "the verdict says."
     )
     table = Table("Speed and cost", heads, rows, frozenset(i for i, row in enumerate(rows) if row[-2] == "yes"), note)
     return [*_pareto(points, front, name), table, *([] if len(points) == len(groups) else [_not_known(groups, points)])]
@@ -165,16 +167,19 @@ def _pareto(points: Sequence[tuple[Group, float]], front: Sequence[int], name: s
     """Accuracy against cost, with the recipes than which none cheaper is as accurate joined."""
     if len(points) < 2:
         return []
+    values, unit = [value for _, value in points], 1.0
+    if name.startswith("operations"):
+        power = 3 * int(math.log10(max(values)) // 3)
+        name, unit = f"{name} (10^{power})", 10.0**power
     series = []
     for group, value in points:
         summary = statistics.summarise(measures.values(group, "last"))
         low, high = (math.nan if end is None else 100 * end for end in (summary.low, summary.high))
         interval = {} if math.isnan(low) else {"low": [low], "high": [high]}
-        series.append(Series(group.name, [value], [100 * summary.mean], **interval))
-    ends = [(points[index][1], 100 * measures.mean(points[index][0], "last")) for index in front]
+        series.append(Series(group.name, [value / unit], [100 * summary.mean], **interval))
+    ends = [(points[index][1] / unit, 100 * measures.mean(points[index][0], "last")) for index in front]
     if len(ends) > 1:
         series.append(Series("none cheaper is as accurate", *(list(line) for line in zip(*ends, strict=True))))
-    values = [value for _, value in points]
     description = (
         f"Test accuracy after the last epoch against {name}: mean over the seeds, with its 95 % interval. Best is on the left "
         "and above."

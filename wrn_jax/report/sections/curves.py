@@ -91,7 +91,9 @@ def _runs_text(groups: Sequence[Group]) -> str:
     several = [group for group in groups if len(group.runs) > 1]
     if not several:
         return "One run of each recipe." if len(groups) > 1 else "One run."
+    numbers = {len(group.runs) for group in groups}
     names = formats.listed([f"{group.name} (n = {len(group.runs)})" for group in several])
+    names = f"each recipe (n = {len(groups[0].runs)})" if len(numbers) == 1 and len(groups) > 2 else names
     return f"Line: mean over the seeds; band: from the lowest to the highest run, of {names}."
 
 

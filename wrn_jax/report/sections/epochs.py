@@ -1,5 +1,6 @@
 """The course of the compared recipes: epoch by epoch, their transitions, milestones and checkpoints, and each by itself."""
 
+import statistics
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -7,10 +8,11 @@ import numpy as np
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.rates import restarts
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.report import formats, measures, published_runs, statistics
+from wrn_jax.report import formats, measures, published_runs
 from wrn_jax.report.formats import NONE
 from wrn_jax.report.render.blocks import Block, Bullets, Table, Text
 from wrn_jax.report.runs import Group, described
+from wrn_jax.report.statistics import Summary
 
 _MOST_ROWS = 15
 """Epochs that a table shows one by one."""
@@ -94,6 +96,9 @@ def _by_epoch(events: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
 
 def _best_epochs(group: Group) -> list[tuple[int, str]]:
     best = [run.best.epoch for run in group.counted]
+    if len(best) > formats.MOST_SINGLE:
+        middle = statistics.median_low(best)
+        return [(middle, f"median best epoch of {len(best)} runs ({min(best)} to {max(best)})")]
     return [
         (epoch, "best" + (f" of {best.count(epoch)} of {len(best)} runs" if len(best) > 1 else "")) for epoch in sorted({*best})
     ]
@@ -223,7 +228,7 @@ def selection(groups: Sequence[Group]) -> Table:
     for group in groups:
         for run in group.counted:
             choice = measures.selection(run)
-            tail = statistics.Summary(choice.tail_epochs, choice.tail_mean, choice.tail_sd, None, None)
+            tail = Summary(choice.tail_epochs, choice.tail_mean, choice.tail_sd, None, None)
             rows.append([
                 run.name, f"{formats.percent(choice.last)} ({choice.last_epoch})",
                 f"{formats.percent(choice.best)} ({choice.best_epoch})", formats.JUDGES[choice.judge],
