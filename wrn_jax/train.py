@@ -5,6 +5,7 @@ from wrn_jax.runtime import entry
 if __name__ == "__main__":
     entry.begin("train")
 
+import argparse
 import os
 import shlex
 import sys
@@ -15,11 +16,14 @@ import jax
 
 from wrn_jax import command
 from wrn_jax import config as configs
+from wrn_jax.config import Config
+from wrn_jax.config.extension import extended
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime import allocator, devices
 from wrn_jax.runtime.errors import Abandoned, UserError
 from wrn_jax.runtime.files import reason, user_path
 from wrn_jax.training import loop
-from wrn_jax.training.records import EpochRow
+from wrn_jax.training.records import EpochRow, Origin, read_run
 from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
 
 
@@ -34,6 +38,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=("yes", "auto"),
         help="continue the run in --workdir (--config may be left out); auto: if there is one, else start it",
     )
+    parser.add_argument(
+        "--stop-after",
+        type=command.whole_number,
+        metavar="EPOCH",
+        help="end after this epoch with exit code 0; --resume goes on as if nothing had been",
+    )
+    parser.add_argument(
+        "--branch-from",
+        type=user_path,
+        metavar="RUN",
+        help="start at a checkpoint of another run (its directory), with the recipe of --config (or its own) from there on",
+    )
+    parser.add_argument(
+        "--init-from",
+        type=user_path,
+        metavar="RUN|FILE",
+        help="start with the weights of a run or a file (.safetensors, .pth); the last layer anew for other classes",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WHICH",
+        help="of that run: best, last, or an epoch that was kept (default: last to branch from, best for weights)",
+    )
+    parser.add_argument(
+        "--extend",
+        type=command.whole_number,
+        metavar="EPOCHS",
+        help="continue the finished run in --workdir by so many epochs; no phase moves, and each value goes on as its last "
+        "phase does (constants, lines and cosines hold their end, restarts go on), unless --config.KEY says otherwise",
+    )
     parser.add_argument("--on-nonfinite", choices=("stop", "rollback"), help="short for --config.on_nonfinite")
     parser.add_argument("--deterministic", action="store_true", help="the same bits on the same GPU, at some cost of speed")
     parser.add_argument("--distributed", action="store_true", help="join the other processes of a multi-host run first")
@@ -45,12 +79,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--resume needs --workdir, the directory of the run to continue")
     if options.distributed and options.workdir is None:
         raise UserError("--distributed needs --workdir, one directory that all processes share")
+    check_beginning(options)
     resume = options.resume == "yes" or (options.resume == "auto" and holds_run(options.workdir))
-    if options.config is None and resume:
-        config = configs.apply_arguments(saved_config(options.workdir), overrides)
+    origin = None if resume else origin_of(options)
+    if options.extend:
+        config, resume = configs.apply_arguments(extended_config(options.workdir, options.extend), overrides), True
+    elif options.config is None and (resume or options.branch_from):
+        config = configs.apply_arguments(saved_config(options.workdir if resume else options.branch_from), overrides)
     else:
         config = command.read_config(options.config, overrides)
-    workdir = options.workdir or default_workdir(Path(str(options.config)).stem)
+    workdir = options.workdir or default_workdir(Path(str(options.config or options.branch_from)).stem)
     if options.on_nonfinite:
         config = config.override({"on_nonfinite": options.on_nonfinite})
     if options.deterministic:
@@ -58,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.distributed:
         devices.start_processes(options.coordinator, options.processes, options.process)
     try:
-        summary = loop.train(config, workdir, resume)
+        summary = loop.train(config, workdir, resume, options.stop_after, origin)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
@@ -68,16 +106,55 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(line)
 
 
+def check_beginning(options: argparse.Namespace) -> None:
+    """Raises UserError for options of where a run begins that do not go together."""
+    given = {"--branch-from": options.branch_from, "--init-from": options.init_from, "--extend": options.extend}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UserError(f"{names[0]} and {names[1]}: choose one")
+    if names and (options.resume == "yes" or (options.resume and options.extend)):
+        raise UserError(f"{names[0]} and --resume: once the run is there, --resume alone goes on with it")
+    if options.checkpoint is not None and not (options.branch_from or options.init_from):
+        raise UserError("--checkpoint: says where to begin, with --branch-from or --init-from")
+    if options.extend is not None and (not options.extend or options.workdir is None or options.config is not None):
+        raise UserError("--extend: needs --workdir, the finished run, at least 1 epoch, and no --config (--config.KEY may be)")
+
+
+def origin_of(options: argparse.Namespace) -> Origin | None:
+    """Where the options have the run begin."""
+    if options.branch_from is not None:
+        return Origin(kind="branch", source=str(options.branch_from.absolute()), checkpoint=options.checkpoint or "last")
+    if options.init_from is not None:
+        return Origin(kind="weights", source=str(options.init_from.absolute()), checkpoint=options.checkpoint or "best")
+    return None
+
+
+def extended_config(workdir: Path, more: int) -> Config:
+    """The configuration of the run there with so many epochs more. Raises UserError unless it is finished."""
+    config = saved_config(workdir)
+    timeline = Timeline.of(config)
+    done = len(read_run(workdir / "metrics.jsonl", config, timeline))
+    if done < timeline.epochs:
+        raise UserError(
+            f"{workdir}: is at epoch {done} of {timeline.epochs}, and --extend continues a finished run; --resume goes on "
+            "(after an early stop with --config.early_stopping_patience=none)"
+        )
+    return extended(config, more)
+
+
 def closing_lines(summary: loop.Summary) -> list[str]:
     """How a run ended: accuracies, where things lie, how to evaluate."""
     best, last = summary.best, summary.last
+    where = shlex.quote(str(summary.workdir))
     chosen = "on the hold-out" if summary.judge == "valid" else "on the test set, which flatters it"
     return [
         "",
         f"best   epoch {best.epoch}: {_accuracies(best)} (chosen {chosen})",
-        f"final  epoch {last.epoch}: {_accuracies(last)}",
+        f"{'last ' if summary.epochs_left else 'final'}  epoch {last.epoch}: {_accuracies(last)}",
+        *[f"{summary.epochs_left} epochs are left: {_python()} -m wrn_jax.train --resume --workdir {where}"]
+        * bool(summary.epochs_left),
         f"everything is in {summary.workdir}: metrics.jsonl, curves.png, config.json, header.jsonl, checkpoints/, tensorboard/",
-        f"evaluate it: {_python()} -m wrn_jax.evaluate --workdir {shlex.quote(str(summary.workdir))} --checkpoint best",
+        f"evaluate it: {_python()} -m wrn_jax.evaluate --workdir {where} --checkpoint best",
     ]
 
 

@@ -1,5 +1,7 @@
 """Reading runs, logs and CSVs, what is refused, and the grouping into recipes."""
 
+import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from tests import sample_runs
 from wrn_jax.report import build, published_runs, runs
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.records import Origin
 
 CURVE = [0.1, 0.2, 0.3, 0.5, 0.4]
 
@@ -243,6 +246,23 @@ def test_recipes_of_one_name_are_told_apart(tmp_path):
     places = [sample_runs.write(tmp_path / name / "run", CURVE, recipe__dropout=0.1 * (name == "y")) for name in "xy"]
     groups = sample_runs.load(*places)
     assert len({group.name for group in groups}) == len({group.runs[0].name for group in groups}) == 2
+
+
+def test_says_where_a_run_comes_from_and_what_was_changed(tmp_path):
+    path = sample_runs.write(tmp_path / "a", CURVE)
+    origin = Origin(kind="branch", source="/runs/old", checkpoint="2", step=8, epoch=2, agreed=3)
+    later = dataclasses.replace(
+        sample_runs.HEADER, first_step=12, origin=origin, changes=["early_stopping_patience was None, is 3"]
+    )
+    with open(path / "header.jsonl", "a") as file:
+        file.write(json.dumps(later.to_dict()) + "\n")
+    assert "origin" not in json.loads((path / "header.jsonl").read_text().splitlines()[0])  # as older versions read it
+    run = runs.load(str(path))
+    assert run.headers[1] == later
+    assert run.notes == (
+        "a: branched from /runs/old after update 8 (epoch 2), whose recipe was another one from update 4 on.",
+        "a: from update 13 on: early_stopping_patience was None, is 3.",
+    )
 
 
 def test_names_are_one_line_without_markup(tmp_path):

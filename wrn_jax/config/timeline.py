@@ -138,9 +138,10 @@ class Timeline:
     @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:
         """Every moving value at the steps `sampled`: float32 [n] by name; `augmentation` as index, int32 [n]."""
-        return self._values_at(self.sampled)
+        return self.values_at(self.sampled)
 
-    def _values_at(self, steps: np.ndarray) -> dict[str, np.ndarray]:
+    def values_at(self, steps: np.ndarray) -> dict[str, np.ndarray]:
+        """As `values`, at these steps, integers [n]."""
         at = jax.jit(jax.vmap(lambda step: self.at(step).values))
         values = jax.device_get(at(jnp.asarray(steps, jnp.int32)))
         return {name: values[name] for name in MOVING}
@@ -198,7 +199,7 @@ class Timeline:
         if len(self.sampled) == self.steps:
             first, last = ({name: values[steps] for name, values in self.values.items()} for steps in (firsts, lasts))
         else:
-            first, last = self._values_at(firsts), self._values_at(lasts)
+            first, last = self.values_at(firsts), self.values_at(lasts)
         rows = []
         for index in range(self.epochs):
             rows.append(

@@ -203,7 +203,15 @@ def _load_directory(path: Path, source: str) -> Run:
     kept = _kept(checkpoint_steps(path), timeline.steps_per_epoch)
     evaluations = _evaluations(path / "evaluations", timeline)
     headers = tuple(read_headers(path / "header.jsonl"))
-    return Run(path.resolve().name, source, rows, config, timeline, headers, kept, evaluations)
+    name = path.resolve().name
+    return Run(name, source, rows, config, timeline, headers, kept, evaluations, notes=_history(name, headers))
+
+
+def _history(name: str, headers: Sequence[Header]) -> tuple[str, ...]:
+    """What a reader must know of a run that is not one recipe from random weights on."""
+    origins = [header.origin.describe() for header in headers if header.origin]
+    changes = [f"from update {header.first_step + 1} on: {'; '.join(header.changes)}" for header in headers if header.changes]
+    return tuple(f"{_label(name)}: {_label(text)}." for text in [*origins[-1:], *changes])
 
 
 def _load_log(name: str) -> Run:

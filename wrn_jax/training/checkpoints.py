@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -338,13 +338,27 @@ class Checkpoints:
     def restore_model(self, step: int, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Any]:
         """Parameters and running statistics saved after `step` updates, all with one sharding. Raises UserError."""
         like = {"model": {"params": params, "batch_stats": batch_stats}}
-        try:
+        with self._reported(step):
             model = self._load(step, like, jax.tree.map(lambda _: sharding, like))["model"]
+        return model["params"], model["batch_stats"]
+
+    def restore_state(self, saved: Saved, like: Any, shardings: Any) -> Any:
+        """The state of a checkpoint of another run, of which nothing is set aside; arguments as `restore_last`.
+
+        Raises UserError, also for a damaged one.
+        """
+        with self._reported(saved.step):
+            return self.restore(saved.step, like, shardings)
+
+    @contextlib.contextmanager
+    def _reported(self, step: int) -> Generator[None]:
+        """Raises UserError for a checkpoint that turns out damaged, or gone, in the block."""
+        try:
+            yield
         except _Damaged as error:
             if not (self.directory / str(step)).is_dir():
                 raise Gone(f"{self.directory / str(step)}: the run has replaced it by a later one meanwhile") from None
             raise UserError(f"{self.directory / str(step)}: is damaged ({error})") from None
-        return model["params"], model["batch_stats"]
 
     def restore_chosen(
         self, which: str, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding, *others: str
@@ -365,7 +379,7 @@ class Checkpoints:
     def _load(self, step: int, like: Any, shardings: Any) -> Any:
         saved = self._describe(step).metadata
         try:
-            want, have = (_shapes(tree["model"]) for tree in (like, saved))
+            want, have = (leaf_shapes(tree["model"]) for tree in (like, saved))
             fields = like.get("train", saved["train"]).keys() ^ saved["train"].keys()
         except Exception:
             raise _Damaged("its description cannot be read") from None
@@ -444,6 +458,7 @@ def _parts(state: Any) -> dict[str, Any]:
     return {"model": {name: fields.pop(name) for name in ("params", "batch_stats")}, "train": fields}
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a tree, by dotted name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,22 @@ import numpy as np
 
 from wrn_jax.config import Config
 from wrn_jax.config.moving import MOVING
-from wrn_jax.config.timeline import Timeline, shortest
+from wrn_jax.config.timeline import shortest
 from wrn_jax.data import loading
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
 from wrn_jax.runtime import console, devices, environment, files
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
-from wrn_jax.training import curves
+from wrn_jax.training import curves, origins
 from wrn_jax.training.checkpoints import Checkpoints, Saved
 from wrn_jax.training.messages import epoch_line, not_learning, opening_lines
-from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, best_row, read_run
+from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, Origin, best_row, finished_rows
 from wrn_jax.training.run_log import RunLog
 from wrn_jax.training.saver import Saver
 from wrn_jax.training.setup import Setup, make_setup
-from wrn_jax.training.state import TrainState, create_state
+from wrn_jax.training.state import TrainState
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
-from wrn_jax.training.workdir import begun, check_checkpoints, check_workdir
+from wrn_jax.training.workdir import begun, check_checkpoints, check_workdir, saved_origin
 
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
@@ -45,12 +45,14 @@ class Summary:
       workdir: where everything lies.
       judge: the split that chose the best epoch, "valid" or "test".
       best, last: rows of these epochs.
+      epochs_left: epochs after `last` that the recipe has; 0 for a run that is finished, early or not.
     """
 
     workdir: Path
     judge: str
     best: EpochRow
     last: EpochRow
+    epochs_left: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,13 +125,17 @@ class Programs:
     train_steps: dict[bool, Callable[..., tuple[TrainState, Metrics]]]
 
 
-def train(config: Config, workdir: str | Path, resume: bool = False) -> Summary:
+def train(
+    config: Config, workdir: str | Path, resume: bool = False, stop_after: int | None = None, origin: Origin | None = None
+) -> Summary:
     """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
     Args:
       config: the configuration.
       workdir: where records and checkpoints go; created when missing.
       resume: whether to continue the run in `workdir`.
+      stop_after: the epoch (from 1) after which to end, to be resumed; None: the last.
+      origin: where a run begins that is started and not resumed; None: with random weights.
 
     Raises:
       UserError: something in configuration, data or work directory that the user can mend.
@@ -139,7 +145,7 @@ def train(config: Config, workdir: str | Path, resume: bool = False) -> Summary:
     workdir, rollbacks = files.user_path(workdir), 0
     while True:
         try:
-            return run(config, workdir, resume, rollbacks)
+            return run(config, workdir, resume, rollbacks, stop_after, origin)
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
@@ -150,13 +156,16 @@ def train(config: Config, workdir: str | Path, resume: bool = False) -> Summary:
             console.say(text, active=jax.process_index() == 0)
 
 
-def run(config: Config, workdir: Path, resume: bool, rollbacks: int) -> Summary:
+def run(config: Config, workdir: Path, resume: bool, rollbacks: int, stop_after: int | None, origin: Origin | None) -> Summary:
     """One attempt of `train`, from the last checkpoint to the end; `rollbacks` counts the attempts that diverged."""
     with contextlib.ExitStack() as to_close:
-        attempt = prepare(config, workdir, resume, rollbacks, to_close)
+        attempt = prepare(config, workdir, resume, rollbacks, origin, to_close)
         done, epochs = attempt.saved.epoch, attempt.setup.timeline.epochs
-        if done == epochs or epochs_without_better(attempt) >= patience(attempt):
-            attempt.say("this run is finished already")
+        if stop_after is not None and not 1 <= stop_after <= epochs:
+            raise UserError(f"--stop-after {stop_after}: should be an epoch of the run, 1 to {epochs}")
+        is_over = is_finished(attempt)
+        if is_over or (stop_after and done >= stop_after):
+            attempt.say("this run is finished already" if is_over else f"epoch {done} is finished already")
             draw(attempt)  # it may have ended just before
             return summarise(attempt)
         programs = compile_programs(attempt)
@@ -165,9 +174,12 @@ def run(config: Config, workdir: Path, resume: bool, rollbacks: int) -> Summary:
             for epoch in range(done + 1, epochs + 1):
                 sums = train_epoch(attempt, programs, epoch)
                 finish_epoch(attempt, epoch, sums)
-                if epochs_without_better(attempt) >= patience(attempt):
+                if stopped_early(attempt):
                     judge = SPLITS[attempt.data.judge]
                     attempt.say(f"stopping early: no better {judge} accuracy in {patience(attempt)} epochs")
+                    break
+                if epoch == stop_after and epoch < epochs:
+                    attempt.say(f"stopping after epoch {epoch} of {epochs}, as --stop-after asks; --resume goes on")
                     break
                 signal = attempt.stop.received(epoch * attempt.setup.timeline.steps_per_epoch)
                 if signal and epoch < epochs:
@@ -179,7 +191,9 @@ def run(config: Config, workdir: Path, resume: bool, rollbacks: int) -> Summary:
         return summarise(attempt)
 
 
-def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_close: contextlib.ExitStack) -> Attempt:
+def prepare(
+    config: Config, workdir: Path, resume: bool, rollbacks: int, origin: Origin | None, to_close: contextlib.ExitStack
+) -> Attempt:
     """Sets up, reads the data, restores the last checkpoint and opens the records. Raises UserError.
 
     What is opened is closed by `to_close`.
@@ -188,11 +202,14 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
     say = functools.partial(console.say, active=is_lead)
     setup = make_setup(config, devices.make_mesh(config.devices))
     config, timeline = setup.config, setup.timeline
-    check_workdir(config, workdir, resume)
+    changes = check_workdir(config, workdir, resume)
     devices.wait_for_all("work directory checked")  # before the first process writes to it
     evaluator = setup.make_evaluator()
     data = place_data(setup, evaluator)
-    check = to_close.enter_context(begun(config, workdir, resume)) if is_lead else lambda: None
+    begin = functools.partial(origins.begin, setup, data.digests)
+    beginning = None if resume else begin(origin)  # before anything is written: what does not fit leaves nothing behind
+    origin = beginning.origin if beginning else saved_origin(workdir)
+    check = to_close.enter_context(begun(config, workdir, resume, None if resume else origin)) if is_lead else lambda: None
 
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
     metadata = {"config": config.to_dict(), "versions": environment.versions(), "data_digests": data.digests}
@@ -200,31 +217,29 @@ def prepare(config: Config, workdir: Path, resume: bool, rollbacks: int, to_clos
     checkpoints.remove_unfinished()
     check_checkpoints(checkpoints.all(), workdir, config, data.digests)
     saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
+    to_save: list[tuple[Saved, TrainState]] = []
     if saved is None:
-        saved = Saved(step=0, epoch=0, accuracy=None, notes=CheckpointNotes(rollbacks=0))
-        create = functools.partial(create_state, setup.network, setup.optimizer)
-        state = jax.jit(create, out_shardings=setup.shardings)(jax.random.key(config.seed))
-    elif saved.step != int(state.step):
+        beginning = beginning or begin(origin)
+        origin, saved, state, rows = beginning.origin, beginning.saved, beginning.state, beginning.rows
+        to_save = beginning.to_save
+    else:
+        rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
+    if saved.step != int(state.step):
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
     rollbacks = max(rollbacks, saved.notes.rollbacks)
-    header = make_header(setup, data.judge, saved.step, rollbacks)
-    rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
+    header = make_header(setup, data.judge, saved.step, rollbacks, origin, changes)
     past = [event for event in timeline.events() if event.step < saved.step]
     log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead))
     saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
+    for kept, its_state in to_save:  # the run can go on without the one that it branched from
+        saver.save(its_state, kept.step, kept.epoch, kept.accuracy, kept.notes)
     for line in [*opening_lines(header, config, timeline), *damaged]:
         say(line)
     if resume:
         say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
+    for line in changes:
+        say(f"changed from here on: {line}")
     return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, saved, state, StopRequest(), saver, log)
-
-
-def finished_rows(path: Path, config: Config, timeline: Timeline, epochs: int) -> list[EpochRow]:
-    """The records of the epochs that the checkpoint has finished. Raises UserError if they are not all there."""
-    rows = read_run(path, config, timeline)[:epochs]
-    if len(rows) < epochs:
-        raise UserError(f"{path}: should hold epochs 1 to {epochs}, which the last checkpoint has finished")
-    return rows
 
 
 def place_data(setup: Setup, evaluator: Evaluator) -> PlacedData:
@@ -333,7 +348,18 @@ def close(attempt: Attempt) -> None:
 def summarise(attempt: Attempt) -> Summary:
     """How the run ended."""
     rows, judge = attempt.log.rows, attempt.data.judge
-    return Summary(attempt.workdir, judge, best_row(rows, judge), rows[-1])
+    left = 0 if stopped_early(attempt) else attempt.setup.timeline.epochs - len(rows)
+    return Summary(attempt.workdir, judge, best_row(rows, judge), rows[-1], left)
+
+
+def is_finished(attempt: Attempt) -> bool:
+    """Whether no epoch is left."""
+    return len(attempt.log.rows) == attempt.setup.timeline.epochs or stopped_early(attempt)
+
+
+def stopped_early(attempt: Attempt) -> bool:
+    """Whether the last epochs were no better than the one before them, and the configuration has the run end then."""
+    return epochs_without_better(attempt) >= patience(attempt)
 
 
 def patience(attempt: Attempt) -> int:
@@ -421,8 +447,10 @@ def draw(attempt: Attempt) -> None:
         attempt.say(f"{path}: could not be drawn ({files.reason(error)}); going on")
 
 
-def make_header(setup: Setup, judge: str, first_step: int, rollbacks: int) -> Header:
-    """The header of a start that goes on from `first_step` finished updates."""
+def make_header(
+    setup: Setup, judge: str, first_step: int, rollbacks: int, origin: Origin | None, changes: Sequence[str]
+) -> Header:
+    """The header of a start that goes on from `first_step` finished updates, with these changes of keys."""
     return Header(
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         command=shlex.join(sys.argv),
@@ -437,4 +465,6 @@ def make_header(setup: Setup, judge: str, first_step: int, rollbacks: int) -> He
         hardware=environment.hardware() | {"devices_used": setup.mesh.size},
         versions=environment.versions(),
         deterministic=devices.is_deterministic(),
+        origin=origin,
+        changes=list(changes),
     )

@@ -24,6 +24,7 @@ def opening_lines(header: Header, config: Config, timeline: Timeline) -> list[st
         f"WideResNet-{model.depth}-{model.widen_factor}, {header.parameters:,} parameters, {header.precision}, on "
         f"{hardware['devices_used']} x {hardware['device']} ({hardware['platform']}, {hardware['cpu_cores']} CPU cores), "
         f"JAX {header.versions['jax']}",
+        *([header.origin.describe()] if header.origin else []),
         f"{config.data.name}: {header.train_examples:,} training images; best epoch chosen on {chosen}",
         f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps, batch {config.recipe.batch_size}, seed {config.seed}",
         *checks.report(checks.examine(config, timeline), config.silence),

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
@@ -112,6 +112,14 @@ def read_run(path: Path, config: Config, timeline: Timeline) -> list[EpochRow]:
     return rows
 
 
+def finished_rows(path: Path, config: Config, timeline: Timeline, epochs: int) -> list[EpochRow]:
+    """The records of the epochs that the checkpoint has finished. Raises UserError if they are not all there."""
+    rows = read_run(path, config, timeline)[:epochs]
+    if len(rows) < epochs:
+        raise UserError(f"{path}: should hold epochs 1 to {epochs}, which the last checkpoint has finished")
+    return rows
+
+
 def first_best(in_time: Iterable[Epoch], accuracy: Callable[[Epoch], float]) -> Epoch:
     """What has the highest accuracy, the first among equals: the rule for every best epoch. Raises ValueError for none."""
     return max(in_time, key=accuracy)
@@ -120,6 +128,43 @@ def first_best(in_time: Iterable[Epoch], accuracy: Callable[[Epoch], float]) -> 
 def best_row(rows: Iterable[EpochRow], judge: str) -> EpochRow:
     """The row of the best epoch by `judge`, "valid" or "test". Raises ValueError for none."""
     return first_best(rows, lambda row: row.accuracy(judge))
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a run goes back to that did not begin with random weights; `origin.json` of its work directory.
+
+    Attributes:
+      kind: "branch", which goes on from another run's checkpoint, or "weights", which begins with weights alone.
+      source: the other run's work directory, or a file of weights; absolute.
+      checkpoint: which one of the run was asked for: "best", "last" or an epoch.
+      step, epoch: finished updates and epochs of that checkpoint; None for a file, and before it was looked for.
+      agreed: of a branch, the first updates that both recipes have in common; below `step` for one that no single recipe gives.
+      classes: numbers of classes there and here where they differ, so that the last layer began anew; else None.
+    """
+
+    kind: Literal["branch", "weights"]
+    source: Text
+    checkpoint: Text
+    step: Count | None = None
+    epoch: Count | None = None
+    agreed: Count | None = None
+    classes: tuple[Count, Count] | None = None
+
+    def describe(self) -> str:
+        """Where the run comes from, in words."""
+        where = self.source if self.step is None else f"{self.source} after update {self.step} (epoch {self.epoch})"
+        if self.kind == "branch":
+            unlike = f", whose recipe was another one from update {(self.agreed or 0) + 1} on"
+            return f"branched from {where}{unlike if self.agreed is not None and self.agreed < (self.step or 0) else ''}"
+        head = f", the last layer anew: {self.classes[1]} classes instead of {self.classes[0]}" if self.classes else ""
+        return f"began with the weights of {where}{head}"
+
+    @classmethod
+    def from_dict(cls, tree: Any, source: str) -> Self:
+        """The origin that JSON holds; `source` names it in errors. Raises UserError."""
+        return _checked(_ORIGIN, tree, source)
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -140,6 +185,8 @@ class Header:
       steps_per_epoch: updates in an epoch.
       hardware, versions: as `runtime.environment` gives them, and `devices_used`.
       deterministic: whether a GPU was made to repeat itself bit for bit.
+      origin: what the run goes back to that did not begin with random weights.
+      changes: keys of the configuration that are others from this start on, as in "key was X, is Y".
     """
 
     time: Text
@@ -155,10 +202,13 @@ class Header:
     hardware: dict[str, Any]
     versions: dict[str, Text]
     deterministic: bool = False
+    origin: Origin | None = None
+    changes: list[Text] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The header as plain JSON data."""
-        return {"format": FORMAT} | vars(self)
+        """The header as plain JSON data; without what older versions do not know, where it is empty."""
+        tree = dataclasses.asdict(self)
+        return {"format": FORMAT} | {name: tree[name] for name in tree if name not in ("origin", "changes") or tree[name]}
 
     @classmethod
     def from_dict(cls, tree: Any, source: str) -> Self:
@@ -240,6 +290,7 @@ class CheckpointNotes:
 _NUMBER, _TEXT = TypeAdapter[Any](Number), TypeAdapter[Any](Text)
 _EPOCH_ROW = TypeAdapter(EpochRow)
 _HEADER = TypeAdapter(Header)
+_ORIGIN = TypeAdapter(Origin)
 _NOTES = TypeAdapter(CheckpointNotes)
 
 

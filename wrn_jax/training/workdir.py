@@ -1,6 +1,7 @@
 """The work directory of a run: what it is called, what it holds, whether a run may start or go on there, and who has it."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -10,12 +11,14 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
+from wrn_jax.config import Config, from_dict
+from wrn_jax.config.agreement import changed_keys, first_differences
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.checkpoints import Saved
-from wrn_jax.training.records import SPLITS
+from wrn_jax.training.records import SPLITS, Origin
 
 
 def default_workdir(recipe: str) -> Path:
@@ -38,33 +41,49 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 def saved_config(workdir: Path) -> Config:
     """The configuration of the run in `workdir`. Raises UserError if there is none."""
     path = workdir / "config.json"
+    return from_dict(_read_object(path, f"{workdir}: holds no run (no readable config.json)"), str(path))
+
+
+def saved_origin(workdir: Path) -> Origin | None:
+    """What the run in `workdir` goes back to; None where it began with random weights. Raises UserError."""
+    path = workdir / "origin.json"
+    return Origin.from_dict(_read_object(path, f"{path}: cannot be read"), str(path)) if path.exists() else None
+
+
+def _read_object(path: Path, unreadable: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError, with this text if it cannot be read."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise UserError(f"{workdir}: holds no run (no readable config.json)") from None
+        raise UserError(unreadable) from None
     except (ValueError, RecursionError):
         raise UserError(f"{path}: is not JSON") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: should be an object")
-    return from_dict(tree, str(path))
+    return tree
 
 
-def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
-    """Refuses to start anew over a run, or to continue a run of another configuration. Raises UserError.
+def check_workdir(config: Config, workdir: Path, resume: bool) -> list[str]:
+    """Refuses to start anew over a run, or to continue a run in another way than it has gone so far. Raises UserError.
 
     A start that ended before its first checkpoint and its first record leaves nothing to lose: any other may take its place.
+
+    Returns:
+      What a resumed run changes, as it may: keys that only act from now on. A line for each.
     """
     if resume and not holds_run(workdir):
         raise UserError(f"{workdir}: holds no run to resume")
-    records = workdir / "metrics.jsonl"
-    if not checkpoint_steps(workdir) and not (records.exists() and records.stat().st_size):
-        return
+    records, steps = workdir / "metrics.jsonl", checkpoint_steps(workdir)
+    if not steps and not (records.exists() and records.stat().st_size):
+        return []
     if not holds_run(workdir):
         raise UserError(f"{workdir}: holds checkpoints or records, but no config.json; choose another --workdir")
     if not resume:
         raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
-    if different := _differences(saved_config(workdir), config):
+    old = saved_config(workdir)
+    if different := _differences(old, config, max([1, *steps])):
         raise UserError(f"{workdir}: holds a run of another configuration: {different}")
+    return [f"{key} {change}" for key, change in changed_keys(old, config).items()]
 
 
 def check_checkpoints(saved: Iterable[Saved], workdir: Path, config: Config, digests: Mapping[str, str] | None = None) -> None:
@@ -82,7 +101,9 @@ def check_checkpoints(saved: Iterable[Saved], workdir: Path, config: Config, dig
         step = says.get("step", row.step if row else checkpoint.step)
         if step != checkpoint.step:
             raise UserError(f"{folder}: holds the state after {step} updates; give the folder its name again, or remove it")
-        if "config" in says and (different := _differences(from_dict(says["config"], f"{folder}, config"), config)):
+        if "config" in says and (
+            different := _differences(from_dict(says["config"], f"{folder}, config"), config, checkpoint.step)
+        ):
             raise UserError(f"{folder}: is a checkpoint of another run: {different}; move it away")
         check_digests(says.get("data_digests") or {}, digests or {}, str(folder))
 
@@ -97,25 +118,29 @@ def check_digests(own: Mapping[str, str], here: Mapping[str, str], source: str) 
             )
 
 
-def _differences(old: Config, new: Config) -> str:
-    """The first keys in which the configurations of a run may not differ, with their values; empty where there are none."""
-    was, now = flatten(old.to_dict()), flatten(new.to_dict())
-    different = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key) and key not in FREE_ON_RESUME)
-    shown = "; ".join(f"{key} was {was.get(key)}, is {now.get(key)}" for key in different[:3])
-    return f"{shown}; and {len(different) - 3} more" if len(different) > 3 else shown
+def _differences(old: Config, new: Config, done: int) -> str:
+    """The first keys that would have made the `done` updates other ones, with their values; empty where there are none."""
+    changes = changed_keys(old, new)
+    first = {key: step for key, step in first_differences(old, new).items() if step < done} if changes else {}
+    acts = {key: f", which acts from update {step + 1} on, and {done} are done" if step else "" for key, step in first.items()}
+    shown = "; ".join(f"{key} {changes[key]}{acts[key]}" for key in list(first)[:3])
+    return f"{shown}; and {len(first) - 3} more" if len(first) > 3 else shown
 
 
 @contextlib.contextmanager
-def begun(config: Config, workdir: Path, resume: bool) -> Generator[Callable[[], None]]:
-    """Starts a run, or goes on with it: takes the work directory and writes `config.json`, in this order.
+def begun(config: Config, workdir: Path, resume: bool, origin: Origin | None = None) -> Generator[Callable[[], None]]:
+    """Starts a run, or goes on with it: takes the work directory and writes `config.json`, last of all.
 
-    Arguments, yields and errors as `check_workdir` and `claimed`.
+    Arguments, yields and errors as `check_workdir` and `claimed`; `origin` is that of a run that starts.
     """
     with claimed(workdir) as check:
         check_workdir(config, workdir, resume)  # again, now that nobody else writes to it
         try:
-            if not resume:
-                (workdir / "header.jsonl").unlink(missing_ok=True)  # of a start that came to nothing
+            if not resume:  # what is there is of a start that came to nothing
+                for name in ("header.jsonl", "origin.json"):
+                    (workdir / name).unlink(missing_ok=True)
+            if origin is not None:
+                files.write_atomically(workdir / "origin.json", json.dumps(dataclasses.asdict(origin), indent=2) + "\n")
             files.write_atomically(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise UserError(f"{workdir}: cannot be written to: {error.strerror}") from None

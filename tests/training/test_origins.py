@@ -1,0 +1,181 @@
+"""Runs that go on: stopped and resumed with another end, branched from another run, extended, begun with weights."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.small import metrics
+from wrn_jax import train
+from wrn_jax.config import Config, step
+from wrn_jax.models import weight_layouts
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training import loop, origins
+from wrn_jax.training.checkpoints import Checkpoints
+from wrn_jax.training.records import Origin, read_headers
+
+pytestmark = pytest.mark.slow
+
+# Four epochs of five updates, and no augmentation, so that it compiles soon.
+BASE = Config().override(
+    {
+        "devices": 1, "model.depth": 10, "model.widen_factor": 1, "data.name": "embedded", "data.embedded_train": 100,
+        "data.embedded_test": 20, "data.validation_size": 0, "recipe.batch_size": 20, "eval_batch_size": 20,
+        "recipe.epochs": 4, "recipe.augmentation": "off", "recipe.dropout": {"epoch 1": 0.1, "epoch 2": 0.2},
+        "recipe.mixup_alpha": 0.2, "recipe.checkpoint_epochs": [1, 2, 3, 4], "silence.best-on-test": "a test",
+    }
+)  # fmt: skip
+LATE = {"recipe.dropout": {"epoch 1": 0.1, "epoch 2": 0.2, "epoch 4": 0.0}, "early_stopping_patience": 9}
+FALL = {"kind": "linear", "start": 0.1, "end": 0.0, "over": "5 steps"}
+NEW = BASE.override(LATE | {"recipe.learning_rate": {"epoch 1": 0.1, "step 15": FALL}})
+
+
+@pytest.fixture(autouse=True)
+def lines(monkeypatch):
+    lines = []
+    monkeypatch.setattr(loop, "draw", lambda attempt: None)
+    monkeypatch.setattr(loop.console, "say", lambda text, active=True: lines.append(text))
+    return lines
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three epochs of BASE, and NEW from start to end."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "draw", lambda attempt: None)
+        summary = loop.train(BASE, folder / "base", stop_after=3)
+        loop.train(NEW, folder / "new")
+    assert (summary.last.epoch, summary.epochs_left) == (3, 1)
+    return folder
+
+
+def bits(workdir, step=20):
+    """The checksum of every array of a checkpoint."""
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return next(saved.metadata["checksum"] for saved in checkpoints.all() if saved.step == step)
+
+
+def branch_from(workdir, checkpoint="last"):
+    return Origin(kind="branch", source=str(workdir), checkpoint=checkpoint)
+
+
+def test_a_stopped_run_goes_on_with_what_acts_later_changed(runs, tmp_path, lines):
+    workdir = tmp_path / "run"
+    shutil.copytree(runs / "base", workdir)
+    loop.train(BASE, workdir, resume=True, stop_after=2)
+    assert lines[-1] == "epoch 3 is finished already"
+    with pytest.raises(UserError, match="--stop-after 5: should be an epoch of the run, 1 to 4"):
+        loop.train(BASE, workdir, resume=True, stop_after=5)
+    early = BASE.override({"recipe.dropout": {"epoch 1": 0.1, "step 9": 0.3}})
+    with pytest.raises(UserError, match=r"recipe\.dropout\.epoch 2 was 0\.2, is None, which acts from update 6 on, and 15"):
+        loop.train(early, workdir, resume=True)
+    loop.train(NEW, workdir, resume=True)
+    assert metrics(workdir) == metrics(runs / "new")
+    assert bits(workdir) == bits(runs / "new")
+    *before, last = [header.changes for header in read_headers(workdir / "header.jsonl")]
+    assert not any(before)
+    assert "early_stopping_patience was None, is 9" in last
+    assert "changed from here on: early_stopping_patience was None, is 9" in lines
+
+
+def test_a_branch_ends_in_the_bits_of_the_run_trained_apart(runs, tmp_path, lines):
+    branched = tmp_path / "branched"
+    with pytest.MonkeyPatch.context() as patch:  # dies before its first checkpoint
+        patch.setattr(loop.Saver, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(NEW, branched, origin=branch_from(runs / "base", "2"))
+    loop.train(NEW, branched, resume=True)
+    assert metrics(branched) == metrics(runs / "new")
+    assert bits(branched) == bits(runs / "new")
+    assert f"branched from {runs / 'base'} after update 10 (epoch 2)" in lines
+    for later in ("15", "20"):
+        shutil.rmtree(branched / "checkpoints" / later)
+    loop.train(NEW, branched, resume=True, stop_after=1)  # from its own copy
+    headers = read_headers(branched / "header.jsonl")
+    assert [header.first_step for header in headers] == [10, 10, 10]
+    assert {(header.origin.step, header.origin.epoch, header.origin.agreed) for header in headers} == {(10, 2, 10)}
+
+
+def test_a_branch_may_have_another_seed_and_another_beginning(runs):
+    setup = loop.make_setup(NEW.override({"seed": 7}), loop.devices.make_mesh(1))
+    beginning = origins.begin(setup, {}, branch_from(runs / "base"))
+    assert [saved.step for saved, _ in beginning.to_save][-1] == beginning.saved.step == 15
+    np.testing.assert_array_equal(jax.random.key_data(beginning.state.key), jax.random.key_data(jax.random.key(7)))
+    assert beginning.origin.agreed == 0
+    assert "whose recipe was another one from update 1 on" in beginning.origin.describe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model.widen_factor": 2},
+            r"--branch-from .*base: model\.widen_factor was 1, is 2; network, data and batch size go",
+        ),
+        ({"data.embedded_seed": 1}, r"data\.embedded_seed was 0, is 1"),
+        ({"recipe.batch_size": 10}, r"recipe\.batch_size was 20, is 10"),
+        (
+            {"recipe.epochs": 2},
+            r"--branch-from .*base: 15 updates are done at checkpoint last, and the new recipe has 10 in",
+        ),
+    ],
+)
+def test_a_branch_that_does_not_fit_is_refused_and_leaves_nothing(runs, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        loop.train(BASE.override(changes), tmp_path / "run", origin=branch_from(runs / "base"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_extended_in_its_own_folder(runs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train.loop, "train", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(train, "closing_lines", lambda summary: [])
+    train.main(["--extend", "2", "--workdir", str(runs / "new"), '--config.recipe.dropout={"step 0": 0.3}'])
+    config, workdir, resume, stop_after, origin = asked[0]
+    assert (config.recipe.epochs, config.recipe.dropout[step(0)], resume, stop_after, origin) == (6, 0.3, True, None, None)
+    assert workdir == runs / "new"
+    with pytest.raises(UserError, match=r"is at epoch 3 of 4, and --extend continues a finished run; --resume goes on"):
+        train.main(["--extend", "1", "--workdir", str(runs / "base")])
+    with pytest.raises(UserError, match=r"--extend: needs --workdir"):
+        train.main(["--extend", "0", "--workdir", str(runs / "new")])
+
+
+def test_begins_with_the_weights_of_a_run_or_a_file_and_another_head(runs, tmp_path):
+    setup = loop.make_setup(BASE, loop.devices.make_mesh(1))
+    with Checkpoints(runs / "base" / "checkpoints") as checkpoints:
+        saved = checkpoints.all()[-1]
+        trained = jax.device_get(checkpoints.restore_state(saved, setup.abstract_state, setup.shardings))
+    file = tmp_path / "weights.safetensors"
+    save_file(weight_layouts.to_torch(trained.params, trained.batch_stats), file)
+    wider = loop.make_setup(BASE.override({"model.num_classes": 101}), setup.mesh)
+    broader = loop.make_setup(BASE.override({"model.widen_factor": 2}), setup.mesh)
+    for source, of_setup in ((runs / "base", setup), (file, wider)):
+        origin = Origin(kind="weights", source=str(source), checkpoint="last")
+        beginning = origins.begin(of_setup, {}, origin)
+        state, fresh = (jax.device_get(one.state) for one in (beginning, origins.begin(of_setup, {}, None)))
+        expected = trained.params if of_setup is setup else trained.params | {"fc": fresh.params["fc"]}
+        jax.tree.map(np.testing.assert_array_equal, state.params, expected)
+        jax.tree.map(np.testing.assert_array_equal, state.batch_stats, trained.batch_stats)
+        jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
+        assert (beginning.saved.step, state.step, beginning.origin.step) == (0, 0, 15 if source.is_dir() else None)
+        anew = ", the last layer anew: 101 classes instead of 100"
+        assert (anew in beginning.origin.describe()) == (of_setup is wider)
+        with pytest.raises(UserError, match=r"\S+ is \(.*, but this network has \(.*; set model\.depth and"):
+            origins.begin(broader, {}, origin)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--branch-from", "a", "--init-from", "b"], "--branch-from and --init-from: choose one"),
+        (["--init-from", "a", "--resume", "--workdir", "b"], "--init-from and --resume: once the run is there, --resume alone"),
+        (["--checkpoint", "best"], "--checkpoint: says where to begin, with --branch-from or --init-from"),
+        (["--branch-from", "nowhere"], "nowhere: holds no run"),
+    ],
+)
+def test_beginnings_that_make_no_sense_are_one_line(options, message):
+    with pytest.raises(UserError, match=message):
+        train.main(options)

@@ -1,0 +1,144 @@
+"""Where a run begins that does not begin with random weights: at a checkpoint of another run, or with weights from elsewhere.
+
+A branch goes on from another run's checkpoint: the same clock, state and records up to there, another recipe afterwards. A run
+from weights begins at update 0, with a fresh optimiser. Both read their source as long as they have no checkpoint of their own.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from wrn_jax.config import datasets
+from wrn_jax.config.agreement import changed_keys, first_differences
+from wrn_jax.config.timeline import Timeline
+from wrn_jax.models import weight_layouts
+from wrn_jax.models.network import Network
+from wrn_jax.runtime import devices
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.checkpoints import Checkpoints, Saved, best_of, choose, leaf_shapes
+from wrn_jax.training.optimizer import LossScale
+from wrn_jax.training.records import EpochRow, Origin, finished_rows
+from wrn_jax.training.setup import Setup
+from wrn_jax.training.state import TrainState, create_state
+from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
+
+HEAD = "fc"
+"""The part of the parameters that depends on the number of classes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a run without a checkpoint of its own begins with.
+
+    Attributes:
+      origin: where it is from, with the step; None: random weights.
+      saved: the checkpoint that it goes on from; of step 0 where it begins.
+      state: after `saved.step` updates.
+      rows: of the epochs that are finished.
+      to_save: what a branch keeps as its own checkpoints: this state, and that of the best epoch before it if it was kept.
+    """
+
+    origin: Origin | None
+    saved: Saved
+    state: TrainState
+    rows: list[EpochRow] = dataclasses.field(default_factory=list)
+    to_save: list[tuple[Saved, TrainState]] = dataclasses.field(default_factory=list)
+
+
+def begin(setup: Setup, digests: Mapping[str, str], origin: Origin | None) -> Beginning:
+    """The beginning of a run; `digests` are of the images here, see `loading.digests`. Raises UserError if it does not fit."""
+    if origin is not None and origin.kind == "branch":
+        return _branch(setup, origin, digests)
+    create = functools.partial(create_state, setup.network, setup.optimizer)
+    state = jax.jit(create, out_shardings=setup.shardings)(jax.random.key(setup.config.seed))
+    if origin is not None:
+        origin, state = _with_weights(setup, origin, state)
+    return Beginning(origin, Saved(step=0, epoch=0, accuracy=None), state)
+
+
+def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginning:
+    """Goes on from another run's checkpoint, with the key and the compute type of `setup`."""
+    workdir, timeline = Path(origin.source), setup.timeline
+    config = saved_config(workdir)
+    changes = changed_keys(config, setup.config)
+    for key in changes:
+        if key.startswith("data.") or key in ("model.depth", "model.widen_factor", "model.num_classes", "recipe.batch_size"):
+            raise UserError(f"--branch-from {workdir}: {key} {changes[key]}; network, data and batch size go on as they were")
+
+    def restored(saved: Saved) -> tuple[Saved, TrainState]:
+        state = checkpoints.restore_state(saved, setup.abstract_state, setup.shardings)
+        state = dataclasses.replace(state, key=jax.device_put(jax.random.key(setup.config.seed), setup.shardings.key))
+        if config.precision != setup.config.precision:
+            scale = jax.device_put(LossScale.create(setup.network.dtype), setup.shardings.loss_scale)
+            state = dataclasses.replace(state, loss_scale=scale)
+        return saved, state
+
+    with Checkpoints(_folder(workdir, "--branch-from")) as checkpoints:
+        there = checkpoints.all()
+        check_checkpoints(there, workdir, config)
+        known = [saved for saved in there if saved.step == origin.step]
+        saved = known[0] if known else choose(there, origin.checkpoint, checkpoints.directory)
+        check_digests(saved.metadata.get("data_digests") or {}, digests, str(checkpoints.directory / str(saved.step)))
+        if saved.step >= timeline.steps:
+            raise UserError(
+                f"--branch-from {workdir}: {saved.step} updates are done at checkpoint {origin.checkpoint}, and the new recipe "
+                f"has {timeline.steps} in all"
+            )
+        rows = finished_rows(workdir / "metrics.jsonl", config, Timeline.of(config), saved.epoch)
+        best = best_of(other for other in there if other.step < saved.step)
+        to_save = [restored(best)] if best else []
+        to_save.append(restored(saved))
+    agreed = min([saved.step, *first_differences(config, setup.config).values()])
+    origin = dataclasses.replace(origin, step=saved.step, epoch=saved.epoch, agreed=agreed)
+    return Beginning(origin, *to_save[-1], rows, to_save)
+
+
+def _with_weights(setup: Setup, origin: Origin, state: TrainState) -> tuple[Origin, TrainState]:
+    """The state with the weights that `origin` names; the last layer stays as it was if it has another number of classes.
+
+    Raises UserError where the weights cannot be read, or are of another network.
+    """
+    source = Path(origin.source)
+    if source.is_dir():
+        step, epoch, params, stats = _weights_of_run(source, origin.checkpoint)
+    else:
+        read = weight_layouts.read_weights(source)
+        step, epoch, params, stats = None, None, read.params, read.batch_stats
+    has, wants = leaf_shapes(params), leaf_shapes(state.params)
+    unlike = [name for name in sorted(has.keys() | wants.keys()) if has.get(name) != wants.get(name)]
+    other = [name for name in unlike if not name.startswith(f"{HEAD}.")]
+    if other:
+        name = other[0]
+        raise UserError(
+            f"--init-from {source}: {name} is {has.get(name, 'missing')}, but this network has {wants.get(name, 'none')}; set "
+            "model.depth and model.widen_factor as they were there"
+        )
+    if unlike:
+        params = params | {HEAD: state.params[HEAD]}
+    place = lambda new, old: jax.device_put(np.asarray(new, np.float32), old.sharding)  # noqa: E731
+    params, stats = jax.tree.map(place, (params, stats), (state.params, state.batch_stats))
+    classes = (has[f"{HEAD}.bias"][0], wants[f"{HEAD}.bias"][0]) if unlike else None
+    origin = dataclasses.replace(origin, step=step, epoch=epoch, classes=classes)
+    return origin, dataclasses.replace(state, params=params, batch_stats=stats)
+
+
+def _weights_of_run(workdir: Path, which: str) -> tuple[int, int, Any, Any]:
+    config = saved_config(workdir)
+    network = Network(config.model, datasets.info(config.data).num_classes, "float32")
+    with Checkpoints(_folder(workdir, "--init-from")) as checkpoints:
+        check_checkpoints(checkpoints.all(), workdir, config)
+        where = devices.replicated(devices.make_mesh(1, jax.local_devices()))
+        saved, (params, stats) = checkpoints.restore_chosen(which, network.params, network.batch_stats, where)
+    return saved.step, saved.epoch, *jax.device_get((params, stats))
+
+
+def _folder(workdir: Path, option: str) -> Path:
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{option} {workdir}: holds no checkpoints")
+    return folder
