@@ -10,22 +10,36 @@ from collections.abc import Sequence
 
 from wrn_jax import command
 from wrn_jax.report import build, runs, verdict, writing
+from wrn_jax.report.other_runs import UNITS, Reading
 from wrn_jax.report.runs import Group
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
+
+RUN_HELP = (
+    "a run's directory, a log as CSV, session02 or session04; or what another program wrote: a folder of TensorBoard events, "
+    "of MLflow or Lightning, a CSV of Lightning, Keras, timm, W&B or MLflow, lines of JSON"
+)
+GROUP_HELP = "runs of other programs whose folder or path matches are seeds of one recipe; also a folder of runs"
+COLUMNS_HELP = "which column of other programs is what, such as test_accuracy=val/acc"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads runs, compares them and writes the report. Raises UserError."""
     parser = command.parser("compare", "Compares recipes by their runs; runs that differ in their seeds alone are one recipe.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's directory, a log as CSV, session02 or session04")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=RUN_HELP)
+    parser.add_argument("--group", nargs="+", default=[], metavar="PATTERN", help=GROUP_HELP)
+    parser.add_argument("--columns", nargs="+", default=[], metavar="QUANTITY=COLUMN", help=COLUMNS_HELP)
+    parser.add_argument("--unit", choices=UNITS, help="of the accuracies of other programs, where the values do not tell")
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where the report goes")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
     parser.add_argument("--title", help="the heading of the report")
     options, overrides = command.parse(parser, argv)
     if overrides:
         raise UserError(f"{overrides[0]}: nothing is configured here; see --help")
-    groups = runs.group([runs.load(source) for source in options.runs], options.names)
+    if not options.runs and not options.group:
+        raise UserError("the following arguments are required: RUN or --group; see --help")
+    reading = Reading.of(options.columns, options.unit)
+    groups = runs.group(runs.load_all(options.runs, options.group, reading), options.names)
     for line in opening_lines(groups):
         print(line)
     from wrn_jax.planning import cost  # here, since mistakes above need not wait for it

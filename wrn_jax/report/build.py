@@ -53,7 +53,8 @@ def summary(groups: Sequence[Group], reached: Verdict, operations: Mapping[str, 
     if on_test := [group.name for group in groups if group.judge == "test"]:
         text = f"The best epoch of {formats.listed(on_test)} was chosen on the test set, which flatters its test accuracy."
         blocks.append(Text(text, "warning"))
-    blocks += [Text(text, "warning") for text in (*unfinished(groups), *how_read(groups))]
+    blocks += [Text(text, "warning") for text in unfinished(groups)]
+    blocks += [Text(text, "note") for text in how_read(groups)]
     if commands := missing_evaluations(groups):
         names = formats.count(len(commands), "evaluation")
         blocks.append(Text(f"Not there yet: {names}; the commands stand under “How to reproduce it”.", "note"))
@@ -112,7 +113,14 @@ def unfinished(groups: Sequence[Group]) -> list[str]:
 
 def how_read(groups: Sequence[Group]) -> list[str]:
     """What is to be known of how logs were read."""
-    return [note for group in groups for run in group.runs for note in run.notes]
+    texts = []
+    for group in groups:
+        sources: dict[str, list[str]] = {}
+        for run in group.runs:
+            for note in run.notes:
+                sources.setdefault(note, []).append(run.source)
+        texts += [f"{of[0] if len(of) == 1 else f'{len(of)} runs of {group.name}'}: {note}" for note, of in sources.items()]
+    return texts
 
 
 def missing_evaluations(groups: Sequence[Group]) -> list[str]:

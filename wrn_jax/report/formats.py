@@ -1,5 +1,6 @@
 """How a report writes figures and says what they are; accuracies come as fractions and are shown in per cent or points."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -25,17 +26,17 @@ JUDGES = {"test": "the test set", "valid": "the hold-out"}
 
 def percent(value: float | None, digits: int = 2) -> str:
     """0.7120 as "71.20"."""
-    return NONE if value is None else f"{100 * value:.{digits}f}"
+    return NONE if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
 def points(value: float | None) -> str:
     """A difference of fractions in points, with its sign: "+1.61"."""
-    return NONE if value is None else f"{100 * value:+.2f}"
+    return NONE if value is None or math.isnan(value) else f"{100 * value:+.2f}"
 
 
 def spread(summary: Summary | None, factor: float = 100, digits: int = 2, sign: str = "") -> str:
     """Mean and standard deviation, as in 42.97 ± 0.51; the mean alone where n = 1. `sign="+"` writes the sign of the mean."""
-    if summary is None:
+    if summary is None or math.isnan(summary.mean):
         return NONE
     text = f"{factor * summary.mean:{sign}.{digits}f}"
     return text if summary.sd is None else f"{text} ± {factor * summary.sd:.{digits}f}"

@@ -223,6 +223,18 @@ def _pair(first: Group, second: Group, which: str) -> Pair:
     return Pair(first.name, second.name, (len(a), len(b)), float(np.mean(a) - np.mean(b)), welch, None, paired, seeds)
 
 
+def detectable(first: Group, second: Group, which: str) -> float | None:
+    """The difference that as many runs show with a power of 80 %, had both recipes the spread measured; None for one run.
+
+    Of unequal numbers of runs, the smaller one is taken for both.
+    """
+    sides = [values(group, which) for group in (first, second)]
+    fewest = min(map(len, sides))
+    if fewest < 2:
+        return None
+    return statistics.detectable(fewest, math.sqrt(float(np.mean([np.var(side, ddof=1) for side in sides])))) or None
+
+
 def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:
     """The runs that count whose last or best epoch has been evaluated."""
     pairs = [(run, run.evaluation(row(run, which).epoch)) for run in group.counted]

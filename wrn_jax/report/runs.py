@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import fnmatch
 import functools
+import glob
 import json
 import os
 import re
@@ -16,7 +18,8 @@ from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten
 from wrn_jax.config.messages import printable
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.evaluation import files
-from wrn_jax.report import published_runs
+from wrn_jax.report import other_runs, published_runs
+from wrn_jax.report.other_runs import Reading
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_run, rows_from
@@ -68,6 +71,7 @@ class Run:
       evaluations: in the order of their epochs.
       log: name of the published log that it is, or None.
       notes: what a reader must know of how it was read.
+      pattern: what it shares with the other runs of a recipe that is not known; None for a recipe of its own.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Run:
     evaluations: tuple[Evaluation, ...] = ()
     log: str | None = None
     notes: tuple[str, ...] = ()
+    pattern: str | None = None
 
     @property
     def judge(self) -> str:
@@ -170,12 +175,13 @@ class Group:
         return self.runs[0].log
 
 
-def load(source: str) -> Run:
+def load(source: str, reading: Reading | None = None) -> Run:
     """Reads a run.
 
     Args:
-      source: a directory that `train` wrote, a CSV with the columns of `published_runs.COLUMNS`, or the name of a published
-        log, which a path of that name goes before.
+      source: a directory that `train` wrote, a CSV with the columns of `published_runs.COLUMNS`, what another program wrote
+        (see `other_runs`), or the name of a published log, which a path of that name goes before.
+      reading: how to read what another program wrote.
 
     Raises:
       UserError: there is no such run, or it cannot be read.
@@ -183,9 +189,9 @@ def load(source: str) -> Run:
     path = user_path(source)
     try:
         if path.is_dir():
-            return _load_directory(path, source)
+            return _load_other(path, source, reading) if other_runs.is_run(path) else _load_directory(path, source)
         if path.is_file():
-            return _load_csv(path, source)
+            return _load_csv(path, source, reading)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not text"
         raise UserError(f"{getattr(error, 'filename', None) or path}: cannot be read: {reason}") from None
@@ -230,10 +236,43 @@ def _on_the_logs_clock(config: Config) -> Timeline:
     return Timeline(config, published_runs.STEPS_PER_EPOCH)
 
 
-def _load_csv(path: Path, source: str) -> Run:
+def load_all(sources: Sequence[str], patterns: Sequence[str] = (), reading: Reading | None = None) -> list[Run]:
+    """Reads runs; those of other programs whose folder or path matches a pattern are seeds of one recipe.
+
+    A pattern that none of the sources matches is looked for as paths: `pytorch-seed*`, or a folder of runs. Raises UserError.
+    """
+    runs = [load(source, reading) for source in sources]
+    for pattern in patterns:
+        matching = [index for index, run in enumerate(runs) if run.config is None and _matches(run.source, pattern)]
+        if not matching:
+            folder = user_path(pattern)
+            more = [str(path) for path in sorted(folder.iterdir())] if folder.is_dir() else sorted(glob.glob(str(folder)))
+            if not more:
+                raise UserError(f"--group {pattern}: matches none of the runs, and no path")
+            runs += [load(path, reading) for path in more]
+            matching = [index for index in range(len(runs) - len(more), len(runs)) if runs[index].config is None]
+        for index in matching:
+            runs[index] = dataclasses.replace(runs[index], pattern=pattern)
+    return runs
+
+
+def _matches(source: str, pattern: str) -> bool:
+    path = os.path.normpath(source)
+    return any(fnmatch.fnmatch(text, os.path.normpath(pattern)) for text in (path, os.path.basename(path)))
+
+
+def _load_other(path: Path, source: str, reading: Reading | None) -> Run:
+    rows, notes = other_runs.read(path, reading or Reading())
+    name = path.resolve().name if path.is_dir() else path.stem
+    return Run(name, source, _some(rows, path), notes=tuple(notes))
+
+
+def _load_csv(path: Path, source: str, reading: Reading | None) -> Run:
     try:
         columns = published_runs.parse(published_runs.decode(path.read_bytes()))
-    except (KeyError, csv.Error):
+    except KeyError:
+        return _load_other(path, source, reading)
+    except csv.Error:
         raise UserError(f"{path}: is no log; the columns should be {', '.join(published_runs.COLUMNS)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: cannot be read: is not text") from None
@@ -241,7 +280,7 @@ def _load_csv(path: Path, source: str) -> Run:
         raise UserError(f"{path}: {error}") from None
     were_shares = published_runs.as_shares(columns)
     rows = _some(rows_from(columns, path), path)
-    note = f"{path}: no accuracy is above 1, so they are read as shares of 1, not as percentages"
+    note = "no accuracy is above 1, so they are read as shares of 1, not as percentages"
     return Run(path.stem, source, rows, notes=(note,) * were_shares)
 
 
@@ -286,14 +325,14 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
     for run in runs:
         together = members.setdefault(_recipe_key(run), [])
         for other in together:
-            if other.seed == run.seed:
+            if run.seed is not None and other.seed == run.seed:
                 raise UserError(
                     f"{other.source} and {run.source}: the same recipe with the same seed, {run.seed}; give one of them"
                 )
         together.append(run)
     if names is None:
         # The first name less its mention of a seed: session04-seed0 and session04-seed1 are session04.
-        names = [_SEED.sub("", together[0].name) or together[0].name for together in members.values()]
+        names = [_SEED.sub("", _given(together[0])) or together[0].name for together in members.values()]
         numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
         names = [f"{name} ({number})" if names.count(name) > 1 else name for name, number in zip(names, numbers, strict=True)]
     if len(names) != len(members):
@@ -303,6 +342,14 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
     if len(set(names)) < len(names):
         raise UserError("--names: every recipe should have its own name")
     return tuple(Group(name, tuple(together)) for name, together in zip(names, members.values(), strict=True))
+
+
+def _given(run: Run) -> str:
+    """The name of a run, or that of the runs that share its pattern."""
+    if run.pattern is None:
+        return run.name
+    name = re.sub(r"[*?]+|\[.*?\]", "", os.path.basename(os.path.normpath(run.pattern)))
+    return re.sub(r"[-_. ]*(seed)?[-_. ]*$", "", name) or run.name
 
 
 def _distinct(runs: Sequence[Run]) -> list[Run]:
@@ -345,6 +392,8 @@ def recipe_keys(config: Config) -> dict[str, Any]:
 
 
 def _recipe_key(run: Run) -> Any:
+    if run.pattern is not None:
+        return "pattern", run.pattern
     if run.log or run.config is None or run.timeline is None:
         return run.source  # nothing says that two logs are of one recipe
     return json.dumps([run.timeline.steps_per_epoch, run.judge, recipe_keys(run.config)], sort_keys=True)

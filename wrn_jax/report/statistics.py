@@ -214,6 +214,12 @@ def detectable(
     """
     if not significance < power < 1:
         raise ValueError(f"power {power} should lie between {significance} and 1")
+    return spread * _detectable_effect(seeds, power, paired, significance)
+
+
+@functools.lru_cache(maxsize=256)
+def _detectable_effect(seeds: int, power: float, paired: bool, significance: float) -> float:
+    """As `detectable`, in spreads."""
 
     def excess(effect: float) -> float:
         return power_of(seeds, effect, 1.0, paired=paired, significance=significance) - power
@@ -221,7 +227,7 @@ def detectable(
     high = 1.0
     while excess(high) < 0:
         high *= 2
-    return spread * _root(excess, 0.0, high)
+    return _root(excess, 0.0, high)
 
 
 def _root(function: Any, low: float, high: float) -> float:

@@ -1,6 +1,7 @@
 """The verdict on a set of recipes: stated rules, the figures they are applied to, and what follows; never more than follows."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -226,7 +227,8 @@ def unlike(groups: Sequence[Group]) -> list[str]:
 def aspects(groups: Sequence[Group]) -> list[Aspect]:
     """What the recipes are compared by, the aspect that decides first."""
     same_judge = len({group.judge for group in groups}) == 1
-    same_program = len({bool(group.log) for group in groups}) == 1  # how the logs' loss was computed is not recorded
+    # How a loss was computed is known of this package's runs alone.
+    same_program = len({(bool(group.log), group.config is None) for group in groups}) == 1
     same_corruptions = len(measures.corruption_sources(groups, "last")) == 1
     # An accuracy, in whole per cent, that the mean of every recipe has at the end.
     target = int(100 * min(measures.mean(group, "last") for group in groups) + 1e-9) / 100
@@ -252,7 +254,15 @@ def aspects(groups: Sequence[Group]) -> list[Aspect]:
         (f"first epoch at {100 * target:.0f} %", "epochs", "lower", lambda group: _first_epochs(group, target)),
         ("transitions of the recipe", "", "", _transitions),
     ]
-    return [Aspect(name, unit, better, {group.name: find(group) for group in groups}) for name, unit, better, find in table]
+    return [
+        Aspect(name, unit, better, {group.name: _recorded(find(group)) for group in groups})
+        for name, unit, better, find in table
+    ]
+
+
+def _recorded(values: Sequence[float] | None) -> Sequence[float] | None:
+    """None where another program did not record the value of every run."""
+    return None if values is None or any(map(math.isnan, values)) else values
 
 
 def _largest_falls(group: Group) -> list[float]:
@@ -343,13 +353,18 @@ def _for_low_rate(group: Group) -> list[str]:
     return [f"{group.name}: take weights from a low point of its rate. Test accuracy was {formats.thirds(cycle)}."]
 
 
+def _of_others(groups: Sequence[Group]) -> dict[str, str]:
+    return {group.name: "another program" for group in groups if group.config is None}
+
+
 def confounds(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """What the runs differ in beside the recipe: (key, value by recipe) of network, data, precision and program."""
     known = {group.name: recipe_keys(group.config) for group in groups if group.config is not None}
     every_key = sorted(set().union(*known.values()) - {"model.num_classes"})
     outside = [key for key in every_key if key.startswith(("model.", "data.")) or key == "precision"]
     tables = [(key, {name: str(keys.get(key)) for name, keys in known.items()}) for key in outside]
-    tables.append(("program", {group.name: "PyTorch" if group.log else "wrn_jax" for group in groups if group.name in known}))
+    programs = {group.name: "PyTorch" if group.log else "wrn_jax" for group in groups if group.name in known}
+    tables.append(("program", programs if len(known) == len(groups) else programs | _of_others(groups)))
     return [
         (key, [cells.get(group.name, formats.NOT_RECORDED) for group in groups])
         for key, cells in tables

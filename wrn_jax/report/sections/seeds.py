@@ -32,7 +32,7 @@ def over_seeds(groups: Sequence[Group]) -> list[Block]:
 
 
 def _differences(groups: Sequence[Group]) -> Table:
-    rows = []
+    rows, by_name = [], {group.name: group for group in groups}
     for which in measures.WHICH:
         for pair in measures.compare(groups, which):
             welch, paired = pair.welch, pair.paired
@@ -43,12 +43,14 @@ def _differences(groups: Sequence[Group]) -> Table:
                 NONE if welch is None else formats.p_value(welch.p),
                 NONE if pair.adjusted is None else formats.p_value(pair.adjusted),
                 NONE if paired is None else f"{formats.interval(paired.low, paired.high, '+')}; {formats.p_value(paired.p)}",
+                formats.percent(measures.detectable(by_name[pair.first], by_name[pair.second], which)),
             ])  # fmt: skip
     heads = ("epoch", "difference", "n", "of the means (points)", "95 % interval (Welch)", "Welch's t test", "after Holm",
-             "paired by seed: 95 % interval; t test")  # fmt: skip
+             "paired by seed: 95 % interval; t test", "detectable (points)")  # fmt: skip
     note = (
         "Welch's test at the last epoch decides. Pairing by seed stands beside it: runs of one seed share data order and "
-        "draws, and initial weights where the networks are alike, which need not make them move together."
+        "draws, and initial weights where the networks are alike, which need not make them move together. Detectable: the true "
+        "difference that so many seeds of the spread measured here show in four of five studies, before Holm's adjustment."
     )
     return Table("Differences of test accuracy between recipes", heads, rows, note=note)
 

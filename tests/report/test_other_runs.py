@@ -1,0 +1,165 @@
+"""Runs of other programs, in the forms that these programs write."""
+
+import json
+import re
+import struct
+
+import pytest
+from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import RecordWriter
+
+from tests import sample_runs
+from wrn_jax.report import build, runs, verdict
+from wrn_jax.report.other_runs import Reading
+from wrn_jax.report.render.markdown import to_markdown
+from wrn_jax.runtime.errors import UserError
+
+CURVE = [0.1, 0.3, 0.55]
+VAL = Reading.of(["test_accuracy=val/acc", "test_accuracy=val_accuracy", "test_accuracy=eval_top1", "test_loss=val_loss"])
+
+
+def csv_file(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def torch_events(folder):
+    """PyTorch's SummaryWriter: tags with slashes, steps of updates, the last epoch written again after a restart."""
+    with SummaryWriter(str(folder)) as writer:
+        for epoch, accuracy in enumerate(CURVE, 1):
+            for step in (391 * epoch - 200, 391 * epoch):
+                writer.add_scalar("train/loss", 3.0 - step / 1000, step)
+            writer.add_scalar("test/acc", 100 * accuracy - (epoch == 3), 391 * epoch)
+    with SummaryWriter(str(folder), filename_suffix=".later") as writer:
+        writer.add_scalar("test/acc", 100 * CURVE[-1], 3 * 391)
+    return folder
+
+
+def keras_events(folder):
+    """TensorFlow 2: folders for training and validation, and a tensor for each scalar."""
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        writer = RecordWriter(str(folder / split / "events.out.tfevents.1.host.v2"))
+        for epoch, accuracy in enumerate(CURVE):
+            event = Event(step=epoch)
+            value = event.summary.value.add(tag="epoch_accuracy")
+            value.tensor.dtype = 1
+            value.tensor.tensor_content = struct.pack("<f", accuracy)
+            writer.write(event.SerializeToString())
+        writer.close()
+    file = folder / "test" / "events.out.tfevents.1.host.v2"
+    file.write_bytes(file.read_bytes() + b"\x10\0\0\0")  # cut in the middle of a record
+    return folder
+
+
+def mlflow(folder):
+    for name, factor in (("val/acc", 1.0), ("train_loss", 2.0)):
+        lines = [f"17000{epoch} {factor * accuracy} {epoch}" for epoch, accuracy in enumerate(CURVE)]
+        csv_file(folder / "metrics" / name, "\n".join(lines) + "\n")
+    return folder
+
+
+def script_line(epoch):
+    accuracy = CURVE[epoch - 1]
+    line = {"epoch": epoch, "step": 98 * epoch, "test_accuracy": accuracy, "train_accuracy": accuracy, "seconds": 9.0}
+    return json.dumps(line) + "\n"
+
+
+LIGHTNING = (  # a line for validation and one for training, each with blanks
+    "epoch,lr-SGD,step,train_acc,train_loss_epoch,val/acc\n0,,97,,,0.1\n0,0.1,97,0.2,4.0,\n1,,195,,,0.3\n1,0.1,195,0.4,3.0,\n"
+    "2,,293,,,0.55\n2,0.1,293,0.6,2.0,\n"
+)
+FORMS = {
+    "torch": torch_events,
+    "keras": keras_events,
+    "mlflow": mlflow,
+    "lightning": lambda folder: csv_file(folder / "metrics.csv", LIGHTNING).parent,
+    "keras.csv": lambda path: csv_file(
+        path, "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss\n0,.2,.1,4,.1,3.9\n1,.4,.1,3,.3,2.9\n2,.6,.1,2,.55,1.9\n"
+    ),
+    "timm": lambda folder: csv_file(
+        folder / "summary.csv", "epoch,eval_loss,eval_top1,eval_top5,lr\n0,3,10,30,.1\n1,2,30,60,.1\n2,1,55,80,.1\n"
+    ).parent,
+    "wandb.csv": lambda path: csv_file(
+        path, '"",_step,_runtime,val/acc,note\n0,0,1.5,0.1,x\n1,1,,,\n2,2,3.5,0.3,y\n3,4,5,0.55,NaN\n'
+    ),
+    "mlflow.csv": lambda path: csv_file(
+        path, "key,value,timestamp,step\nval/acc,10,1,0\nloss,4,1,0\nval/acc,30,1,1\nval/acc,55,1,2\n"
+    ),
+    "script": lambda folder: csv_file(folder / "metrics.jsonl", "".join(map(script_line, (1, 2, 3)))).parent,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_read(tmp_path, form):
+    run = runs.load(str(FORMS[form](tmp_path / form)), VAL if form not in ("torch", "keras", "script") else None)
+    assert [row.epoch for row in run.rows] == [1, 2, 3]
+    assert [row.test_accuracy for row in run.rows] == pytest.approx(CURVE)
+    assert (run.judge, run.seed, run.name) == ("test", None, form.removesuffix(".csv"))
+    unit = "per cent" if form in ("torch", "timm", "mlflow.csv") else "fractions of 1"
+    assert unit in run.notes[0]
+    if form == "torch":
+        assert run.rows[0].train_loss == pytest.approx(3.0 - 0.391)
+    if form == "lightning":
+        assert [row.train_accuracy for row in run.rows] == [0.2, 0.4, 0.6]
+    if form == "script":
+        assert run.rows[2].seconds == 9.0
+
+
+@pytest.mark.parametrize(("text", "pairs", "unit", "message"), [
+    ("epoch,val_acc,loss\n1,0.5,2\n", [], None, "no column is called a test accuracy; .* one of: val_acc, loss"),
+    ("epoch,acc_\n1,0.5\n", ["test_accuracy=nothing"], None, "no column nothing; .* one of: acc_"),
+    ("epoch,test_acc\n1,0.01\n2,0.015\n", [], None, "per cent or fractions of 1.*test_accuracy up to 0.015.*--unit"),
+    ("epoch,test_acc,train_acc\n1,60,0.5\n", [], None, "per cent or fractions of 1"),
+    ("epoch,test_acc\n1,60\n", [], "fraction", "no fraction of 1"),
+    ("epoch,test_acc\n1,101\n", [], None, "which are no accuracies"),
+    ("epoch,test_acc,loss\n5,60,2\n6,,2\n10,61,2\n", [], None, "of epochs 5, 10"),
+    ("step,test_acc\n100,60\n200,61\n900,62\n", [], None, "after 100 to 700 steps"),
+])  # fmt: skip
+def test_what_cannot_be_told_is_refused_in_one_line(tmp_path, text, pairs, unit, message):
+    path = csv_file(tmp_path / "a.csv", text)
+    with pytest.raises(UserError, match=message) as refused:
+        runs.load(str(path), Reading.of(pairs, unit))
+    assert "\n" not in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_a_unit_can_be_said():
+    assert Reading.of(["test_accuracy=a", "test_accuracy=b", "seconds=t"], "percent").columns["test_accuracy"] == ("a", "b")
+    for wrong in ("accuracy=a", "test_accuracy", "test_accuracy="):
+        with pytest.raises(UserError, match="--columns"):
+            Reading.of([wrong])
+
+
+def test_small_accuracies_are_read_as_is_said(tmp_path):
+    path = csv_file(tmp_path / "a.csv", "epoch,test_acc\n0,0.9\n1,1.1\n")
+    assert runs.load(str(path), Reading(unit="percent")).rows[1].test_accuracy == pytest.approx(0.011)
+
+
+def test_seeds_of_another_program_get_a_verdict_against_ours(tmp_path):
+    ours = [str(sample_runs.write(tmp_path / f"ours-seed{s}", [0.1, 0.2, 0.3, 0.4, 0.5 + s / 100], s)) for s in range(3)]
+    for seed in range(3):
+        lines = [f"{epoch},{10 * epoch + seed / 2}\n" for epoch in range(1, 6)]
+        csv_file(
+            tmp_path / "theirs" / f"torch-seed{seed}" / "metrics.csv", "epoch,test_acc\n" + "".join(lines[: 5 - seed // 2])
+        )
+    theirs = [str(path) for path in sorted((tmp_path / "theirs").iterdir())]
+    by_name = runs.group(runs.load_all([*ours, *theirs], ["torch-seed*"]))
+    by_path = runs.group(runs.load_all(ours, [str(tmp_path / "theirs" / "torch-seed*")]))
+    by_folder = runs.group(runs.load_all(ours, [str(tmp_path / "theirs")]))
+    names = [[(group.name, len(group.runs)) for group in groups] for groups in (by_name, by_path, by_folder)]
+    assert names == [[("ours", 3), ("torch", 3)], [("ours", 3), ("torch", 3)], [("ours", 3), ("theirs", 3)]]
+    assert len(runs.group(runs.load_all([*ours, *theirs]))) == 4  # without a pattern each is a recipe of its own
+    with pytest.raises(UserError, match="matches none of the runs, and no path"):
+        runs.load_all(ours, ["keras*"])
+
+    reached = verdict.reach(by_name)
+    assert "ours" in reached.sentence
+    assert reached.findings[0].p is not None
+    assert "of different length (last epochs: ours 5, torch 4 and 5)" in reached.sentence
+    assert ("program", ["wrn_jax", "another program"]) in verdict.confounds(by_name)
+    text = to_markdown(build.build(by_name, operations={"ours": 1e15}))
+    assert not re.search(r"\bnan\b", text)
+    assert "| training accuracy, last epoch (%) | 50.00 ± 1.00 | - |" in text  # what they did not record

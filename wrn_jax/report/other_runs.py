@@ -1,0 +1,283 @@
+"""Runs that another program made, read from what it wrote down: TensorBoard events, CSV, lines of JSON, MLflow's folders.
+
+Whatever the form, a run is first a table of curves: by name of the column, the value at each place (an epoch, or a step). Then
+the columns are taken for what they are called, or for what `Reading` says. Nothing is guessed in silence: an accuracy that may
+be in per cent or a fraction is refused, and a validation accuracy is not taken for one on test images.
+"""
+
+import csv
+import dataclasses
+import itertools
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wrn_jax.report.published_runs import decode
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.records import EpochRow
+
+Curve = dict[float, float]
+"""A value by its place, which rises."""
+
+ALIASES = {
+    "test_accuracy": ("test_accuracy", "test_acc", "test_top1", "test_acc1", "accuracy_test", "acc_test",
+                      "test_epoch_accuracy"),
+    "test_loss": ("test_loss", "loss_test", "test_epoch_loss"),
+    "train_accuracy": ("train_accuracy", "train_acc", "training_accuracy", "accuracy_train", "acc_train", "train_top1",
+                       "accuracy", "acc", "train_epoch_accuracy"),
+    "train_loss": ("train_loss", "training_loss", "loss_train", "loss", "train_epoch_loss"),
+    "valid_accuracy": ("valid_accuracy", "val_accuracy", "valid_acc", "val_acc"),
+    "valid_loss": ("valid_loss", "val_loss"),
+    "learning_rate": ("learning_rate", "lr"),
+    "seconds": ("seconds",),
+    "images_per_second": ("images_per_second",),
+}  # fmt: skip
+"""The quantities of an epoch, and the columns that are taken for them where none is named; as `_plain_name` has them."""
+
+UNITS = ("percent", "fraction")
+_ACCURACIES = ("test_accuracy", "train_accuracy", "valid_accuracy")
+_PLACES = ("epoch", "step", "_step", "global_step", "iteration")
+_FILES = ("metrics.csv", "summary.csv", "metrics.jsonl")
+"""What Lightning, timm, and scripts call their records."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How to read the runs of other programs.
+
+    Attributes:
+      columns: by quantity (a key of `ALIASES`) the columns that hold it, of which the first that a run has is taken.
+      unit: of the accuracies, "percent" or "fraction"; None where the values tell.
+    """
+
+    columns: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    unit: str | None = None
+
+    @classmethod
+    def of(cls, pairs: Sequence[str], unit: str | None = None) -> "Reading":
+        """From texts such as test_accuracy=val/acc. Raises UserError."""
+        columns: dict[str, tuple[str, ...]] = {}
+        for pair in pairs:
+            quantity, _, column = pair.partition("=")
+            if quantity not in ALIASES or not column:
+                raise UserError(f"--columns {pair}: should be QUANTITY=COLUMN, the quantity one of {', '.join(ALIASES)}")
+            columns[quantity] = (*columns.get(quantity, ()), column)
+        return cls(columns, unit)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run of another program: holds records of a kind that can be read, and is none of ours."""
+    if (path / "header.jsonl").exists() or ((path / "config.json").exists() and (path / "metrics.jsonl").exists()):
+        return False
+    return bool(_events(path)) or (path / "metrics").is_dir() or any((path / name).is_file() for name in _FILES)
+
+
+def read(path: Path, reading: Reading) -> tuple[list[EpochRow], list[str]]:
+    """The epochs of a run, and what a reader must know of how they were read.
+
+    What is not recorded is NaN. Raises UserError for what cannot be read, OSError and UnicodeDecodeError for files.
+    """
+    is_epoch, curves = _curves(path)
+    taken: dict[str, Curve] = {}
+    for quantity, names in ALIASES.items():
+        named = reading.columns.get(quantity)
+        column = next((name for name in named if name in curves), None) if named else _by_alias(curves, names)
+        if column is not None:
+            taken[quantity] = curves[column]
+    if "test_accuracy" not in taken:
+        listing = ", ".join(curves) or "none"
+        named = reading.columns.get("test_accuracy")
+        wanted = f"no column {' or '.join(named)}" if named else "no column is called a test accuracy"
+        raise UserError(f"{path}: {wanted}; say which it is with --columns test_accuracy=COLUMN, one of: {listing}")
+    for quantity in ("valid_accuracy", "valid_loss"):
+        if quantity in taken and taken[quantity] is taken["test_accuracy"]:
+            del taken[quantity]
+    factor, note = _unit(path, {name: taken[name] for name in _ACCURACIES if name in taken}, reading.unit)
+    ends = list(taken["test_accuracy"])
+    _check_epochs(path, is_epoch, ends)
+    by_epoch = {name: _at_ends(curve, ends) for name, curve in taken.items()}
+    rows = []
+    for index in range(len(ends)):
+        figures = {name: values[index] for name, values in by_epoch.items()}
+        figures |= {name: figures[name] / factor for name in _ACCURACIES if name in figures}
+        rows.append(_row(index + 1, figures))
+    held_out = [row.valid_accuracy is not None for row in rows]
+    if any(held_out) and not all(held_out):
+        rows = [dataclasses.replace(row, valid_accuracy=None, valid_loss=None) for row in rows]
+    return rows, [f"{note}; each test accuracy is taken for that of an epoch"]
+
+
+def _row(epoch: int, figures: Mapping[str, float]) -> EpochRow:
+    def optional(name: str) -> float | None:
+        value = figures.get(name, math.nan)
+        return None if math.isnan(value) else value
+
+    rate = optional("learning_rate")
+    return EpochRow(
+        epoch=epoch, step=None, moving={} if rate is None else {"learning_rate": rate}, train_loss=optional("train_loss"),
+        train_accuracy=figures.get("train_accuracy", math.nan), valid_loss=optional("valid_loss"),
+        valid_accuracy=optional("valid_accuracy"), test_loss=figures.get("test_loss", math.nan),
+        test_accuracy=figures["test_accuracy"], seconds=optional("seconds"), images_per_second=optional("images_per_second"),
+    )  # fmt: skip
+
+
+def _unit(path: Path, accuracies: Mapping[str, Curve], unit: str | None) -> tuple[float, str]:
+    """What to divide accuracies by, and the note that says so. Raises UserError where it cannot be told."""
+    values = [value for curve in accuracies.values() for value in curve.values()]
+    highest = {name: max(curve.values()) for name, curve in accuracies.items()}
+    if min(values) < 0 or max(values) > 100:
+        raise UserError(f"{path}: accuracies from {min(values):g} to {max(values):g}, which are no accuracies")
+    above = [name for name, high in highest.items() if high > 1]
+    if unit is None and (len(above) not in (0, len(highest)) or max(values) <= 0.02):
+        found = ", ".join(f"{name} up to {high:g}" for name, high in highest.items())
+        raise UserError(f"{path}: per cent or fractions of 1? ({found}); say which with --unit percent or --unit fraction")
+    percent = bool(above) if unit is None else unit == "percent"
+    if not percent and above:
+        raise UserError(f"{path}: {above[0]} up to {highest[above[0]]:g} is no fraction of 1; leave out --unit fraction")
+    why = "as --unit says" if unit else "since some are above 1" if percent else "since none is above 1 and some are above 0.02"
+    kind = "per cent" if percent else "fractions of 1"
+    return 100.0 if percent else 1.0, f"made by another program; accuracies are read as {kind}, {why}"
+
+
+def _check_epochs(path: Path, is_epoch: bool, ends: Sequence[float]) -> None:
+    """Raises UserError where the test accuracy is known to be of some epochs only."""
+    gaps = [after - before for before, after in itertools.pairwise(ends)]
+    if is_epoch and (ends[0] > 1 or any(gap != 1 for gap in gaps)):
+        listing = ", ".join(f"{end:g}" for end in ends[:5])
+        raise UserError(f"{path}: the test accuracy is of epochs {listing}, ...; it should be there after every one")
+    if gaps and max(gaps) > 1.5 * min(gaps):
+        steps = f"{min(gaps):g} to {max(gaps):g}"
+        raise UserError(f"{path}: the test accuracy is there after {steps} steps; it should be after every epoch")
+
+
+def _at_ends(curve: Curve, ends: Sequence[float]) -> list[float]:
+    """The last value up to each end and after the end before; NaN where there is none."""
+    values, places = [], sorted(curve)
+    before, index = -math.inf, 0
+    for end in ends:
+        value = math.nan
+        while index < len(places) and places[index] <= end:
+            if places[index] > before:
+                value = curve[places[index]]
+            index += 1
+        values.append(value)
+        before = end
+    return values
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _by_alias(curves: Mapping[str, Curve], names: Sequence[str]) -> str | None:
+    by_name = {_plain_name(name): name for name in curves}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _curves(path: Path) -> tuple[bool, dict[str, Curve]]:
+    """Whether the places are epochs, and the curves."""
+    if path.is_file():
+        return _of_lines(path) if path.suffix == ".jsonl" else _of_csv(path)
+    if file := next((path / name for name in _FILES if (path / name).is_file()), None):
+        return _curves(file)
+    return False, _of_mlflow(path / "metrics") if (path / "metrics").is_dir() else _of_events(path)
+
+
+def _of_csv(path: Path) -> tuple[bool, dict[str, Curve]]:
+    """Columns of a CSV by `epoch`, a step or the line; of MLflow's long form (key, value, step) a curve for each key."""
+    text = decode(path.read_bytes())
+    first = text.lstrip().partition("\n")[0]
+    try:
+        lines = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=first.count), skipinitialspace=True))
+    except csv.Error as error:
+        raise UserError(f"{path}: is no CSV: {error}") from None
+    if lines and {"key", "value", "step"} <= lines[0].keys():
+        lines = [{"step": line["step"], line["key"]: line["value"]} for line in lines]
+    return _columns(lines)
+
+
+def _of_lines(path: Path) -> tuple[bool, dict[str, Curve]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON line by line: {error}") from None
+    return _columns([line for line in lines if isinstance(line, dict)])
+
+
+def _columns(lines: Sequence[Mapping[Any, Any]]) -> tuple[bool, dict[str, Curve]]:
+    place_name = next((name for name in _PLACES if any(name in line for line in lines)), None)
+    curves: dict[str, Curve] = {}
+    for number, line in enumerate(lines):
+        place = float(number) if place_name is None else _number(line.get(place_name))
+        for name, cell in line.items():
+            value = _number(cell)
+            if name is not None and name != place_name and value is not None and place is not None:
+                curves.setdefault(str(name).strip(), {})[place] = value
+    return place_name == "epoch", {name: dict(sorted(curve.items())) for name, curve in curves.items() if name}
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        value = float(cell.strip().removesuffix("%") if isinstance(cell, str) else cell)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _of_mlflow(folder: Path) -> dict[str, Curve]:
+    """A file for each metric, with lines of time, value and step; where a step comes again, its last value counts."""
+    curves: dict[str, Curve] = {}
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
+        cells = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        points = [(_number(line[2]), _number(line[1])) for line in cells if len(line) >= 3]
+        known = {step: value for step, value in points if step is not None and value is not None}
+        curves[path.relative_to(folder).as_posix()] = dict(sorted(known.items()))
+    return {name: curve for name, curve in curves.items() if curve}
+
+
+def _events(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: (path.parent, path.name))
+
+
+def _of_events(folder: Path) -> dict[str, Curve]:
+    """The scalars of TensorBoard by tag, in a folder below with its name in front; of a step written twice the later one."""
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (made at run time)
+
+    curves: dict[str, Curve] = {}
+    for path in _events(folder):
+        below = path.parent.relative_to(folder).as_posix()
+        for record in _records(path):
+            event = Event.FromString(record)
+            for value in event.summary.value:
+                if (number := _scalar(value)) is not None:
+                    tag = value.tag if below == "." else f"{below}/{value.tag}"
+                    curves.setdefault(tag, {})[float(event.step)] = number
+    return {tag: dict(sorted(curve.items())) for tag, curve in curves.items()}
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """The records of an events file: length, its checksum, data, its checksum; an unfinished one at the end is passed over."""
+    content, at = path.read_bytes(), 0
+    while at + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, at)
+        if at + 16 + length > len(content):
+            return
+        yield content[at + 12 : at + 12 + length]
+        at += 16 + length
+
+
+def _scalar(value: Any) -> float | None:
+    """A scalar as it is written by PyTorch (a number) or by TensorFlow 2 (a tensor without axes, float32 or float64)."""
+    kind = value.WhichOneof("value")
+    if kind == "simple_value":
+        return _number(value.simple_value)
+    tensor = value.tensor
+    if kind != "tensor" or tensor.tensor_shape.dim or tensor.dtype not in (1, 2):
+        return None
+    if tensor.tensor_content:
+        return _number(struct.unpack("<f" if tensor.dtype == 1 else "<d", tensor.tensor_content)[0])
+    return next((_number(number) for number in (*tensor.float_val, *tensor.double_val)), None)
