@@ -195,16 +195,17 @@ def test_figures_and_predictions_of_every_image(run, dataset, logits, tmp_path):
 
 def test_all_checkpoints_of_a_run_land_in_the_run(run, capsys):
     before = fingerprints(run)
-    call("--workdir", run, "--checkpoint", "all", "--no-train")
+    call("--workdir", run, "--checkpoint", "all", "--no-train", "--gallery")
     after = fingerprints(run)
-    new = [run / "evaluations" / f"step-{step}.{kind}" for step in (10, 20) for kind in ("json", "npz")]
+    new = [run / "evaluations" / f"step-{step}.{kind}" for step in (10, 20) for kind in ("html", "json", "npz")]
     assert set(after) - set(before) == set(new)
     assert {path: after[path] for path in before} == before
     figures = [json.loads((run / "evaluations" / f"step-{step}.json").read_text()) for step in (10, 20)]
     assert [one["epoch"] for one in figures] == [1, 2]
     assert [one["chosen_as"] for one in figures] == [[], ["best", "last"]]
     assert all(one["clean_gap"] is None and "train" not in one["splits"] for one in figures)
-    with np.load(new[1]) as arrays:
+    assert "<h1>Mistakes of " in new[0].read_text(encoding="utf-8")
+    with np.load(new[2]) as arrays:
         assert not any(name.startswith("train") for name in arrays)
     output = capsys.readouterr().out
     assert f"{run} after epoch 1, step 10, float32: 100 test images\n" in output

@@ -3,7 +3,8 @@
 Beside what it prints, it leaves in the run, or in `--out DIR`,
   evaluations/step-STEP.json   all figures, and what they were computed by, on and from,
   evaluations/step-STEP.npz    for every test and held-out image, in the order of the data set, the prediction, its
-                               probability and that of the right label: enough to compare runs without their models.
+                               probability and that of the right label: enough to compare runs without their models,
+  evaluations/step-STEP.html   with --gallery, a page to look at: what is most surely wrong, what is taken for what.
 Nothing else in the run is touched.
 """
 
@@ -89,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
     parser.add_argument(
         "--corruption-images", type=command.whole_number, metavar="N", help="only the first N of the corrupted images"
     )
+    parser.add_argument(
+        "--gallery", action="store_true", help="also write a page with the images that were most surely mistaken, to look at"
+    )
     parser.add_argument("--out", type=user_path, metavar="DIR", help="where the files go (default: evaluations/ in the run)")
     options, overrides = command.parse(parser, argv)
     if options.corruption_images is not None and options.corruptions is None:
@@ -96,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
     asked = asked_normalisation(options.mean, options.std)
     if asked and not options.weights:
         raise UserError("--mean and --std go with --weights; a run is evaluated as it was trained")
+    if options.weights and options.gallery and not options.out:
+        raise UserError("--gallery of a file of weights goes with --out DIR, where the page is written")
     if options.weights:
         return evaluate_weights(options, overrides, asked)
     return evaluate_run(options, overrides)
@@ -147,6 +153,8 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
             chosen_as = [name for name, which in (("best", best), ("last", last)) if which == checkpoint]
             head = {"step": checkpoint.step, "epoch": checkpoint.epoch, "chosen_as": chosen_as, "judge": judge}
             written = write(out, f"step-{checkpoint.step}", head, setup, examined, options.save_train)
+            if options.gallery:
+                write_gallery(out / f"step-{checkpoint.step}.html", title, dataset, examined)
     if damaged:
         raise UserError("; ".join(damaged))
     return written
@@ -193,7 +201,10 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], aske
     examined = examine(setup.make_evaluator(), placed, dataset, corrupted, title, options.train, options.flip)
     if out:
         head = {"step": None, "epoch": None, "weights": file}
-        return write(out, options.weights.stem, head, setup, examined, options.save_train)
+        written = write(out, options.weights.stem, head, setup, examined, options.save_train)
+        if options.gallery:
+            write_gallery(out / f"{options.weights.stem}.html", title, dataset, examined)
+        return written
     return None
 
 
@@ -254,6 +265,20 @@ def write(
     evaluation_files.write(out, stem, record, kept)
     print(f"written: {out / stem}.json and {stem}.npz")
     return out / f"{stem}.json"
+
+
+def write_gallery(path: Path, title: str, dataset: Dataset, examined: tuple[dict[str, Any], dict[str, Scored]]) -> None:
+    """Writes the page to look at, and says where. Raises UserError."""
+    from wrn_jax.report import gallery  # here, since few ask for it
+    from wrn_jax.report.render import html_page
+
+    figures, scored = examined
+    document = gallery.build(title, figures, scored["test"], dataset.test.images, dataset.class_names)
+    try:
+        files.write_atomically(path, html_page.to_html(document))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    print(f"written: {path}")
 
 
 def check_same_images(own: configs.Data, asked: configs.Data) -> None:

@@ -15,7 +15,7 @@ from tests.sample_document import MARKS, NASTY, plots, sample_document
 from wrn_jax.report.render import html_page, pictures, style
 from wrn_jax.report.render.blocks import Bullets, Document, Plot, Section, Series, Table, Text
 
-VOID = {"meta", "br", "wbr", "link", "input"}
+VOID = {"meta", "br", "wbr", "link", "input", "img"}
 
 
 class Reader(html.parser.HTMLParser):

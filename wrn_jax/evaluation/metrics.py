@@ -125,6 +125,24 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = B
     return float(np.abs(excess).sum() / len(confidence))
 
 
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """The images whose confidence falls into one interval: their mean confidence, how many, and how many of them are right."""
+
+    confidence: float
+    count: int
+    right: int
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """The intervals of `calibration_error` that hold images, by rising confidence; images without a prediction are left out."""
+    known = np.isfinite(confidence)
+    confidence, correct = confidence[known], correct[known]
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    groups = [index == number for number in range(bins)]
+    return [Bin(float(confidence[g].mean()), int(g.sum()), int(correct[g].sum())) for g in groups if g.any()]
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     """The T > 0 that makes the mean negative log-likelihood of softmax(logits / T) smallest.
 

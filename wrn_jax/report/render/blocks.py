@@ -127,7 +127,24 @@ class Cards:
     cards: Sequence[Card]
 
 
-Block = Text | Bullets | Table | Plot | Cards
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A small picture: the content of its PNG file, of which every pixel is to be seen, and what to write below it."""
+
+    png: bytes
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Groups of small pictures side by side: what they show, in one line, and (heading, pictures) of each; a heading may be
+    empty."""
+
+    caption: str
+    groups: Sequence[tuple[str, Sequence[Picture]]]
+
+
+Block = Text | Bullets | Table | Plot | Cards | Pictures
 
 
 @dataclasses.dataclass(frozen=True)

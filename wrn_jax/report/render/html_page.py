@@ -3,6 +3,7 @@
 plotly.js, which the `plotly` package brings, draws the plots and is written into the file once.
 """
 
+import base64
 import html
 import math
 import re
@@ -50,6 +51,7 @@ def to_html(document: Document) -> str:
         "kind": lambda block: type(block).__name__, "markup": to_markup, "plain": plain, "id": plot_id,
         "classes": column_classes, "data_table": data_table, "marks": numbered_marks,
         "svg": lambda card: Markup(strips.to_svg(card)),
+        "base64": lambda content: base64.b64encode(content).decode(),
     }  # fmt: skip
     environment.filters.update(filters)
     figures, source = {plot_id(plot): plotly_figure(plot) for plot in document.plots}, ""

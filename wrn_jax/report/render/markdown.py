@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from wrn_jax.report.render.blocks import Block, Bullets, Card, Cards, Document, Plot, Table, Text
+from wrn_jax.report.render.blocks import Block, Bullets, Card, Cards, Document, Pictures, Plot, Table, Text
 
 
 def to_markdown(document: Document, folder: str = "plots") -> str:
@@ -30,6 +30,11 @@ def _block(block: Block, folder: str) -> str:
             return f"{picture}\n\n{_plain(description)}" if description else picture
         case Cards(cards):
             return "\n\n".join(_card(card, folder) for card in cards)
+        case Pictures(caption, groups):
+            items = [
+                f"- {_plain(': '.join(filter(None, [head, picture.text])))}" for head, group in groups for picture in group
+            ]
+            return "\n\n".join([f"**{_plain(caption)}**", "\n".join(items)])
 
 
 def _card(card: Card, folder: str) -> str:
