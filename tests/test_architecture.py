@@ -17,6 +17,7 @@ BELOW["models"] = BELOW["data"] = {"config", *BELOW["config"]}
 BELOW["evaluation"] = {"models", "data", *BELOW["data"]}
 BELOW["training"] = {"evaluation", *BELOW["evaluation"]}
 BELOW["planning"] = BELOW["report"] = {"training", *BELOW["training"]}
+BELOW["studies"] = {"planning", "report", *BELOW["report"]}
 
 
 def modules_imported_by(path):

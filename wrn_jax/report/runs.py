@@ -320,7 +320,7 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
         is not that of recipes.
     """
     runs = _distinct(runs)
-    _check_same_images(runs)
+    check_same_images([(run.source, run.config) for run in runs if run.config is not None])
     members: dict[Any, list[Run]] = {}
     for run in runs:
         together = members.setdefault(_recipe_key(run), [])
@@ -363,14 +363,14 @@ def _distinct(runs: Sequence[Run]) -> list[Run]:
     return [dataclasses.replace(run, name=run.source) if names.count(run.name) > 1 else run for run in runs]
 
 
-def _check_same_images(runs: Sequence[Run]) -> None:
-    """Raises UserError for runs whose test images are known to differ."""
-    known = [(run, _test_images(run.config)) for run in runs if run.config is not None]
-    for run, images in known[1:]:
+def check_same_images(configs: Sequence[tuple[str, Config]]) -> None:
+    """Raises UserError for runs, each a name and its configuration, whose test images are known to differ."""
+    known = [(name, _test_images(config)) for name, config in configs]
+    for name, images in known[1:]:
         first, expected = known[0]
         if images != expected:
             raise UserError(
-                f"{first.source} and {run.source}: were tested on different images ({expected}; {images}), so their accuracies "
+                f"{first} and {name}: were tested on different images ({expected}; {images}), so their accuracies "
                 "cannot be compared"
             )
 

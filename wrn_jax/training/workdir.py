@@ -172,7 +172,7 @@ def claimed(workdir: Path) -> Generator[Callable[[], None]]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read(200).strip() or "another process"
-            raise UserError(f"{workdir}: is in use by {holder}; wait for its end, or choose another --workdir") from None
+            raise UserError(f"{workdir}: is in use by {holder}; wait for its end, or choose another folder") from None
         except OSError:  # no locks there
             pass
         with contextlib.suppress(OSError):  # a full disk; who it is only serves the message above

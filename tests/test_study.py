@@ -1,0 +1,235 @@
+"""The command: what it runs and skips, how it goes on after any end, and what its report says of the way.
+
+Processes are stood in for: a training is a run made up on the spot, in one or two starts, an evaluation its figures. So what is
+tested is the study; that a training goes on bit for bit is tested with the training itself.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import signal
+
+import pytest
+
+from tests import sample_runs
+from wrn_jax import study
+from wrn_jax.report import writing
+from wrn_jax.report.render.markdown import to_markdown
+from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
+from wrn_jax.studies import engine
+from wrn_jax.training.workdir import claimed
+
+ACCURACY = {"one": 0.5, "two": 0.6}
+KEYS = [f"--config.{key}={value}" for key, value in sample_runs.CHANGES.items()]
+
+
+class Killed(BaseException):
+    """The study's process is gone."""
+
+
+class World:
+    """What stands in for processes: `commands` that were started, and what `happens` at them, by number from 0.
+
+    What may happen: "killed" (a training has recorded two epochs, and the study is gone), "signal" (which the study gets), or
+    an exit code.
+    """
+
+    def __init__(self, monkeypatch):
+        self.commands, self.happens, self.stop = [], {}, ""
+        monkeypatch.setattr(engine, "start", self.start)
+        monkeypatch.setattr(engine, "command_line", list)
+        monkeypatch.setattr(engine, "POLL", 0.0)
+        monkeypatch.setattr(writing, "write", write_text)
+        monkeypatch.setattr(engine.StopRequest, "received", lambda *_: self.stop)
+
+    def start(self, arguments, log, place):
+        self.commands.append(arguments)
+        what = self.happens.pop(len(self.commands) - 1, 0)
+        workdir = log.parents[1] / "runs" / log.stem
+        recipe, seed = re.fullmatch(r"(\w+)-seed([0-9])", log.stem).groups()
+        top = ACCURACY[recipe] + int(seed) / 100
+        if arguments[0] == "train" and what in (0, "killed"):
+            write_run(workdir, recipe, int(seed), [top - (5 - epoch) / 20 for epoch in range(1, 6 if what == 0 else 3)])
+        elif what == 0:
+            sample_runs.evaluate(workdir, 5, sample_runs.right(round(400 * top)))
+        if what == "killed":
+            raise Killed
+        if what == "signal":
+            self.stop = "SIGINT"
+        code = what if isinstance(what, int) else 75
+        log.write_text(f"train: ended with {code}\n")
+        return Process(code)
+
+
+def write_text(groups, document, out):
+    """The report without page and pictures, which take seconds."""
+    (out / "report.md").write_text(to_markdown(document))
+    (out / "comparison.json").write_text(json.dumps(writing.collect(groups)))
+
+
+@dataclasses.dataclass
+class Process:
+    returncode: int
+
+    def poll(self):
+        return self.returncode
+
+    def terminate(self):
+        pass
+
+
+def write_run(workdir, recipe, seed, accuracies):
+    """A run as far as these accuracies go, in place of what was there of it."""
+    changes = {} if recipe == "one" else {"recipe__dropout": 0.1}
+    made = sample_runs.write(workdir.with_name("made"), accuracies, seed, checkpoints=[4 * len(accuracies)], **changes)
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    shutil.copytree(made, workdir, dirs_exist_ok=True)
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def world(monkeypatch, tmp_path):
+    """With two recipes in its folder."""
+    for name, dropout in (("one", ""), ("two", ".override({'recipe.dropout': 0.1})")):
+        code = f"from wrn_jax.config import load_file\nconfig = load_file('session04'){dropout}"
+        (tmp_path / f"{name}.py").write_text(code)
+    return World(monkeypatch)
+
+
+def begin(out, *more):
+    recipes = [str(out.parent / f"{name}.py") for name in ("one", "two")]
+    study.main([*recipes, "--seeds", "2", "--out", str(out), *KEYS, *more])
+
+
+def again(out, *more):
+    study.main(["--out", str(out), *more])
+
+
+def names(world):
+    """What was started: command and run."""
+    return [f"{words[0]} {' '.join(words).partition('runs/')[2].split()[0]}" for words in world.commands]
+
+
+def report(out):
+    """The text of the report, and its figures, without the place."""
+    return [(out / name).read_text().replace(str(out), "OUT") for name in ("report.md", "comparison.json")]
+
+
+def test_killed_twice_and_finished_it_reports_as_the_one_nothing_interrupted(world, tmp_path, capsys):
+    begin(tmp_path / "straight")
+    # Seed by seed, and each run is trained and evaluated before the next; best and last are one checkpoint here.
+    runs = [f"{recipe}-seed{seed}" for seed in range(2) for recipe in ("one", "two")]
+    assert names(world) == [f"{command} {run}" for run in runs for command in ("train", "evaluate")]
+    assert "4 of 4 runs are done" in capsys.readouterr().out
+
+    out = tmp_path / "killed"
+    world.commands.clear()
+    world.happens = {2: "killed", 4: "killed"}  # in a training, and in the evaluation after it
+    with pytest.raises(Killed):
+        begin(out)
+    assert "This study is not finished: 1 of 4 runs are." in (out / "report.md").read_text()
+    with pytest.raises(Killed):
+        again(out)
+    begin(out)
+    assert names(world)[2:6] == ["train two-seed0", "train two-seed0", "evaluate two-seed0", "evaluate two-seed0"]
+    assert report(out) == report(tmp_path / "straight")
+
+    world.commands.clear()
+    again(out)
+    assert world.commands == []
+
+
+def test_runs_that_fail_are_told_and_the_others_go_on(world, tmp_path, capsys):
+    world.happens = {0: 3, 1: -signal.SIGKILL}
+    with pytest.raises(UserError, match="2 of 4 runs failed: one-seed0, two-seed0; see "):
+        begin(tmp_path / "out")
+    said = capsys.readouterr().out
+    assert f"one-seed0: diverged: train: ended with 3 (exit code 3; its output: {tmp_path}/out/logs/one-seed0.log)" in said
+    assert "two-seed0: failed: was killed by SIGKILL (too little memory?)" in said
+    assert "one-seed0 diverged: train: ended with 3." in (tmp_path / "out/report.md").read_text()
+
+    # What failed is tried again; what diverged would again, until its folder is gone.
+    world.commands.clear()
+    with pytest.raises(Diverged, match="1 of 4 runs diverged and stay as they are: one-seed0"):
+        begin(tmp_path / "out")
+    assert names(world) == ["train two-seed0", "evaluate two-seed0"]
+    (tmp_path / "out/runs/one-seed0/failure.json").unlink()
+    begin(tmp_path / "out")
+
+
+def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(world, tmp_path):
+    world.happens = {2: "signal"}
+    with pytest.raises(Interrupted, match="SIGINT: the runs are saved; the same command goes on with them"):
+        begin(tmp_path / "out")
+    assert len(world.commands) == 3
+    assert not (tmp_path / "out/runs/two-seed0/failure.json").exists()
+    world.stop = ""
+    begin(tmp_path / "out")
+    assert len(world.commands) == 3 + 6
+
+
+def test_seeds_added_later_are_said_to_be(world, tmp_path):
+    begin(tmp_path / "out")
+    again(tmp_path / "out", "--seeds", "3")
+    assert len(world.commands) == 12
+    (addition,) = json.loads((tmp_path / "out/study.json").read_text())["added"]
+    assert (addition["seeds"], addition["finished_runs"]) == (3, 4)
+    assert "Seeds were added later, up to seed 2, when 4 runs were finished" in (tmp_path / "out/report.md").read_text()
+    with pytest.raises(UserError, match="--seeds 1: the study has 3 already"):
+        again(tmp_path / "out", "--seeds", "1")
+
+
+def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, monkeypatch):
+    with claimed(tmp_path / "out/runs/one-seed0"):
+        holds = engine.holder
+        # It ends once all others have.
+        monkeypatch.setattr(engine, "holder", lambda workdir: holds(workdir) if len(world.commands) < 6 else None)
+        begin(tmp_path / "out")
+    assert names(world)[0] == "train two-seed0"
+    assert names(world)[-2:] == ["train one-seed0", "evaluate one-seed0"]
+    assert "one-seed0: is in the hands of process " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("prepare", "arguments", "message"), [
+    (None, ["--out", "{0}/out"], "out: holds no study to go on with; name the recipes"),
+    (None, ["{0}/one.py", "--seeds", "0", "--out", "{0}/out"], "--seeds 0: should be at least 1"),
+    (None, ["{0}/one.py", "{0}/one.py", "--out", "{0}/out"], "one: two recipes have this name"),
+    (None, ["{0}/one.py", "--out", "{0}/out", "--config.seed=1"], "--config.seed=1: a study has seeds 0, 1"),
+    (None, ["session04", "{0}/one.py", "--out", "{0}/out"], "session04 and one: are the same recipe"),
+    ("study", ["--out", "{0}/out", "--config.seed=1"], "name the recipes too that it changes"),
+    ("study", ["{0}/one.py", "--out", "{0}/out"], "is a study of one, two, not of one; choose another --out"),
+    ("study", ["{0}/one.py", "{0}/two.py", "--out", "{0}/out", *KEYS, "--config.recipe.scale=0.1"],
+     "one is another recipe now: recipe.scale"),
+    ("damage", ["--out", "{0}/out"], "study.json: is not the design of a study"),
+])  # fmt: skip
+def test_a_mistake_is_one_line(world, tmp_path, prepare, arguments, message):
+    if prepare:
+        world.happens = {0: "signal"}
+        with pytest.raises(Interrupted):
+            begin(tmp_path / "out")
+    if prepare == "damage":
+        (tmp_path / "out/study.json").write_text('{"format": 1}')
+    with pytest.raises(UserError, match=message) as refused:
+        study.main([argument.format(tmp_path) for argument in arguments])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_recipe_that_is_edited_meanwhile_and_a_folder_of_another_run_do_not_mix(world, tmp_path, capsys):
+    world.happens = {0: "signal"}
+    with pytest.raises(Interrupted):
+        begin(tmp_path / "out")
+    world.stop = ""
+    file = tmp_path / "two.py"
+    file.write_text(file.read_text().replace("0.1", "0.2"))
+    sample_runs.write(tmp_path / "out/runs/one-seed1", [0.1], recipe__scale=0.1, seed=1)
+    with pytest.raises(UserError, match="3 of 4 runs failed: one-seed1, two-seed0, two-seed1"):
+        again(tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "two.py: was changed since the study began: recipe.dropout.epoch 1 was 0.1, is 0.2" in said
+    assert "one-seed1: holds another run: " in said
+
+
+def test_two_studies_do_not_share_a_folder(world, tmp_path):
+    with claimed(tmp_path / "out"), pytest.raises(UserError, match="out: is in use by process"):
+        begin(tmp_path / "out")

@@ -1,0 +1,178 @@
+"""What a study is, written to `study.json` before its first run: recipes, seeds, and how they will be judged.
+
+What is decided beforehand cannot be chosen by its result. Seeds that are added later are written down as added later.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from wrn_jax.config import FREE_ON_RESUME, Config, apply_arguments, flatten, from_dict, load_file
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import write_atomically
+
+FORMAT = 1
+FILE = "study.json"
+MEASURE = "test accuracy after the last epoch"
+TEST = "Welch's t test over the seeds, two-sided, p < 0.05 after Holm's adjustment over all pairs of recipes"
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Text = Annotated[str, Field(strict=True)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe of a study.
+
+    Attributes:
+      name: unique in the study; its runs are called NAME-seedN.
+      file: as `load_file` takes it.
+      overrides: arguments `--config.KEY=VALUE` that change it.
+      config: what both gave when the study began, as plain JSON data; its seed means nothing.
+    """
+
+    name: Text
+    file: Text
+    overrides: tuple[Text, ...]
+    config: dict[str, Any]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of the training command that name it."""
+        return ["--config", self.file, *self.overrides]
+
+    @functools.cached_property
+    def epochs(self) -> int:
+        """Epochs of a run."""
+        return from_dict(self.config, self.name).recipe.run_epochs
+
+    def change(self) -> str:
+        """In what the file is another recipe than when the study began; empty if it is not. Raises UserError."""
+        return differences(self.config, read_config(self.file, self.overrides).to_dict())
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Addition:
+    """Seeds that were added: when, the number of seeds from then on, and how many runs were finished by then."""
+
+    time: Text
+    seeds: Count
+    finished_runs: Annotated[int, Field(strict=True, ge=0)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a study is.
+
+    Attributes:
+      began: when it was written down, as in 2026-01-31T12:00:00+0000.
+      recipes: what is compared; differences are taken from the first.
+      seeds: how many at the beginning: 0, 1, ... for every recipe.
+      measure: what recipes are judged by.
+      test: how a difference is shown.
+      added: seeds that were added later.
+    """
+
+    began: Text
+    recipes: tuple[Recipe, ...]
+    seeds: Count
+    measure: Text = MEASURE
+    test: Text = TEST
+    added: tuple[Addition, ...] = ()
+
+    @property
+    def all_seeds(self) -> int:
+        """The number of seeds, those that were added later too."""
+        return self.added[-1].seeds if self.added else self.seeds
+
+    def with_seeds(self, seeds: int, finished_runs: int) -> Self:
+        """The study with more seeds. Raises UserError for less than it has."""
+        if seeds < self.all_seeds:
+            raise UserError(f"--seeds {seeds}: the study has {self.all_seeds} already, and what was planned is not taken back")
+        if seeds == self.all_seeds:
+            return self
+        return dataclasses.replace(self, added=(*self.added, Addition(time=now(), seeds=seeds, finished_runs=finished_runs)))
+
+    def check(self, recipes: Sequence[Recipe], source: Path) -> None:
+        """Raises UserError unless these recipes are those of the study."""
+        own, asked = ([recipe.name for recipe in which] for which in (self.recipes, recipes))
+        if own != asked:
+            raise UserError(f"{source}: is a study of {', '.join(own)}, not of {', '.join(asked)}; choose another --out")
+        for ours, theirs in zip(self.recipes, recipes, strict=True):
+            if different := differences(ours.config, theirs.config):
+                raise UserError(f"{source}: {ours.name} is another recipe now: {different}; choose another --out")
+
+    def write(self, folder: Path) -> None:
+        """Writes `study.json`. Raises UserError."""
+        tree = {"format": FORMAT} | dataclasses.asdict(self)
+        try:
+            write_atomically(folder / FILE, json.dumps(tree, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"{folder / FILE}: cannot be written: {error.strerror}") from None
+
+
+_DESIGN = TypeAdapter(Design)
+
+
+def read(folder: Path) -> Design | None:
+    """The study in `folder`; None if there is none. Raises UserError for a damaged file, or one of a newer format."""
+    path = folder / FILE
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        version = tree.pop("format", FORMAT)
+        if version != FORMAT:
+            raise UserError(f"{path}: is of format {version}; this version reads {FORMAT}")
+        design = _DESIGN.validate_python(tree)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        reason = ""
+        if isinstance(error, ValidationError):
+            wrong = error.errors(include_url=False, include_input=False)[0]
+            reason = f" ({'.'.join(map(str, wrong['loc']))}: {wrong['msg']})"
+        raise UserError(f"{path}: is not the design of a study{reason}; restore it, or choose another --out") from None
+    for recipe in design.recipes:
+        from_dict(recipe.config, f"{path}, {recipe.name}")
+    return design
+
+
+def read_recipes(files: Sequence[str], overrides: Sequence[str]) -> tuple[Recipe, ...]:
+    """Recipes from their files, called after them. Raises UserError."""
+    names = [re.sub(r"[^\w.+=-]", "_", Path(file).stem) for file in files]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{twice}: two recipes have this name; give one of the files another")
+    configs = [read_config(file, overrides).to_dict() for file in files]
+    parts = zip(names, files, configs, strict=True)
+    return tuple(Recipe(name=name, file=file, overrides=tuple(overrides), config=config) for name, file, config in parts)
+
+
+def read_config(file: str, overrides: Sequence[str]) -> Config:
+    """The configuration in a file, changed by `--config.KEY=VALUE`. Raises UserError."""
+    if seed := next((text for text in overrides if re.match(r"--config\.seed\b", text)), None):
+        raise UserError(f"{seed}: a study has seeds 0, 1, ...; --seeds N says how many")
+    return apply_arguments(load_file(file), overrides)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """The first keys in which configurations differ, with their values, apart from seed and place; empty if in none."""
+    was, now = flatten(old), flatten(new)
+    keys = sorted((was.keys() | now.keys()) - {"seed", *FREE_ON_RESUME})
+    different = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys if was.get(key) != now.get(key)]
+    return "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+
+
+def now() -> str:
+    """The time as records have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,263 @@
+"""Runs what a study lacks, each run by the commands that people use, as many at a time as there are places.
+
+Everything that is known of a run lies in its folder, so that a study may end at any moment and go on by another start.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+
+from wrn_jax.report.runs import Run
+from wrn_jax.runtime import console
+from wrn_jax.runtime.errors import Interrupted, UserError
+from wrn_jax.runtime.signals import StopRequest
+from wrn_jax.studies import display
+from wrn_jax.studies.runs import DIVERGED, Failure, Member, command_line, holder, is_trained, last_line, load, missing
+from wrn_jax.training.records import EpochRow, read_rows
+
+POLL = 0.2
+"""Seconds between two looks at the processes."""
+
+LOOK = 2.0
+"""Seconds between two looks at the records of the runs at work."""
+
+INTERRUPTED = 75
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one run at a time finds room: what is set in its environment, and the CPU cores that it may use, None for all."""
+
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cores: frozenset[int] | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class Task:
+    """A run at work: its place, the command that it is at, the process, and how many epochs are recorded."""
+
+    member: Member
+    place: Place
+    arguments: list[str]
+    process: subprocess.Popen
+    rows: Sequence[EpochRow] = ()
+
+
+@dataclasses.dataclass(eq=False)
+class State:
+    """A study under way.
+
+    Attributes:
+      runs: as far as they are, by name; None without a finished epoch.
+      failures: of those that failed, by name.
+      done: names of those that lack nothing.
+    """
+
+    runs: dict[str, Run | None] = dataclasses.field(default_factory=dict)
+    failures: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    done: set[str] = dataclasses.field(default_factory=set)
+
+
+def look(members: Sequence[Member], corruptions: bool) -> State:
+    """How far the runs of a study are. A run that diverged would again; one that failed otherwise may be tried anew."""
+    state = State()
+    for member in members:
+        failure = member.failure()
+        try:
+            look_at(state, member, corruptions)
+        except UserError as error:
+            fail(state, member, 2, str(error))
+            continue
+        if failure and failure.code == DIVERGED and member.name not in state.done:
+            state.failures[member.name] = failure
+    return state
+
+
+def look_at(state: State, member: Member, corruptions: bool) -> list[str] | None:
+    """Looks at the folder of a run; the arguments of the command that it needs next. Raises UserError for a damaged one."""
+    run = state.runs[member.name] = load(member)
+    arguments = missing(member, run, corruptions)
+    if arguments is None:
+        state.done.add(member.name)
+        state.failures.pop(member.name, None)
+        member.forgive()
+    return arguments
+
+
+def start(arguments: Sequence[str], log: Path, place: Place) -> subprocess.Popen:
+    """Starts a command of the package as a process, its output at the end of `log`. Raises OSError.
+
+    It is in a process group of its own: a Ctrl-C reaches the study, which passes it on once.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(log, "ab"))
+        if place.cores is not None:
+            before = os.sched_getaffinity(0)  # of this thread, which the process inherits
+            os.sched_setaffinity(0, place.cores)
+            stack.callback(os.sched_setaffinity, 0, before)
+        return subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=os.environ | dict(place.environment),
+            process_group=0,
+        )
+
+
+def execute(
+    members: Sequence[Member],
+    state: State,
+    places: Sequence[Place],
+    operations: Mapping[str, float],
+    corruptions: bool,
+    report: Callable[[], None],
+) -> None:
+    """Runs all that is missing.
+
+    Args:
+      members: all runs of the study, in the order in which they are to run.
+      state: how far they are; brought up to date.
+      places: each holds one run at a time.
+      operations: of an epoch, by recipe, from which times are estimated.
+      corruptions: whether corrupted images are to be evaluated too.
+      report: writes the report; called after every finished run.
+
+    Raises:
+      Interrupted: a signal came; the runs at work have saved and ended.
+    """
+    waiting = collections.deque(
+        member for member in members if member.name not in state.done and member.name not in state.failures
+    )
+    free, tasks = list(places), list[Task]()
+    watched: set[str] = set()
+    stopping = ""
+    looked_at = 0.0
+    with showing(len(places) + 1) as shown, StopRequest() as stop:
+        while tasks or (waiting and not stopping):
+            if not stopping and (stopping := stop.received(0)):
+                console.say(f"{stopping}: the runs at work save and end; a second signal ends at once")
+                for task in tasks:
+                    task.process.terminate()
+            while free and waiting and not stopping and (member := next_of(waiting, watched)):
+                waiting.remove(member)
+                if task := begin(member, free[0], state, corruptions):
+                    free.pop(0)
+                    tasks.append(task)
+            for task in [task for task in tasks if task.process.poll() is not None]:
+                tasks.remove(task)
+                # A scheduler may signal the runs as well, which then end before the study has seen its own signal.
+                further = end(task, state, corruptions, bool(stop.received(0)))
+                if further:
+                    tasks.append(further)
+                    continue
+                free.append(task.place)
+                if task.member.name in state.done:
+                    run = state.runs[task.member.name]
+                    assert run is not None  # since it is done
+                    console.say(display.finished_line(task.member, run, len(state.done), len(members)))
+                if not stopping:
+                    report()
+            if time.monotonic() - looked_at > LOOK:
+                looked_at = time.monotonic()
+                shown.show(lines(members, state, tasks, operations, len(places)))
+            time.sleep(POLL)
+        if stopping and (waiting or len(state.done) + len(state.failures) < len(members)):
+            raise Interrupted(f"{stopping}: the runs are saved; the same command goes on with them")
+
+
+def next_of(waiting: Sequence[Member], watched: set[str]) -> Member | None:
+    """The next run that no process has: one may have outlived the study that began it, and ends its run alone."""
+    for member in waiting:
+        who = holder(member.workdir)
+        if who is None:
+            return member
+        if member.name not in watched:
+            watched.add(member.name)
+            console.say(f"{member.name}: is in the hands of {who}; waiting for its end")
+    return None
+
+
+def begin(member: Member, place: Place, state: State, corruptions: bool) -> Task | None:
+    """Starts the command that a run needs next; None if it needs none, or cannot be started, which is told and written down."""
+    try:
+        arguments = look_at(state, member, corruptions)
+        if arguments is None:
+            return None
+        if arguments[0] == "train" and (change := member.recipe.change()):
+            raise UserError(f"{member.recipe.file}: was changed since the study began: {change}")
+        member.forgive()
+        member.log.parent.mkdir(parents=True, exist_ok=True)
+        return Task(member, place, arguments, start(command_line(arguments), member.log, place))
+    except (UserError, OSError) as error:
+        fail(state, member, 2, str(error))
+        return None
+
+
+def end(task: Task, state: State, corruptions: bool, stopping: bool) -> Task | None:
+    """What follows the end of a command: the next one that the run needs, or None. A failure is told and written down."""
+    member, code = task.member, task.process.returncode
+    if code == 0:
+        try:
+            arguments = look_at(state, member, corruptions)
+        except UserError as error:
+            return fail(state, member, 2, str(error))
+        if arguments is None or stopping:
+            return None
+        if arguments == task.arguments:
+            return fail(state, member, 2, "its command ended well, and left undone what it was for")
+        return begin(member, task.place, state, corruptions)
+    if stopping and code != DIVERGED:
+        return None
+    said = last_line(member.log, lambda line: line.startswith(f"{task.arguments[0]}: ")) or last_line(member.log)
+    if code < 0:
+        hint = " (too little memory?)" if code == -signal.SIGKILL else ""
+        said = f"was killed by {signal.Signals(-code).name}{hint}"
+    return fail(state, member, code, said)
+
+
+def fail(state: State, member: Member, code: int, text: str) -> None:
+    """Tells that a run failed, and writes it down."""
+    state.failures[member.name] = member.fail(code, text)
+    how = "diverged" if code == DIVERGED else "failed"
+    console.say(f"{member.name}: {how}: {text} (exit code {code}; its output: {member.log}); going on with the others")
+
+
+def lines(
+    members: Sequence[Member], state: State, tasks: Sequence[Task], operations: Mapping[str, float], jobs: int
+) -> list[str]:
+    """The study in a line, and each run at work in one."""
+    for task in tasks:
+        if task.arguments[0] == "train":
+            with contextlib.suppress(UserError):
+                task.rows = read_rows(task.member.workdir / "metrics.jsonl")
+    at_work = {task.member.name: task.rows for task in tasks}
+    rows: dict[str, list[EpochRow]] = {member.recipe.name: [] for member in members}
+    todo: list[tuple[str, str, int]] = []
+    for member in members:
+        run = state.runs.get(member.name)
+        own = at_work.get(member.name) or (run.rows if run else ())
+        rows[member.recipe.name] += own
+        if not is_trained(run) and member.name not in state.failures:
+            todo.append((member.name, member.recipe.name, member.recipe.epochs - len(own)))
+    left = display.seconds_left(rows, todo, operations, jobs)
+    failed = f", {len(state.failures)} failed" if state.failures else ""
+    time_left = "" if left is None else f"; {console.format_duration(left)} left"
+    texts = [display.at_work(task.member, task.rows, task.member.recipe.epochs, task.arguments[0]) for task in tasks]
+    return [f"{len(state.done)} of {len(members)} runs are done{failed}{time_left}", *texts]
+
+
+@contextlib.contextmanager
+def showing(count: int) -> Generator[display.Display]:
+    """The live display of the study, removed in the end."""
+    shown = display.Display(count)
+    try:
+        yield shown
+    finally:
+        shown.close()

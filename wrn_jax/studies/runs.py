@@ -1,0 +1,150 @@
+"""The runs of a study: which there are, how far each is, and what is missing, by their folders alone."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from wrn_jax.config import from_dict
+from wrn_jax.report import runs as finished_runs
+from wrn_jax.report.runs import Run
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import write_atomically
+from wrn_jax.studies.design import Design, Recipe, differences, now
+from wrn_jax.training.workdir import holds_run, saved_config
+
+DIVERGED = 3
+"""The exit code of a run that would diverge again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """How a run ended that did not come to its end: exit code, negative for a signal, and the last line that it printed."""
+
+    code: int
+    text: str
+    time: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run of a study: a recipe, a seed, its work directory, and where its output goes."""
+
+    recipe: Recipe
+    seed: int
+    workdir: Path
+    log: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.workdir.name
+
+    def train(self) -> list[str]:
+        """The arguments of the command that starts the run or goes on with it."""
+        place = ["--workdir", str(self.workdir), "--resume=auto"]
+        return ["train", *self.recipe.arguments, f"--config.seed={self.seed}", *place]
+
+    def evaluate(self, checkpoint: str, corruptions: bool) -> list[str]:
+        """The arguments of the command that evaluates a checkpoint of it."""
+        more = ["--corruptions"] if corruptions else []
+        return ["evaluate", "--workdir", str(self.workdir), "--checkpoint", checkpoint, *more]
+
+    def failure(self) -> Failure | None:
+        """How it failed at its last start; None if it did not."""
+        try:
+            return Failure(**json.loads(self._mark.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def fail(self, code: int, text: str) -> Failure:
+        """Writes down that it failed."""
+        failure = Failure(code, text, now())
+        with contextlib.suppress(OSError):  # it is told in any case
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._mark, json.dumps(dataclasses.asdict(failure)) + "\n")
+        return failure
+
+    def forgive(self) -> None:
+        """Forgets that it failed, so that it is tried again."""
+        with contextlib.suppress(OSError):
+            self._mark.unlink()
+
+    @property
+    def _mark(self) -> Path:
+        return self.workdir / "failure.json"
+
+
+def members(design: Design, folder: Path) -> list[Member]:
+    """All runs of a study, seed by seed, so that one that is not finished is fair already."""
+    names = [(recipe, seed, f"{recipe.name}-seed{seed}") for seed in range(design.all_seeds) for recipe in design.recipes]
+    return [Member(recipe, seed, folder / "runs" / name, folder / "logs" / f"{name}.log") for recipe, seed, name in names]
+
+
+def load(member: Member) -> Run | None:
+    """The run as far as it is; None without a finished epoch. Raises UserError for one that is damaged, or is another."""
+    if not holds_run(member.workdir):
+        return None
+    saved = saved_config(member.workdir)
+    wanted = from_dict(member.recipe.config, member.recipe.name)
+    settled = {"precision": saved.precision} if wanted.precision == "auto" else {}
+    settled |= {"model.num_classes": saved.model.num_classes} if wanted.model.num_classes is None else {}
+    different = differences(wanted.override(settled).to_dict(), saved.to_dict())
+    if different or saved.seed != member.seed:
+        raise UserError(f"{member.workdir}: holds another run: {different or f'seed {saved.seed}'}; move it away")
+    records = member.workdir / "metrics.jsonl"
+    return finished_runs.load(str(member.workdir)) if records.exists() and records.stat().st_size else None
+
+
+def is_trained(run: Run | None) -> bool:
+    """Whether a run has come to its end: its last record, and the checkpoint that belongs to it."""
+    return run is not None and run.finished and any(kept.epoch == run.last.epoch for kept in run.kept)
+
+
+def missing(member: Member, run: Run | None, corruptions: bool) -> list[str] | None:
+    """The arguments of the next command that a run needs; None if it needs none."""
+    if run is None or not is_trained(run):
+        return member.train()
+    for name, epoch in {"last": run.last.epoch, "best": run.best.epoch}.items():
+        evaluation = run.evaluation(epoch)
+        if evaluation is None or (corruptions and not evaluation.figures.get("corruptions")):
+            return member.evaluate(name, corruptions)
+    return None
+
+
+def holder(workdir: Path) -> str | None:
+    """Which process has the work directory of a run; None if none has."""
+    try:
+        with open(workdir / ".lock", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(200).strip() or "another process"
+    except OSError:  # no such file, or no locks there
+        pass
+    return None
+
+
+def last_line(log: Path, accept: Callable[[str], bool] = bool) -> str:
+    """The last line of a run's output that is accepted, of its last 10,000 characters; empty if there is none."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 10_000))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if accept(line.strip())), "")
+
+
+def command_line(arguments: list[str]) -> list[str]:
+    """The command of the package as a process is started with it."""
+    return [sys.executable, "-m", f"wrn_jax.{arguments[0]}", *arguments[1:]]
+
+
+def as_typed(arguments: list[str]) -> str:
+    """The command as people type it."""
+    return f"python -m wrn_jax.{arguments[0]} {shlex.join(arguments[1:])}"

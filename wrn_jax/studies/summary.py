@@ -1,0 +1,75 @@
+"""The report of a study: that of `compare` on its runs, and before it what was planned, how far it is, and what went wrong."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wrn_jax.report import build, runs, verdict, writing
+from wrn_jax.report.formats import listed
+from wrn_jax.report.render.blocks import Block, Bullets, Section, Text
+from wrn_jax.report.runs import Group, Run
+from wrn_jax.studies.design import Design
+from wrn_jax.studies.runs import DIVERGED, Failure, Member
+
+
+def write(
+    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure], folder: Path
+) -> str | None:
+    """Writes the report into the folder of the study; the sentence of its verdict, or None as long as no epoch is finished.
+
+    Args:
+      design: of the study.
+      members: all its runs.
+      known: as far as they are, by name.
+      failures: of those that failed, by name.
+      folder: where to.
+
+    Raises:
+      UserError: runs do not compare, or the report cannot be written.
+    """
+    groups = grouped(design, members, known)
+    if not groups:
+        return None
+    document = build.build(groups, f"Study: {', '.join(recipe.name for recipe in design.recipes)}")
+    section = Section("The study", describe(design, members, known, failures))
+    first, *others = document.sections
+    writing.write(groups, dataclasses.replace(document, sections=[first, section, *others]), folder)
+    return verdict.reach(groups).sentence.replace("**", "")
+
+
+def grouped(design: Design, members: Sequence[Member], known: Mapping[str, Run | None]) -> tuple[Group, ...]:
+    """The recipes with the runs that have a finished epoch, in the order of the design."""
+    order = [recipe.name for recipe in design.recipes]
+    begun = sorted((member for member in members if known.get(member.name)), key=lambda member: order.index(member.recipe.name))
+    names = list(dict.fromkeys(member.recipe.name for member in begun))
+    return runs.group([run for member in begun if (run := known[member.name])], names) if begun else ()
+
+
+def describe(
+    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]
+) -> list[Block]:
+    """What was planned, how far it is, and what went wrong."""
+    finished = [member.name for member in members if (run := known.get(member.name)) and run.finished]
+    recipes, seeds = len(design.recipes), design.seeds
+    plan = [
+        f"Written down before the first run: {recipes} recipes ({listed([recipe.name for recipe in design.recipes])}), "
+        f"seeds 0 to {seeds - 1} of each, judged by the {design.measure}.",
+        f"How a difference is shown: {design.test}.",
+        "The runs of a seed share the order of the data and the random draws, and come one after the other, so that an "
+        "unfinished study has about as many runs of each recipe.",
+    ]
+    blocks: list[Block] = [Bullets(plan)]
+    for addition in design.added:
+        text = (
+            f"Seeds were added later, up to seed {addition.seeds - 1}, when {addition.finished_runs} runs were finished. Who "
+            "adds seeds because of what the first ones show finds differences more often than the p values say."
+        )
+        blocks.append(Text(text, "warning"))
+    if len(finished) < len(members):
+        text = f"This study is not finished: {len(finished)} of {len(members)} runs are."
+        blocks.append(Text(text, "warning"))
+    for name, failure in failures.items():
+        how = "diverged" if failure.code == DIVERGED else "failed"
+        text = f"{name} {how}: {failure.text}. A recipe is judged by its other runs, which flatters one that may diverge."
+        blocks.append(Text(text, "warning"))
+    return blocks
