@@ -1,4 +1,4 @@
-"""Trains, evaluates and compares recipes over several seeds: `python -m wrn_jax.study RECIPE... --seeds N --out DIR`.
+"""Trains, evaluates and compares recipes over several seeds: `python -m wrn_jax.study RECIPE... --seeds 3 --out DIR`.
 
 Started again it goes on: what is finished is skipped, what was interrupted is resumed.
 """
