@@ -203,7 +203,7 @@ def test_accuracies_of_which_none_is_above_1_are_shares_and_it_is_said(tmp_path)
     assert [row.test_accuracy for row in run.rows] == [0.03, 0.57]
     groups = runs.group([run, runs.load("session02")])
     assert build.how_read(groups) == [
-        f"{tmp_path / 'a.csv'}: no accuracy is above 1, so they are read as shares of 1, not as percentages",
+        f"{tmp_path / 'a.csv'}: no accuracy is above 1, so they are read as shares of 1, not as percentages.",
     ]
     assert build.how_read(runs.group([runs.load("session04"), runs.load("session02")])) == []
 

@@ -119,7 +119,7 @@ def how_read(groups: Sequence[Group]) -> list[str]:
         for run in group.runs:
             for note in run.notes:
                 sources.setdefault(note, []).append(run.source)
-        texts += [f"{of[0] if len(of) == 1 else f'{len(of)} runs of {group.name}'}: {note}" for note, of in sources.items()]
+        texts += [f"{of[0] if len(of) == 1 else f'{len(of)} runs of {group.name}'}: {note}." for note, of in sources.items()]
     return texts
 
 

@@ -190,8 +190,7 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
         lead = (
             f"{formats.percent(min(leads))} to {formats.percent(max(leads))}" if len(leads) > 1 else formats.percent(leads[0])
         )
-        many = "at most " if len(beaten) > 1 else ""
-        adjusted = f"{many}{highest} after Holm's adjustment"
+        adjusted = f"{highest}{' or less' if len(beaten) > 1 and '=' in highest else ''} after Holm's adjustment"
         texts.append(f"**{best.name} is better than {names}** after the last epoch, by {lead} points ({ahead}; {adjusted}).")
     else:
         texts.append(f"After the last epoch {best.name} is ahead ({ahead}).")
@@ -199,7 +198,7 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
         texts.append(f"**No difference shown between {best.name} and {formats.listed(level)}**.")
     if shown := [f"{_better(pair)}." for pair in others if significant(pair)]:
         number = f"Of the other {len(others)} pairs that are judged, {len(shown)} differ: see “Verdict”."
-        texts += shown if len(others) <= 3 else [number]
+        texts += shown if len(others) == 1 else [number]
     return " ".join(texts)
 
 

@@ -1,10 +1,12 @@
 """What a recipe is, costs and reaches: the cards, the table that a report opens with, and accuracy against cost."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from wrn_jax.config.levels import Strengths
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.report import formats, measures, statistics
@@ -71,13 +73,16 @@ def _card(place: int, group: Group, operations: float | None) -> Card:
         *([] if whole is None else [f"{formats.duration(whole)} a run"]),
     ]
     facts.append(("takes", ", ".join(speed) or NOT_RECORDED))
-    precision = "" if group.config is None else f", {group.config.precision}"
-    facts.append(("on", "; ".join(dict.fromkeys(formats.machine(run) for run in group.runs)) + precision))
+    places = [formats.machine(run) + "".join(f", {header.precision}" for header in run.headers[:1]) for run in group.runs]
+    facts.append(("on", "; ".join(dict.fromkeys(places))))
     constant = [] if timeline is None else [name for name in measures.shown([group]) if not _moves(timeline, name)]
     if timeline is not None and constant:
         texts = [f"{MOVING[name].label} {timeline.phases([name])[-1].after}" for name in constant]
         facts.append(("does not move", ", ".join(texts)))
-    strips = [] if timeline is None else [_strip(timeline, name) for name in measures.shown([group]) if name not in constant]
+    strips: list[Strip] = []
+    if timeline is not None and group.config is not None:
+        levels = group.config.augmentation_levels
+        strips = [_strip(timeline, levels, name) for name in measures.shown([group]) if name not in constant]
     what = formats.listed([strip.label for strip in strips])
     return Card(
         f"recipe-{place + 1}",
@@ -93,14 +98,12 @@ def _moves(timeline: Timeline, name: str) -> bool:
     return name == "learning_rate" or bool(np.ptp(timeline.values[name].astype(float)))
 
 
-def _strip(timeline: Timeline, name: str) -> Strip:
+def _strip(timeline: Timeline, levels: Mapping[str, Strengths], name: str) -> Strip:
     """A moving value: its lowest and highest in each of equal parts of the run, or between its changes."""
     value, edges, column = MOVING[name], timeline.edges, timeline.values[name].astype(float)
     if value.is_level:
-        column = -column  # the first level, usually the strongest, is on top
-        names = timeline.level_names
-        used = [names[int(index)] for index in dict.fromkeys((-column).tolist())]
-        span = " → ".join(used)
+        span = " → ".join(timeline.level_names[int(index)] for index in dict.fromkeys(column.tolist()))
+        column = _strength_ranks(levels, timeline.level_names)[column.astype(int)]
     else:
         low, high = float(column.min()), float(column.max())
         span = f"{low if abs(low) > 1e-5 * high else 0.0:.3g} to {high:.3g}"
@@ -110,6 +113,12 @@ def _strip(timeline: Timeline, name: str) -> Strip:
     parts = np.split(column, changes)
     at = [float(edges[0]), *(float(edges[change]) for change in changes), float(edges[-1])]
     return Strip(value.label, span, at, [float(part.min()) for part in parts], [float(part.max()) for part in parts])
+
+
+def _strength_ranks(levels: Mapping[str, Strengths], names: Sequence[str]) -> np.ndarray:
+    """The rank of each augmentation level: by all its strengths, each as a share of the highest among the levels."""
+    table = np.array([dataclasses.astuple(levels[name]) for name in names], float)
+    return np.argsort(np.argsort((table / np.maximum(table.max(axis=0), 1e-9)).sum(axis=1), kind="stable")).astype(float)
 
 
 def _reached(group: Group) -> Strip:
