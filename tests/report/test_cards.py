@@ -53,7 +53,7 @@ def test_a_card_says_what_a_recipe_is_costs_and_reaches_and_where(two):
 
 
 def test_stronger_augmentation_stands_higher(tmp_path):
-    levels = {"epoch 1": "minimal", "epoch 3": "full", "epoch 5": "reduced"}
+    levels = {"epoch 1": "minimal", "epoch 41": "full", "epoch 81": "reduced"}
     group = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], recipe__augmentation=levels)
     (strip,) = [strip for strip in cards.cards([group], {}).cards[0].strips if strip.label == "augmentation"]
     assert (strip.span, strip.low) == ("minimal → full → reduced", [0.0, 2.0, 1.0])
