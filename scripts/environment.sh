@@ -3,7 +3,7 @@
 # hardware found, and puts it on the PATH. A second call finds it made and takes a fraction of a second.
 #
 # PYTHON=python3.12             the Python to build on (default: the first supported one found)
-# WRN_JAX_HARDWARE=cpu|cuda12|tpu  instead of looking for hardware
+# WRN_JAX_HARDWARE=cpu|cuda12|cuda13|tpu  instead of looking for hardware
 
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -30,13 +30,16 @@ find_python() {
 }
 
 find_hardware() {
+  local driver
   if [ -n "${WRN_JAX_HARDWARE:-}" ]; then
     case "$WRN_JAX_HARDWARE" in
-      cpu | cuda12 | tpu) echo "$WRN_JAX_HARDWARE" ;;
-      *) fail "WRN_JAX_HARDWARE=$WRN_JAX_HARDWARE: should be cpu, cuda12 or tpu" ;;
+      cpu | cuda12 | cuda13 | tpu) echo "$WRN_JAX_HARDWARE" ;;
+      *) fail "WRN_JAX_HARDWARE=$WRN_JAX_HARDWARE: should be cpu, cuda12, cuda13 or tpu" ;;
     esac
   elif nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
-    echo cuda12
+    # JAX's build for CUDA 13 needs a driver from 580 on, that for CUDA 12 one from 525 on.
+    driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sed -n '1s/\..*//p')"
+    if [[ "$driver" =~ ^[0-9]{1,5}$ ]] && [ "$driver" -ge 580 ]; then echo cuda13; else echo cuda12; fi
   elif [ -e /dev/accel0 ] || [ -e /dev/vfio/0 ]; then
     echo tpu
   else

@@ -61,7 +61,7 @@ def test_commands_that_a_page_or_message_names_begin_to_work(command, arguments,
         raise Begins
 
     work = ("train.loop.train", "train.saved_config", "evaluate.saved_config", "export.restore", "api.load_model",
-            "compare.runs.load", "aot.analyse", "study.settle", "plan.make_plan", "data.preparation._download",
+            "compare.runs.load", "aot.analyse", "check.Machine", "study.settle", "plan.make_plan", "data.preparation._download",
             "data.preparation._extract")  # fmt: skip
     for name in work:
         monkeypatch.setattr(f"wrn_jax.{name}", begin)

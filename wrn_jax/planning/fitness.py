@@ -1,0 +1,451 @@
+"""Whether a machine is fit for a recipe: each question answered by trying, with what to do where the answer is no.
+
+Images are random and the same everywhere, so no data set is needed; nothing is left behind.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import math
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from wrn_jax.config import Config
+from wrn_jax.data import loading
+from wrn_jax.models.network import Network
+from wrn_jax.planning import cost, roofline, targets
+from wrn_jax.planning.compile import lower, memory_report
+from wrn_jax.runtime import console, devices, environment
+from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.files import reason
+from wrn_jax.training.checkpoints import Checkpoints, checksum
+from wrn_jax.training.records import CheckpointNotes
+from wrn_jax.training.setup import Setup, make_setup
+from wrn_jax.training.state import TrainState, create_state
+from wrn_jax.training.step import jit_train_steps
+
+STEPS = 10
+"""Updates that are compared, repeated and timed."""
+
+LEAST_DRIVER = {"cuda12": 525, "cuda13": 580}
+"""The oldest NVIDIA driver for JAX's two builds (JAX, "Installation")."""
+
+HALF_BOUNDS = {"bfloat16": (0.05, 0.6), "float16": (0.01, 0.2)}
+"""Relative differences (of norms) to float32 that logits and gradients of a fresh network may have.
+
+Operations round by 0.004 and 0.0005. That adds up over the layers, and where it turns an activation's sign, its whole gradient
+comes or goes. Measured on a CPU at depth 28: logits 0.011 and 0.0014, gradients 0.43 and 0.16.
+"""
+
+HALF_SCALE = 1024.0
+"""By which the loss is scaled, so that small gradients stay numbers in float16."""
+
+DEVICES_BOUNDS = (1e-4, 1e-2)
+"""Relative difference of the loss between one device and all, of the first and of any of the ten updates: rounding differs with
+the order of the sums, and grows."""
+
+PROBE_BYTES = 64 * 2**20
+"""What is written to measure a disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One question and what was found.
+
+    Attributes:
+      name: the question, in few words.
+      status: "ok", "failed", "note" (works, but worth a look) or "skipped" (cannot be asked here).
+      text: what was found, in one line.
+      advice: what to do about it; empty if nothing.
+      figures: the same for programs, as plain JSON data.
+    """
+
+    name: str
+    status: str
+    text: str
+    advice: str = ""
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def small_config() -> Config:
+    """What is tried where no recipe is given: a network that compiles in seconds."""
+    return Config().override(
+        {
+            "model.depth": 10, "model.widen_factor": 1, "data.name": "embedded", "data.embedded_train": 500,
+            "data.embedded_test": 100, "data.validation_size": 100, "recipe.batch_size": 40, "eval_batch_size": 40,
+            "recipe.epochs": 5, "recipe.augmentation": "minimal", "recipe.dropout": 0.1, "recipe.mixup_alpha": 0.2,
+            "recipe.learning_rate": 0.01,
+        }
+    )  # fmt: skip
+
+
+class Machine:
+    """The questions, which share what one of them has compiled.
+
+    Args:
+      config: the recipe.
+      folder: where checkpoints would go; something is written there and removed.
+      price: of an hour of this machine, in any currency; None: not asked.
+    """
+
+    def __init__(self, config: Config, folder: Path, price: float | None):
+        self.config, self.folder, self.price = config, folder, price
+        self.setup = make_setup(config, devices.make_mesh(config.devices))
+
+    def answers(self) -> Iterator[Answer]:
+        """All answers in their order. What fails says so and does not stop the others."""
+        questions: dict[str, Callable[[], Answer]] = {
+            "versions": versions,
+            "devices": self.devices,
+            "data": self.data,
+            "disk": self.disk,
+            "step": self.step,
+            "precision": self.precision,
+            "one and all": self.one_and_all,
+            "same bits": self.same_bits,
+            "checkpoint": self.checkpoint,
+            "training speed": self.training_speed,
+            "evaluation speed": self.evaluation_speed,
+            "the recipe": self.recipe,
+        }
+        for name, ask in questions.items():
+            try:
+                yield ask()
+            except Exception as error:  # whatever it is: that it happens is the answer
+                advice = devices.explain(error) or "report it, with the text below"
+                yield Answer(name, "failed", f"{type(error).__name__}: {reason(error)}", advice)
+
+    def devices(self) -> Answer:
+        """What there is to compute on."""
+        found = environment.hardware()
+        memory = device_memory(self.setup.mesh.devices.flat[0])
+        text = f"{self.setup.mesh.size} of {found['devices']} x {found['device']} ({found['platform']}), {_gb(memory)} each"
+        figures = found | {"devices_used": self.setup.mesh.size, "memory": memory}
+        if found["platform"] == "cpu" and _driver():
+            advice = "install JAX for this driver: pip install 'wrn_jax[cuda12]' or [cuda13]; is JAX_PLATFORMS=cpu set?"
+            return Answer("devices", "failed", f"{text}; but nvidia-smi shows a GPU that JAX does not use", advice, figures)
+        return Answer("devices", "ok", text, "", figures)
+
+    def data(self) -> Answer:
+        """Whether the data set is at hand."""
+        try:
+            dataset = loading.load(self.config.override({"data.download": False}).data)
+        except UserError as error:
+            return Answer("data", "note", reason(error), "python -m wrn_jax.prepare --help, or let the run download it")
+        count = len(dataset.train.labels)
+        return Answer("data", "ok", f"{self.config.data.name}, {count:,} training images", "", {"train_examples": count})
+
+    def disk(self) -> Answer:
+        """How fast checkpoints can be written."""
+        free = shutil.disk_usage(self.folder).free
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            block = np.random.default_rng(0).bytes(2**20)
+            begin = time.perf_counter()
+            for _ in range(PROBE_BYTES // len(block)):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            speed = PROBE_BYTES / (time.perf_counter() - begin)
+        size = cost.state_bytes(self.setup.abstract_state)
+        text = f"{speed / 1e6:,.0f} MB/s; a checkpoint of {size / 1e6:,.1f} MB takes {size / speed:.2g} s; {_gb(free)} free"
+        figures = {"bytes_per_second": speed, "checkpoint_bytes": size, "free": free}
+        kept = size * (3 + len(self.setup.timeline.checkpoint_epochs))
+        if free < 2 * kept:
+            return Answer("disk", "failed", text, f"the run keeps up to {_gb(kept)}; choose another --workdir", figures)
+        slow = size / speed > 60
+        return Answer("disk", "note" if slow else "ok", text, "choose a faster disk for --workdir" * slow, figures)
+
+    def step(self) -> Answer:
+        """Whether the step compiles and fits, and the largest batch that would."""
+        begin = time.perf_counter()
+        account = self._account(self.config)
+        seconds = time.perf_counter() - begin
+        batch, device = self.config.recipe.batch_size, self.setup.mesh.devices.flat[0]
+        smaller = batch - (batch // 2) // self._unit() * self._unit()
+        half = self._account(self.config.override({"recipe.batch_size": smaller})) if smaller < batch else None
+        total, memory = account["total"], account["available"]
+        figures = {"compile_seconds": seconds, "memory": account}
+        text = f"compiles in {console.format_duration(seconds)}; {_gb(total)} of {_gb(memory)} on each {device.platform} device"
+        if half and total > half["total"]:
+            per_image = (total - half["total"]) / (batch - smaller)
+            largest = int((memory - total) / per_image + batch) // self._unit() * self._unit()
+            figures["largest_batch"] = largest
+            text += f"; the largest batch that fits is about {largest:,}"
+        advice = "a smaller recipe.batch_size (and rate), model.recompute=blocks, or precision=bfloat16"
+        return Answer("step", "ok" if account["fits"] else "failed", text, advice * (not account["fits"]), figures)
+
+    def _unit(self) -> int:
+        """What a batch has to be a multiple of."""
+        model, optimizer = self.config.model, self.config.optimizer
+        return math.lcm(self.setup.mesh.size, model.batch_norm_groups, optimizer.sam_group or 1)
+
+    def _account(self, config: Config) -> dict[str, Any]:
+        device = self.setup.mesh.devices.flat[0]
+        compiled = lower(config, self.setup.mesh, device.platform).compile()
+        return memory_report(compiled.memory_analysis(), device_memory(device))
+
+    def precision(self) -> Answer:
+        """Whether 16 bit agree with float32, on one device."""
+        images = _images(self.setup, 32)
+        labels = jnp.arange(32) % self.setup.dataset.num_classes
+        results = {kind: _logits_and_gradients(self.setup, kind, images, labels) for kind in ("float32", *HALF_BOUNDS)}
+        figures = {kind: [_unlike(results[kind][part], results["float32"][part]) for part in (0, 1)] for kind in HALF_BOUNDS}
+        parts = [
+            f"{kind} logits {found[0]:.2%} (at most {HALF_BOUNDS[kind][0]:.0%}), gradients {found[1]:.2%} (at most "
+            f"{HALF_BOUNDS[kind][1]:.0%})"
+            for kind, found in figures.items()
+        ]
+        bad = [kind for kind in figures if not all(np.less_equal(figures[kind], HALF_BOUNDS[kind]))]
+        advice = f"train with --config.precision=float32, and report it: {', '.join(bad)} is wrong here" if bad else ""
+        return Answer("precision", "failed" if bad else "ok", f"unlike float32 by: {'; '.join(parts)}", advice, figures)
+
+    @functools.cached_property
+    def _straight(self) -> tuple[int, list[float]]:
+        state, losses = self._run.steps(self._run.fresh(), STEPS)
+        return int(checksum(_arrays(state))), losses
+
+    @functools.cached_property
+    def _run(self) -> "_Run":
+        return _Run(self.setup)
+
+    def one_and_all(self) -> Answer:
+        """Whether ten updates on all devices are those of one."""
+        if self.setup.mesh.size == 1:
+            return Answer("one and all", "skipped", "there is one device")
+        plain = self.config.override({"precision": "float32"})
+        sides = [_Run(make_setup(plain, devices.make_mesh(count))) for count in (1, self.setup.mesh.size)]
+        one, every = (np.array(side.steps(side.fresh(), STEPS)[1]) for side in sides)
+        unlike = np.abs(one - every) / np.abs(one)
+        first, worst = float(unlike[0]), float(unlike.max())
+        count = self.setup.mesh.size
+        text = f"losses of {STEPS} updates on 1 and {count} devices differ by {first:.1g} at first, {worst:.1g} at most"
+        good = first <= DEVICES_BOUNDS[0] and worst <= DEVICES_BOUNDS[1]
+        advice = "train with --config.devices=1, and report it" * (not good)
+        return Answer("one and all", "ok" if good else "failed", text, advice, {"first": first, "worst": worst})
+
+    def same_bits(self) -> Answer:
+        """Whether ten updates done again give the same bits."""
+        again, _ = self._run.steps(self._run.fresh(), STEPS)
+        same = int(checksum(_arrays(again))) == self._straight[0]
+        mode = "with --deterministic" if devices.is_deterministic() else "without --deterministic"
+        if same:
+            return Answer("same bits", "ok", f"{STEPS} updates done twice give the same bits, {mode}", "", {"same": True})
+        advice = "report it" if devices.is_deterministic() else "check again, and train, with --deterministic"
+        status = "failed" if devices.is_deterministic() else "note"
+        return Answer("same bits", status, f"{STEPS} updates done twice give other bits, {mode}", advice, {"same": False})
+
+    def checkpoint(self) -> Answer:
+        """Whether a checkpoint is written and restored, and training goes on from it as if nothing had been."""
+        setup = self.setup
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder, Checkpoints(Path(folder)) as checkpoints:
+            state, _ = self._run.steps(self._run.fresh(), STEPS // 2)
+            begin = time.perf_counter()
+            checkpoints.save(state, STEPS // 2, 0, None, CheckpointNotes(rollbacks=0))
+            checkpoints.wait()
+            written = time.perf_counter()
+            _, restored, _ = checkpoints.restore_last(setup.abstract_state, setup.shardings)
+            read = time.perf_counter()
+            saved_bits, restored_bits = (int(checksum(_arrays(one))) for one in (state, restored))
+        went_on, _ = self._run.steps(restored, STEPS - STEPS // 2)
+        figures = {"write_seconds": written - begin, "read_seconds": read - written}
+        text = f"written in {written - begin:.2g} s, read in {read - written:.2g} s"
+        if saved_bits != restored_bits:
+            return Answer("checkpoint", "failed", f"{text}, with other bits", "choose another disk, and report it", figures)
+        if int(checksum(_arrays(went_on))) != self._straight[0]:
+            advice = "--deterministic" if not devices.is_deterministic() else "report it"
+            return Answer("checkpoint", "note", f"{text}; the updates after it gave other bits", advice, figures)
+        return Answer("checkpoint", "ok", f"{text}; the updates after it are those of a run without it", "", figures)
+
+    @functools.cached_property
+    def _train_speed(self) -> float:
+        return self._run.images_per_second()
+
+    @functools.cached_property
+    def _evaluation_speed(self) -> float:
+        evaluator, size = self.setup.make_evaluator(), self.config.eval_batch_size
+        batches = evaluator.put(loading.Split(_images(self.setup, size), np.zeros(size, np.int32)))
+        state = self._run.fresh()
+        evaluator(state.params, state.batch_stats, batches)
+        begin = time.perf_counter()
+        evaluator(state.params, state.batch_stats, batches * 3)
+        return 3 * size / (time.perf_counter() - begin)
+
+    def training_speed(self) -> Answer:
+        """Images per second, as a share of the device's peak and of what its peaks allow this program."""
+        speed, mesh = self._train_speed, self.setup.mesh
+        per_image = 3 * cost.forward_operations(self.setup.network, self.setup.dataset.image_shape)
+        text = f"{speed:,.0f} images/s, {speed * per_image / 1e9:,.1f} GFLOP/s"
+        figures: dict[str, Any] = {"images_per_second": speed, "operations_per_second": speed * per_image}
+        chip = accelerator(mesh.devices.flat[0])
+        if chip is None:
+            return Answer("training speed", "ok", f"{text}; no published peak of this device is known here", "", figures)
+        images = self.config.recipe.batch_size // mesh.size
+        report = roofline.program_report(self._run.program.as_text() or "", chip, mesh.size, images)
+        bound = report["bound"]["images_per_second"]
+        figures |= {"share_of_peak": speed * per_image / mesh.size / chip.matrix_peak, "share_of_bound": speed / bound}
+        text += f", {figures['share_of_peak']:.1%} of the peak of {chip.name} and {figures['share_of_bound']:.0%} of the bound"
+        return Answer("training speed", "ok", text, "", figures)
+
+    def evaluation_speed(self) -> Answer:
+        """Images per second."""
+        speed = self._evaluation_speed
+        return Answer("evaluation speed", "ok", f"{speed:,.0f} images/s", "", {"images_per_second": speed})
+
+    def recipe(self) -> Answer:
+        """How long the recipe takes, and what it costs."""
+        timeline, dataset = self.setup.timeline, self.setup.dataset
+        images = timeline.steps * self.config.recipe.batch_size
+        judged = timeline.epochs * (dataset.num_test + self.config.data.validation_size)
+        seconds = images / self._train_speed * (1 + timeline.sharpness_aware_steps / timeline.steps)
+        seconds += judged / self._evaluation_speed
+        text = f"{timeline.epochs} epochs take about {console.format_duration(seconds)}"
+        figures = {"seconds": seconds}
+        if self.price is not None:
+            figures["cost"] = self.price * seconds / 3600
+            text += f" and cost {figures['cost']:,.2f} at {self.price:g} an hour"
+        return Answer("the recipe", "ok", text, "", figures)
+
+
+class _Run:
+    """A compiled step with random images, on the devices of a setup."""
+
+    def __init__(self, setup: Setup):
+        self.setup, self.batch = setup, setup.config.recipe.batch_size
+        self._create = jax.jit(functools.partial(create_state, setup.network, setup.optimizer), out_shardings=setup.shardings)
+        count = self.batch * min(STEPS, setup.timeline.steps_per_epoch)
+        labels = (np.arange(count) % setup.dataset.num_classes).astype(np.int32)
+        order = np.arange(count, dtype=np.int32).reshape(-1, self.batch)
+        images = _images(setup, count).reshape(count, -1)
+        self._data = devices.replicate((images, labels, order), setup.mesh)
+        self.program = jit_train_steps(setup).lower(self.fresh(), *self._data, np.int32(1)).compile()
+
+    def fresh(self) -> TrainState:
+        """The state before the first update."""
+        return self._create(jax.random.key(self.setup.config.seed))
+
+    def steps(self, state: TrainState, count: int) -> tuple[TrainState, list[float]]:
+        """The state after `count` updates, each a call of its own, and their losses. `state` is used up."""
+        losses: list[Any] = []
+        state = jax.tree.map(jnp.copy, state)
+        for _ in range(count):
+            state, metrics = self.program(state, *self._data, np.int32(1))
+            losses.append(metrics["loss"][0])
+        return state, [float(loss) for loss in losses]
+
+    def images_per_second(self) -> float:
+        """Speed of the updates, as many in a call as a run does."""
+        calls = max(1, STEPS // self.setup.steps_per_call)
+        state, _ = self.steps(self.fresh(), 1)
+        begin = time.perf_counter()
+        for _ in range(calls):
+            state, _ = self.program(state, *self._data, np.int32(self.setup.steps_per_call))
+        jax.block_until_ready(state)
+        return calls * self.setup.steps_per_call * self.batch / (time.perf_counter() - begin)
+
+
+def versions() -> Answer:
+    """Whether the packages, and the driver of an NVIDIA GPU, fit each other."""
+    found = environment.versions()
+    builds = {name: _version(f"jax-{name}-plugin") for name in LEAST_DRIVER}
+    driver = _driver()
+    installed = [name for name, version in builds.items() if version]
+    text = ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "jaxlib", "flax"))
+    text += "".join(f", {name} {builds[name]}" for name in installed) + (f", NVIDIA driver {driver}" if driver else "")
+    figures = found | {name: builds[name] for name in installed} | ({"driver": driver} if driver else {})
+    if found["jax"] != found["jaxlib"] and not found["jax"].startswith(found["jaxlib"]):
+        advice = f"pip install jax=={found['jax']} jaxlib=={found['jax']}"
+        return Answer("versions", "failed", f"{text}: jax and jaxlib are not of one version", advice, figures)
+    if len(installed) > 1:
+        return Answer(
+            "versions", "failed", f"{text}: two CUDA builds", "pip uninstall jax-cuda12-plugin jax-cuda12-pjrt", figures
+        )
+    for name in installed:
+        if builds[name] != found["jaxlib"]:
+            advice = f"pip install 'jax[{name}]=={found['jax']}'"
+            return Answer("versions", "failed", f"{text}: the CUDA build is of another version than jaxlib", advice, figures)
+        if driver and int(driver.split(".")[0]) < LEAST_DRIVER[name]:
+            advice = f"a driver from {LEAST_DRIVER[name]} on" + (
+                ", or the extra cuda12 in place of cuda13" * (name == "cuda13")
+            )
+            return Answer("versions", "failed", f"{text}: the driver is too old for {name}", advice, figures)
+    return Answer("versions", "ok", text, "", figures)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _driver() -> str | None:
+    """The version of the NVIDIA driver; None where `nvidia-smi` shows no GPU."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    first = done.stdout.split("\n")[0].strip()
+    return first if re.fullmatch(r"[0-9]+(\.[0-9]+)*", first) else None
+
+
+def device_memory(device: Any) -> float:
+    """Bytes that programs may use on a device; of a CPU those that the machine has free."""
+    stats = device.memory_stats() or {}
+    return float(stats.get("bytes_limit") or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def accelerator(device: Any) -> targets.Accelerator | None:
+    """The published peaks of a device; None where they are not known here."""
+    kind = re.sub(r"tpu v5$", "tpu v5p", device.device_kind.lower().replace(" lite", "e"))
+    for name, chip in {**targets.GPUS, **targets.TPUS}.items():
+        if re.search(rf"\b{name}\b", kind):
+            return chip
+    return None
+
+
+def _images(setup: Setup, count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *setup.dataset.image_shape), np.uint8)
+
+
+def _logits_and_gradients(setup: Setup, kind: str, images: np.ndarray, labels: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    network = Network(setup.config.model, setup.dataset.num_classes, kind)
+
+    @jax.jit
+    def run(params: Any, stats: Any) -> tuple[jax.Array, Any]:
+        def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+            model = nnx.merge(network.graphdef, params, stats)
+            logits = model(setup.normalisation(jnp.asarray(images)), 0.0, jax.random.key(0), train=True)
+            return HALF_SCALE * optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
+
+        gradients, logits = jax.grad(loss, has_aux=True)(params)
+        return logits, gradients
+
+    state = jax.jit(functools.partial(create_state, network, setup.optimizer))(jax.random.key(0))
+    logits, gradients = jax.device_get(run(state.params, state.batch_stats))
+    return np.asarray(logits), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradients)])
+
+
+def _unlike(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def _arrays(state: TrainState) -> Any:
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB"
