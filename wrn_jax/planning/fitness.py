@@ -24,6 +24,7 @@ import optax
 from flax import nnx
 
 from wrn_jax.config import Config
+from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import loading
 from wrn_jax.models.network import Network
 from wrn_jax.planning import cost, roofline, targets
@@ -82,9 +83,10 @@ class Answer:
 
 def small_config() -> Config:
     """What is tried where no recipe is given: a network that compiles in seconds."""
+    drawn = next(name for name, dataset in DATASETS.items() if dataset.drawn)
     return Config().override(
         {
-            "model.depth": 10, "model.widen_factor": 1, "data.name": "embedded", "data.embedded_train": 500,
+            "model.depth": 10, "model.widen_factor": 1, "data.name": drawn, "data.embedded_train": 500,
             "data.embedded_test": 100, "data.validation_size": 100, "recipe.batch_size": 40, "eval_batch_size": 40,
             "recipe.epochs": 5, "recipe.augmentation": "minimal", "recipe.dropout": 0.1, "recipe.mixup_alpha": 0.2,
             "recipe.learning_rate": 0.01,
@@ -144,7 +146,9 @@ class Machine:
         try:
             dataset = loading.load(self.config.override({"data.download": False}).data)
         except UserError as error:
-            return Answer("data", "note", reason(error), "python -m wrn_jax.prepare --help, or let the run download it")
+            return Answer(
+                "data", "note", reason(error), "let the run download it, or prepare it: `python -m wrn_jax.prepare --help`"
+            )
         count = len(dataset.train.labels)
         return Answer("data", "ok", f"{self.config.data.name}, {count:,} training images", "", {"train_examples": count})
 
