@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +19,10 @@ from wrn_jax.evaluation import metrics
 from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
-from wrn_jax.runtime import devices, files
+from wrn_jax.runtime import devices, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop
+from wrn_jax.training.checkpoints import Saved
 from wrn_jax.training.loop import Summary
 from wrn_jax.training.workdir import default_workdir, holds_run
 
@@ -35,6 +37,7 @@ class TrainedModel:
       batch_stats: running statistics, likewise.
       class_names: of the outputs, in their order.
       mean, std: of the normalisation, per channel, for pixels in 0..1; the network does it itself.
+      checkpoint: that of the run; None for a file of weights.
       figures: the evaluation of these weights, as in `evaluations/step-STEP.json` of the run; empty where there is none.
     """
 
@@ -46,6 +49,7 @@ class TrainedModel:
     std: tuple[float, float, float]
     figures: dict[str, Any]
     _evaluator: Evaluator
+    checkpoint: Saved | None = None
 
     @property
     def temperature(self) -> float | None:
@@ -130,29 +134,40 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str | None = 
     """A trained network, on the first device.
 
     Args:
-      source: the directory of a run, or a file of weights (.safetensors, PyTorch's .pth).
+      source: the directory of a run, a file of weights (.safetensors, PyTorch's .pth), a folder that `publish` made, or
+        "hub:USER/NAME" or "hub:USER/NAME@REVISION" for a repository of the Hugging Face Hub.
       checkpoint: of a run: "best", "last", or the number of an epoch that was kept.
       data: of a file: the data set that it was trained on, where the file does not say; None: that of the default
         configuration.
 
     Raises:
-      UserError: there is no such run, checkpoint or file, or it is damaged.
+      UserError: there is no such run, checkpoint, file or repository, or it is damaged.
     """
-    path, normalisation, figures = files.user_path(source), None, {}
+    text, saved, figures, published = os.fspath(source), None, {}, None
+    if text.startswith(hub.PREFIX):
+        path = hub.fetch(text.removeprefix(hub.PREFIX))
+        published = path.parent
+    else:
+        path = files.user_path(source)
+        if (path / hub.WEIGHTS[0]).is_file():
+            published, path = path, path / hub.WEIGHTS[0]
     if not path.exists():
         raise UserError(f"{path}: there is no such run or file")
+    normalisation = None
     if path.is_dir():
         model = export.restore(path, checkpoint)
-        config, weights = model.config, (model.params, model.batch_stats)
+        config, weights, saved = model.config, (model.params, model.batch_stats), model.saved
         num_classes = model.num_classes
-        evaluated = path / "evaluations" / f"step-{model.saved.step}.json"
-        figures = evaluation_files.read(evaluated).to_dict() if evaluated.is_file() else {}
+        figures = _figures(path / "evaluations" / f"step-{model.saved.step}.json")
     else:
         read = weight_layouts.read_weights(path)
         config = export_formats.config_of(read, str(path))
         config = config if data is None else config.override({"data.name": data})
         weights, num_classes = (read.params, read.batch_stats), read.num_classes
         normalisation = export_formats.normalisation_of(read, str(path))
+        if published:
+            config = _published_config(published / "config.json") or config
+            figures = _figures(published / "evaluation.json")
     info = datasets.info(config.data)
     mean, std = normalisation or (info.mean, info.std)
     mesh = devices.make_mesh(1)
@@ -160,4 +175,17 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str | None = 
     evaluator = Evaluator(network.graphdef, Normalisation(mean, std), config.eval_batch_size, mesh)
     params, batch_stats = devices.replicate(weights, mesh)
     names = datasets.output_names(info.label_names, num_classes)
-    return TrainedModel(config, params, batch_stats, names, mean, std, figures, evaluator)
+    return TrainedModel(config, params, batch_stats, names, mean, std, figures, evaluator, saved)
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    return evaluation_files.read(path).to_dict() if path.is_file() else {}
+
+
+def _published_config(path: Path) -> Config | None:
+    """The configuration of the run in a config.json that `publish` wrote; None in others. Raises UserError."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return configs.from_dict(tree["run"], f"{path}, run") if isinstance(tree, dict) and "config_digest" in tree else None

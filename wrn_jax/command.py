@@ -25,7 +25,7 @@ class _OneLineParser(argparse.ArgumentParser):
         raise UserError(" ".join(message.split()))
 
 
-KEEP_RESULTS = ("train", "evaluate", "compare", "study", "export", "prepare")
+KEEP_RESULTS = ("train", "evaluate", "compare", "study", "export", "prepare", "publish")
 """The commands whose results are files; what the others print is the result."""
 
 NO_CONFIG = "--config FILE is missing, for example --config session04; --help shows all keys"

@@ -36,7 +36,7 @@ from wrn_jax.evaluation.files import Record
 from wrn_jax.evaluation.metrics import Scored
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.weight_layouts import MeanStd
-from wrn_jax.runtime import allocator, console, devices, environment, files
+from wrn_jax.runtime import allocator, console, devices, environment, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.checkpoints import Checkpoints, Gone, best_of, choose
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=user_path, metavar="DIR", help="the directory of the run")
     source.add_argument("--weights", type=user_path, metavar="FILE", help="safetensors or PyTorch, instead of a run")
+    source.add_argument("--hub", metavar="USER/NAME[@REVISION]", help="a repository of the Hugging Face Hub, instead of a run")
     parser.add_argument(
         "--mean",
         nargs="+",
@@ -98,10 +99,12 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
     asked = asked_normalisation(options.mean, options.std)
-    if asked and not options.weights:
-        raise UserError("--mean and --std go with --weights; a run is evaluated as it was trained")
-    if options.weights and options.gallery and not options.out:
+    if asked and options.workdir:
+        raise UserError("--mean and --std go with --weights or --hub; a run is evaluated as it was trained")
+    if options.gallery and not options.workdir and not options.out:
         raise UserError("--gallery of a file of weights goes with --out DIR, where the page is written")
+    if options.hub:
+        options.weights = hub.fetch(options.hub)
     if options.weights:
         return evaluate_weights(options, overrides, asked)
     return evaluate_run(options, overrides)
@@ -162,7 +165,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
 
 def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], asked: MeanStd | None) -> Path | None:
     """Evaluates a file of weights, with the normalisation that was asked for; the file written, if one is. Raises UserError."""
-    file = str(options.weights)
+    file = f"{hub.PREFIX}{options.hub}" if options.hub else str(options.weights)
     weights = weight_layouts.read_weights(options.weights)
     own = export_formats.config_of(weights, file)
     config = configs.apply_arguments(own, overrides)

@@ -22,7 +22,7 @@ from wrn_jax.config import datasets
 from wrn_jax.config.messages import printable
 from wrn_jax.data import pictures
 from wrn_jax.data.pictures import Picture
-from wrn_jax.runtime import files
+from wrn_jax.runtime import files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 
@@ -33,9 +33,10 @@ TOP = 5
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the likeliest classes of each picture. Raises UserError, for pictures that cannot be read after the others."""
     parser = command.parser("predict", "Says what is in pictures: the likeliest classes and their probabilities.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workdir", type=user_path, metavar="DIR", help="the directory of the run")
-    source.add_argument("--weights", type=user_path, metavar="FILE", help="safetensors or PyTorch, instead of a run")
+    sources = parser.add_mutually_exclusive_group(required=True)
+    sources.add_argument("--workdir", type=user_path, metavar="DIR", help="the directory of the run")
+    sources.add_argument("--weights", type=user_path, metavar="FILE", help="safetensors or PyTorch, instead of a run")
+    sources.add_argument("--hub", metavar="USER/NAME[@REVISION]", help="a repository of the Hugging Face Hub, instead of a run")
     parser.add_argument(
         "--checkpoint", default="best", metavar="WHICH", help="of a run: best (default), last, or the number of an epoch"
     )
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--contact-sheet", type=user_path, metavar="FILE", help="also draw the pictures and classes as PNG")
     parser.add_argument("images", nargs="+", type=user_path, metavar="IMAGE", help="a picture in a file")
     options = parser.parse_args(argv)
-    model = api.load_model(options.workdir or options.weights, options.checkpoint, options.data)
+    source = options.workdir or options.weights or f"{hub.PREFIX}{options.hub}"
+    model = api.load_model(source, options.checkpoint, options.data)
     height, width, _ = datasets.info(model.config.data).image_shape
     read: dict[Path, Picture] = {}
     troubles: list[str] = []

@@ -23,6 +23,7 @@ class DatasetInfo:
       mean, std: of the training images in 0..1, per channel.
       class_names: in the order of the labels; None where they are the names in `superclasses` in alphabetical order.
       superclasses: the names of the classes in each group of classes; empty where there are none.
+      hub_name: its name on the Hugging Face Hub; empty where it is not there.
       drawn: whether the images are drawn by code, as many as the configuration says.
     """
 
@@ -36,6 +37,7 @@ class DatasetInfo:
     std: tuple[float, float, float]
     class_names: tuple[str, ...] | None = None
     superclasses: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    hub_name: str = ""
     drawn: bool = False
 
     @property
@@ -95,6 +97,7 @@ DATASETS: dict[str, DatasetInfo] = {
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2761),
         superclasses=_CIFAR100_SUPERCLASSES,
+        hub_name="uoft-cs/cifar100",
     ),
     "cifar10": DatasetInfo(
         name="cifar10",
@@ -106,6 +109,7 @@ DATASETS: dict[str, DatasetInfo] = {
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        hub_name="uoft-cs/cifar10",
     ),
     "embedded": DatasetInfo(
         name="embedded",

@@ -11,11 +11,12 @@ def to_markdown(document: Document, folder: str = "plots") -> str:
     blocks = [f"# {_plain(document.title)}"]
     for section in document.sections:
         blocks.append(f"## {_plain(section.heading)}")
-        blocks += [_block(block, folder) for block in section.blocks]
+        blocks += [to_markdown_block(block, folder) for block in section.blocks]
     return "\n\n".join(blocks) + "\n"
 
 
-def _block(block: Block, folder: str) -> str:
+def to_markdown_block(block: Block, folder: str = "plots") -> str:
+    """One block, likewise."""
     match block:
         case Text(text, "plain"):
             return _plain(text)
