@@ -126,6 +126,13 @@ def test_what_cannot_be_told_is_refused_in_one_line(tmp_path, text, pairs, unit,
     assert str(path) in str(refused.value)
 
 
+def test_damaged_events_are_refused(tmp_path):
+    file = keras_events(tmp_path / "a") / "test" / "events.out.tfevents.1.host.v2"
+    file.write_bytes(struct.pack("<Q", 3) + bytes(4) + b"\xff\xff\xff" + bytes(4))
+    with pytest.raises(UserError, match="v2: is no file of TensorBoard events, or a damaged one"):
+        runs.load(str(tmp_path / "a"))
+
+
 def test_a_unit_can_be_said():
     assert Reading.of(["test_accuracy=a", "test_accuracy=b", "seconds=t"], "percent").columns["test_accuracy"] == ("a", "b")
     for wrong in ("accuracy=a", "test_accuracy", "test_accuracy="):
@@ -148,6 +155,7 @@ def test_seeds_of_another_program_get_a_verdict_against_ours(tmp_path):
     theirs = [str(path) for path in sorted((tmp_path / "theirs").iterdir())]
     by_name = runs.group(runs.load_all([*ours, *theirs], ["torch-seed*"]))
     by_path = runs.group(runs.load_all(ours, [str(tmp_path / "theirs" / "torch-seed*")]))
+    (tmp_path / "theirs" / "notes.txt").write_text("three seeds")
     by_folder = runs.group(runs.load_all(ours, [str(tmp_path / "theirs")]))
     names = [[(group.name, len(group.runs)) for group in groups] for groups in (by_name, by_path, by_folder)]
     assert names == [[("ours", 3), ("torch", 3)], [("ours", 3), ("torch", 3)], [("ours", 3), ("theirs", 3)]]

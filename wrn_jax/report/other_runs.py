@@ -157,15 +157,13 @@ def _check_epochs(path: Path, is_epoch: bool, ends: Sequence[float]) -> None:
 def _at_ends(curve: Curve, ends: Sequence[float]) -> list[float]:
     """The last value up to each end and after the end before; NaN where there is none."""
     values, places = [], sorted(curve)
-    before, index = -math.inf, 0
+    index = 0
     for end in ends:
         value = math.nan
         while index < len(places) and places[index] <= end:
-            if places[index] > before:
-                value = curve[places[index]]
+            value = curve[places[index]]
             index += 1
         values.append(value)
-        before = end
     return values
 
 
@@ -245,17 +243,20 @@ def _events(folder: Path) -> list[Path]:
 
 def _of_events(folder: Path) -> dict[str, Curve]:
     """The scalars of TensorBoard by tag, in a folder below with its name in front; of a step written twice the later one."""
+    from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (made at run time)
 
     curves: dict[str, Curve] = {}
     for path in _events(folder):
         below = path.parent.relative_to(folder).as_posix()
-        for record in _records(path):
-            event = Event.FromString(record)
-            for value in event.summary.value:
-                if (number := _scalar(value)) is not None:
-                    tag = value.tag if below == "." else f"{below}/{value.tag}"
-                    curves.setdefault(tag, {})[float(event.step)] = number
+        try:
+            for event in map(Event.FromString, _records(path)):
+                for value in event.summary.value:
+                    if (number := _scalar(value)) is not None:
+                        tag = value.tag if below == "." else f"{below}/{value.tag}"
+                        curves.setdefault(tag, {})[float(event.step)] = number
+        except (DecodeError, struct.error):
+            raise UserError(f"{path}: is no file of TensorBoard events, or a damaged one") from None
     return {tag: dict(sorted(curve.items())) for tag, curve in curves.items()}
 
 

@@ -246,7 +246,9 @@ def load_all(sources: Sequence[str], patterns: Sequence[str] = (), reading: Read
         matching = [index for index, run in enumerate(runs) if run.config is None and _matches(run.source, pattern)]
         if not matching:
             folder = user_path(pattern)
-            more = [str(path) for path in sorted(folder.iterdir())] if folder.is_dir() else sorted(glob.glob(str(folder)))
+            inside = sorted(folder.iterdir()) if folder.is_dir() else []
+            more = [str(path) for path in inside if path.is_dir() or path.suffix in (".csv", ".jsonl")]
+            more = more or sorted(glob.glob(str(folder)))
             if not more:
                 raise UserError(f"--group {pattern}: matches none of the runs, and no path")
             runs += [load(path, reading) for path in more]
