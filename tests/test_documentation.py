@@ -62,7 +62,8 @@ def test_commands_that_a_page_or_message_names_begin_to_work(command, arguments,
 
     work = ("train.loop.train", "train.saved_config", "evaluate.saved_config", "export.restore", "api.load_model",
             "publish.runs.load", "runtime.hub._package", "compare.runs.load", "aot.analyse", "check.Machine",
-            "study.settle", "plan.make_plan", "data.preparation._download", "data.preparation._extract")  # fmt: skip
+            "training.workdir.claimed", "plan.make_plan", "data.preparation._download",
+            "data.preparation._extract")  # fmt: skip
     for name in work:
         monkeypatch.setattr(f"wrn_jax.{name}", begin)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))

@@ -14,10 +14,10 @@ import pytest
 
 from tests import sample_runs
 from wrn_jax import study
-from wrn_jax.report import writing
+from wrn_jax.report import statistics, writing
 from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
-from wrn_jax.studies import engine
+from wrn_jax.studies import engine, places
 from wrn_jax.training.workdir import claimed
 
 ACCURACY = {"one": 0.5, "two": 0.6}
@@ -193,6 +193,7 @@ def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, mo
 
 @pytest.mark.parametrize(("prepare", "arguments", "message"), [
     (None, ["--out", "{0}/out"], "out: holds no study to go on with; name the recipes"),
+    (None, ["{0}/one.py", "--jobs", "0", "--out", "{0}/out"], "--jobs 0: should be at least 1, or auto"),
     (None, ["{0}/one.py", "--seeds", "0", "--out", "{0}/out"], "--seeds 0: should be at least 1"),
     (None, ["{0}/one.py", "{0}/one.py", "--out", "{0}/out"], "one: two recipes have this name"),
     (None, ["{0}/one.py", "--out", "{0}/out", "--config.seed=1"], "--config.seed=1: a study has seeds 0, 1"),
@@ -228,6 +229,51 @@ def test_a_recipe_that_is_edited_meanwhile_and_a_folder_of_another_run_do_not_mi
     said = capsys.readouterr().out
     assert "two.py: was changed since the study began: recipe.dropout.epoch 1 was 0.1, is 0.2" in said
     assert "one-seed1: holds another run: " in said
+
+
+def test_looks_before_the_end_raise_p_and_a_recipe_that_is_worse_fails(world, tmp_path):
+    out = tmp_path / "out"
+    world.happens = {10: "signal"}  # two of three seeds are complete, and one run of the third
+    with pytest.raises(Interrupted):
+        begin(out, "--seeds", "3")
+    world.stop = ""
+    text = (out / "report.md").read_text()
+    assert "not finished: 5 of 6 runs are. Compared are seeds 0 to 1, which all recipes have finished." in text
+    (early,) = json.loads((out / "comparison.json").read_text())["differences"]["last"]
+    assert early["counts"] == [2, 2]
+    assert early["adjusted"] == pytest.approx(statistics.after_looks(early["welch"]["p"], [2 / 3]))
+    assert early["adjusted"] > 2 * early["welch"]["p"]
+    again(out, "--fail-if-worse", "one")  # which is the worse one
+    with pytest.raises(SystemExit) as failed:
+        again(out, "--fail-if-worse", "two")
+    assert failed.value.code == 1
+    (late,) = json.loads((out / "comparison.json").read_text())["differences"]["last"]
+    assert late["counts"] == [3, 3]
+    assert late["adjusted"] == pytest.approx(statistics.after_looks(late["welch"]["p"], [2 / 3, 1]))
+    assert "after adjustment for looks" in (out / "report.md").read_text()
+    with pytest.raises(UserError, match="--fail-if-worse three: should be one of one, two"):
+        again(out, "--fail-if-worse", "three")
+
+
+def test_runs_find_room_on_gpus_on_shares_of_cores_or_one_after_the_other(monkeypatch):
+    def environments(jobs, platform, count, visible=""):
+        monkeypatch.setattr(places, "devices_of_runs", lambda: (platform, count))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        return [dict(place.environment).get("CUDA_VISIBLE_DEVICES") for place in places.find(jobs)]
+
+    assert environments(None, "gpu", 3) == ["0", "1", "2"]
+    assert environments(2, "gpu", 3, visible="5,6,7") == ["5", "6"]
+    assert environments(None, "gpu", 1) == environments(1, "gpu", 4) == environments(None, "tpu", 8) == [None]
+    assert environments(None, "cpu", 1) == [None]
+    with pytest.raises(UserError, match="--jobs 4: there are 3 GPUs"):
+        environments(4, "gpu", 3)
+    with pytest.raises(UserError, match="--jobs 2: all chips of a TPU train one run together"):
+        environments(2, "tpu", 8)
+    monkeypatch.setattr(places.os, "sched_getaffinity", lambda _: {0, 1, 2, 5, 7})
+    monkeypatch.setattr(places, "devices_of_runs", lambda: ("cpu", 1))
+    assert [place.cores for place in places.find(2)] == [{0, 1}, {2, 5, 7}]
+    with pytest.raises(UserError, match="--jobs 6: there are 5 CPU cores"):
+        places.find(6)
 
 
 def test_two_studies_do_not_share_a_folder(world, tmp_path):

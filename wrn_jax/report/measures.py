@@ -31,7 +31,8 @@ class Pair:
       counts: runs of each.
       difference: mean of the first minus mean of the second.
       welch: over seeds; None where one has a single run.
-      adjusted: Welch's p after Holm's adjustment over all pairs of recipes that have finished runs; None where not tested.
+      adjusted: Welch's p after the adjustment for looks before the end of a study, and Holm's over all pairs of recipes that
+        have finished runs; None where not tested.
       paired: over the seeds that both have; None for less than two.
       seeds: these seeds.
     """
@@ -209,6 +210,8 @@ def compare(groups: Sequence[Group], which: str) -> list[Pair]:
         for pair in pairs
         if pair.welch is not None and pair.welch.p is not None and {pair.first, pair.second} <= finished
     }
+    if looks := max((group.looks for group in groups), key=len):
+        tested = {names: statistics.after_looks(p, looks) for names, p in tested.items()}
     adjusted = dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
     return [dataclasses.replace(pair, adjusted=adjusted.get((pair.first, pair.second))) for pair in pairs]
 

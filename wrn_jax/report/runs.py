@@ -136,10 +136,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """The runs of one recipe, which differ in their seeds alone."""
+    """The runs of one recipe, which differ in their seeds alone.
+
+    `looks`: of a study that is looked at before its end, the share of its seeds that was there at each look so far.
+    """
 
     name: str
     runs: tuple[Run, ...]
+    looks: tuple[float, ...] = ()
 
     @functools.cached_property
     def counted(self) -> tuple[Run, ...]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -132,7 +132,8 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
         return (
             f"**No verdict on {pair.first} and {pair.second}**: {reason}. After the last epoch {_ahead(pair, groups, 'last')}."
         )
-    adjusted = f", {formats.p_value(pair.adjusted)} after Holm's adjustment" if pair.adjusted != pair.welch.p else ""
+    kind = _adjustment(groups.values())
+    adjusted = f", {formats.p_value(pair.adjusted)} after {kind}" if pair.adjusted != pair.welch.p else ""
     means = _means(pair, groups, "last")
     if significant(pair):
         return f"{_better(pair)} ({means} %; {counts}{adjusted})."
@@ -141,6 +142,11 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
         f"{formats.difference(pair.welch)} of test accuracy ({means} %; {counts}{adjusted}). What lies within the interval is "
         "not excluded."
     )
+
+
+def _adjustment(groups: Iterable[Group]) -> str:
+    """What was done to p values, in words."""
+    return "adjustment for looks and pairs" if any(group.looks for group in groups) else "Holm's adjustment"
 
 
 def _means(pair: Pair, groups: Mapping[str, Group], which: str) -> str:
@@ -190,7 +196,7 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
         lead = (
             f"{formats.percent(min(leads))} to {formats.percent(max(leads))}" if len(leads) > 1 else formats.percent(leads[0])
         )
-        adjusted = f"{highest}{' or less' if len(beaten) > 1 and '=' in highest else ''} after Holm's adjustment"
+        adjusted = f"{highest}{' or less' if len(beaten) > 1 and '=' in highest else ''} after {_adjustment(groups)}"
         texts.append(f"**{best.name} is better than {names}** after the last epoch, by {lead} points ({ahead}; {adjusted}).")
     else:
         texts.append(f"After the last epoch {best.name} is ahead ({ahead}).")

@@ -168,7 +168,8 @@ def execute(
                 looked_at = time.monotonic()
                 shown.show(lines(members, state, tasks, operations, len(places)))
             time.sleep(POLL)
-        if stopping and (waiting or len(state.done) + len(state.failures) < len(members)):
+        stopping = stopping or stop.received(0)
+        if stopping and len(state.done) + len(state.failures) < len(members):
             raise Interrupted(f"{stopping}: the runs are saved; the same command goes on with them")
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wrn_jax.report import build, runs, verdict, writing
+from wrn_jax.report import build, measures, runs, verdict, writing
 from wrn_jax.report.formats import listed
 from wrn_jax.report.render.blocks import Block, Bullets, Section, Text
 from wrn_jax.report.runs import Group, Run
@@ -13,28 +13,62 @@ from wrn_jax.studies.runs import DIVERGED, Failure, Member
 
 
 def write(
-    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure], folder: Path
-) -> str | None:
-    """Writes the report into the folder of the study; the sentence of its verdict, or None as long as no epoch is finished.
+    design: Design,
+    members: Sequence[Member],
+    known: Mapping[str, Run | None],
+    failures: Mapping[str, Failure],
+    operations: Mapping[str, float],
+    folder: Path,
+) -> tuple[Group, ...]:
+    """Writes the report into the folder of the study; what it compares, which is nothing as long as no epoch is finished.
 
     Args:
       design: of the study.
       members: all its runs.
       known: as far as they are, by name.
       failures: of those that failed, by name.
+      operations: of a run, by recipe.
       folder: where to.
 
     Raises:
       UserError: runs do not compare, or the report cannot be written.
     """
-    groups = grouped(design, members, known)
+    complete = complete_seeds(design, members, known, failures)
+    # Between two looks the figures stay those of the last one.
+    counted = [member for member in members if complete < 2 or member.seed < complete]
+    groups = grouped(design, counted, known)
     if not groups:
-        return None
-    document = build.build(groups, f"Study: {', '.join(recipe.name for recipe in design.recipes)}")
-    section = Section("The study", describe(design, members, known, failures))
+        return ()
+    looks = tuple(seeds / design.all_seeds for seeds in range(2, complete + 1))
+    groups = tuple(dataclasses.replace(group, looks=looks) for group in groups)
+    document = build.build(groups, f"Study: {', '.join(recipe.name for recipe in design.recipes)}", operations)
+    section = Section("The study", describe(design, members, known, failures, complete))
     first, *others = document.sections
     writing.write(groups, dataclasses.replace(document, sections=[first, section, *others]), folder)
-    return verdict.reach(groups).sentence.replace("**", "")
+    return groups
+
+
+def worse_than(groups: Sequence[Group], base: str) -> list[str]:
+    """The recipes that are shown to be worse than one of them."""
+    worse = []
+    for pair in measures.compare(groups, "last"):
+        better, other = (pair.first, pair.second) if pair.difference > 0 else (pair.second, pair.first)
+        if verdict.significant(pair) and better == base:
+            worse.append(other)
+    return worse
+
+
+def complete_seeds(
+    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]
+) -> int:
+    """How many seeds, from 0 on, every recipe has come to an end with, good or bad."""
+
+    def is_over(member: Member) -> bool:
+        run = known.get(member.name)
+        return member.name in failures or (run is not None and run.finished)
+
+    open_seeds = [member.seed for member in members if not is_over(member)]
+    return min([design.all_seeds, *open_seeds])
 
 
 def grouped(design: Design, members: Sequence[Member], known: Mapping[str, Run | None]) -> tuple[Group, ...]:
@@ -46,7 +80,11 @@ def grouped(design: Design, members: Sequence[Member], known: Mapping[str, Run |
 
 
 def describe(
-    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]
+    design: Design,
+    members: Sequence[Member],
+    known: Mapping[str, Run | None],
+    failures: Mapping[str, Failure],
+    complete: int,
 ) -> list[Block]:
     """What was planned, how far it is, and what went wrong."""
     finished = [member.name for member in members if (run := known.get(member.name)) and run.finished]
@@ -57,6 +95,9 @@ def describe(
         f"How a difference is shown: {design.test}.",
         "The runs of a seed share the order of the data and the random draws, and come one after the other, so that an "
         "unfinished study has about as many runs of each recipe.",
+        "Looks before the end: a report may be read after every seed that all recipes have finished, from the second on, so "
+        "all of them count. Before Holm's adjustment p is raised for the looks so far, by alpha spending as Lan and DeMets "
+        "(1983) do for O'Brien and Fleming's boundaries.",
     ]
     blocks: list[Block] = [Bullets(plan)]
     for addition in design.added:
@@ -67,6 +108,8 @@ def describe(
         blocks.append(Text(text, "warning"))
     if len(finished) < len(members):
         text = f"This study is not finished: {len(finished)} of {len(members)} runs are."
+        if complete > 1:
+            text += f" Compared are seeds 0 to {complete - 1}, which all recipes have finished."
         blocks.append(Text(text, "warning"))
     for name, failure in failures.items():
         how = "diverged" if failure.code == DIVERGED else "failed"

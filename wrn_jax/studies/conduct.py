@@ -1,0 +1,90 @@
+"""A study from its design to its report."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from wrn_jax.report import verdict
+from wrn_jax.runtime import console
+from wrn_jax.runtime.errors import Diverged, UserError
+from wrn_jax.runtime.files import reason
+from wrn_jax.studies import design as designs
+from wrn_jax.studies import engine, outlook, places, summary
+from wrn_jax.studies.design import Design
+from wrn_jax.studies.engine import Place
+from wrn_jax.studies.runs import DIVERGED, members
+
+SEEDS = 3
+"""Of a study that does not say how many."""
+
+
+def settle(folder: Path, files: Sequence[str], overrides: Sequence[str], seeds: int | None) -> Design:
+    """The study in `folder`, begun with these recipes if there is none. Raises UserError if it is another one."""
+    design = designs.read(folder)
+    if overrides and not files:
+        raise UserError(f"{overrides[0]}: name the recipes too that it changes")
+    if design is None:
+        if not files:
+            raise UserError(f"{folder}: holds no study to go on with; name the recipes to begin one")
+        design = Design(began=designs.now(), recipes=designs.read_recipes(files, overrides), seeds=seeds or SEEDS)
+    elif files:
+        design.check(designs.read_recipes(files, overrides), folder / designs.FILE)
+    if seeds is not None:
+        done = engine.look(members(design, folder), corruptions=False).done
+        design = design.with_seeds(seeds, len(done))
+    return design
+
+
+def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base: str | None) -> None:
+    """Runs what is missing and writes the report; see `wrn_jax.study`.
+
+    Args:
+      design: of the study.
+      folder: where everything goes.
+      corruptions: whether corrupted images are evaluated too.
+      jobs: runs at a time; None: as many as there are GPUs, else one.
+      base: a recipe; if another is shown to be worse, the process ends with exit code 1. None for no such question.
+    """
+    if base is not None and base not in [recipe.name for recipe in design.recipes]:
+        known = ", ".join(recipe.name for recipe in design.recipes)
+        raise UserError(f"--fail-if-worse {base}: should be one of {known}")
+    outlooks, all_members = outlook.look_ahead(design), members(design, folder)
+    state = engine.look(all_members, corruptions)
+    for line in outlook.describe(design, outlooks, len(state.done), folder):
+        print(line)
+    design.write(folder)
+    left = [member for member in all_members if member.name not in state.done]
+    rooms = places.find(jobs) if left else [Place()]
+    if len(rooms) > 1:
+        print(f"{len(rooms)} runs at a time")
+    operations = {outlook.recipe.name: float(outlook.operations) for outlook in outlooks}
+
+    def report() -> None:
+        try:
+            summary.write(design, all_members, state.runs, state.failures, operations, folder)
+        except Exception as error:  # whatever it is: the runs are worth more
+            console.say(f"the report could not be written ({reason(error)}); going on")
+
+    try:
+        engine.execute(all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report)
+    finally:
+        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder)
+    if groups:
+        print(f"the report: {folder / 'report.md'}, report.html, comparison.json, plots/")
+        print(verdict.reach(groups).sentence.replace("**", ""))
+    if state.failures:
+        raise_failures(state, len(all_members), folder)
+    if base is not None and (worse := summary.worse_than(groups, base)):
+        console.tell(f"study: shown to be worse than {base}: {', '.join(worse)}")
+        sys.exit(1)
+
+
+def raise_failures(state: engine.State, count: int, folder: Path) -> NoReturn:
+    """Says in one line which runs failed. Raises Diverged if all of them diverged, else UserError."""
+    names = ", ".join(state.failures)
+    if all(failure.code == DIVERGED for failure in state.failures.values()):
+        raise Diverged(f"{len(state.failures)} of {count} runs diverged and stay as they are: {names}")
+    raise UserError(
+        f"{len(state.failures)} of {count} runs failed: {names}; see {folder / 'logs'}, and start again to try anew"
+    )
