@@ -12,12 +12,12 @@ import signal
 
 import pytest
 
-from tests import sample_runs
+from tests import sample_runs, small
 from wrn_jax import study
 from wrn_jax.report import statistics, writing
 from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
-from wrn_jax.studies import engine, places
+from wrn_jax.studies import engine, measure, places
 from wrn_jax.training.workdir import claimed
 
 ACCURACY = {"one": 0.5, "two": 0.6}
@@ -193,6 +193,8 @@ def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, mo
 
 @pytest.mark.parametrize(("prepare", "arguments", "message"), [
     (None, ["--out", "{0}/out"], "out: holds no study to go on with; name the recipes"),
+    (None, ["{0}/one.py", "--detect", "0.5", "--out", "{0}/out"], "--detect goes with --dry-run"),
+    (None, ["{0}/one.py", "--detect", "-1", "--out", "{0}/out"], "'-1': should be a number of percentage points"),
     (None, ["{0}/one.py", "--jobs", "0", "--out", "{0}/out"], "--jobs 0: should be at least 1, or auto"),
     (None, ["{0}/one.py", "--seeds", "0", "--out", "{0}/out"], "--seeds 0: should be at least 1"),
     (None, ["{0}/one.py", "{0}/one.py", "--out", "{0}/out"], "one: two recipes have this name"),
@@ -253,6 +255,31 @@ def test_looks_before_the_end_raise_p_and_a_recipe_that_is_worse_fails(world, tm
     assert "after adjustment for looks" in (out / "report.md").read_text()
     with pytest.raises(UserError, match="--fail-if-worse three: should be one of one, two"):
         again(out, "--fail-if-worse", "three")
+
+
+def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp_path, capsys, monkeypatch):
+    measured = []
+    monkeypatch.setattr(measure, "seconds_of_update", lambda arguments: measured.append(arguments) or (0.5, "a machine"))
+    begin(tmp_path / "out", "--dry-run", "--detect", "0.5", "--spread", "0.3", "--seeds", "4")
+    said = capsys.readouterr().out
+    assert world.commands == []
+    assert not (tmp_path / "out").exists()
+    needed = statistics.seeds_needed(0.5, 0.3)
+    assert f"a difference of 0.5 points needs {needed} seeds of each recipe" in said
+    assert f"4 seeds show a difference of {statistics.detectable(4, 0.3):.2f} points with 80% power" in said
+    assert "findings: 2" in said
+    assert "of all runs: " in said
+    # 20 updates of 100 images, and 5 evaluations of 400 images at a third of their cost: 10 s and 3.3 s.
+    assert "one: 13s a run (measured: 0.5 s an update, on a machine)" in said
+    assert "all 8 runs: 1m47s, without starting and compiling" in said
+    assert len(measured) == 1
+
+
+@pytest.mark.slow
+def test_an_update_is_measured_here(capsys):
+    changes = [f"--config.{key}={value}" for key, value in small.CHANGES.items()]
+    measure.main(["--config", "configs/session04.py", *changes])
+    assert 0 < json.loads(capsys.readouterr().out)["seconds"] < 10
 
 
 def test_runs_find_room_on_gpus_on_shares_of_cores_or_one_after_the_other(monkeypatch):

@@ -35,21 +35,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--corruptions", action="store_true", help="evaluate on corrupted images too")
     parser.add_argument("--jobs", metavar="N", default="auto", help="runs at a time (default: auto, one for each GPU or one)")
     parser.add_argument(
+        "--dry-run", action="store_true", help="say what will run, how long it takes and what it can show; stop"
+    )
+    parser.add_argument("--detect", type=points, metavar="POINTS", help="a difference: say how many seeds it needs")
+    parser.add_argument(
+        "--spread", type=points, metavar="POINTS", default=0.3,
+        help="the standard deviation over seeds that --dry-run reckons with (default: 0.3)",
+    )  # fmt: skip
+    parser.add_argument(
         "--fail-if-worse", metavar="BASE", help="exit with 1 if a recipe is shown to be worse than the one of this name"
     )
     parser.add_argument("--config.KEY", metavar="VALUE", help="changes one key of all recipes")
     options, overrides = command.parse(parser, argv)
     if options.seeds == 0:
         raise UserError("--seeds 0: should be at least 1")
+    if options.detect and not options.dry_run:
+        raise UserError("--detect goes with --dry-run")
     jobs = None if options.jobs == "auto" else command.whole_number(options.jobs)
     if jobs == 0:
         raise UserError("--jobs 0: should be at least 1, or auto")
     from wrn_jax.studies import conduct  # here, since mistakes above need not wait for it
     from wrn_jax.training.workdir import claimed
 
+    asked = (options.out, options.recipes, overrides, options.seeds)
+    if options.dry_run:
+        return conduct.foresee(conduct.settle(*asked), options.out, jobs, options.detect, options.spread)
     with claimed(options.out):
-        design = conduct.settle(options.out, options.recipes, overrides, options.seeds)
-        conduct.run(design, options.out, options.corruptions, jobs, options.fail_if_worse)
+        conduct.run(conduct.settle(*asked), options.out, options.corruptions, jobs, options.fail_if_worse)
+
+
+def points(text: str) -> float:
+    """A positive number of percentage points. Raises UserError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        raise UserError(f"{text!r}: should be a number of percentage points, above 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -80,6 +80,19 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
         sys.exit(1)
 
 
+def foresee(design: Design, folder: Path, jobs: int | None, difference: float | None, spread: float) -> None:
+    """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
+    outlooks = outlook.look_ahead(design)
+    done = len(engine.look(members(design, folder), corruptions=False).done)
+    lines = [
+        *outlook.describe(design, outlooks, done, folder),
+        *outlook.resolution(len(outlooks), design.all_seeds, difference, spread),
+        *outlook.times(outlooks, design.all_seeds, len(places.find(jobs))),
+    ]
+    for line in lines:
+        print(line)
+
+
 def raise_failures(state: engine.State, count: int, folder: Path) -> NoReturn:
     """Says in one line which runs failed. Raises Diverged if all of them diverged, else UserError."""
     names = ", ".join(state.failures)

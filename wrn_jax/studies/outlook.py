@@ -1,15 +1,18 @@
 """What a study will take: operations, disk, and findings, by recipe."""
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from wrn_jax.config import checks, from_dict
 from wrn_jax.planning import cost
 from wrn_jax.planning.description import describe_length
+from wrn_jax.report import statistics
 from wrn_jax.report.runs import check_same_images, recipe_keys
-from wrn_jax.runtime import devices
+from wrn_jax.runtime import console, devices
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.studies import measure
 from wrn_jax.studies.design import Design, Recipe
 from wrn_jax.training.setup import Setup, make_setup
 
@@ -43,7 +46,7 @@ def look_ahead(design: Design) -> list[Outlook]:
             raise UserError(f"{same} and {recipe.name}: are the same recipe; give one of them")
         kept = min(setup.timeline.epochs, len(setup.timeline.checkpoint_epochs) + ALWAYS_KEPT)
         disk = kept * cost.state_bytes(setup.abstract_state)
-        outlooks.append(Outlook(recipe, setup, cost.run_operations(setup), disk))
+        outlooks.append(Outlook(recipe, setup, cost.recipe_operations(setup.config, setup.timeline), disk))
     check_same_images([(outlook.recipe.name, outlook.setup.config) for outlook in outlooks])
     return outlooks
 
@@ -65,6 +68,63 @@ def describe(design: Design, outlooks: Sequence[Outlook], done: int, folder: Pat
             f"  of a run: {outlook.operations:.3g} operations, {_size(outlook.disk)} of checkpoints at most",
             *(f"  {line}" for line in checks.report(checks.examine(config, timeline), config.silence)),
         ]
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    disk = seeds * sum(outlook.disk for outlook in outlooks)
+    return [*lines, f"checkpoints of all runs: {_size(disk)} at most; {_size(shutil.disk_usage(there).free)} are free"]
+
+
+def times(outlooks: Sequence[Outlook], seeds: int, jobs: int) -> list[str]:
+    """How long all runs take, one line for each recipe and one for all, by measuring an update. Raises UserError.
+
+    Networks that are alike are measured once; what else differs counts by its operations. Of an evaluation an image costs a
+    third of what it costs in training, as in the count of operations.
+    """
+    lines: list[str] = []
+    rates: dict[str, float] = {}
+    total = 0.0
+    for outlook in outlooks:
+        setup, config = outlook.setup, outlook.setup.config
+        of_update = outlook.operations / (setup.timeline.steps + setup.timeline.sharpness_aware_steps)
+        key = f"{config.model} {config.recipe.batch_size} {config.precision}"
+        measured = ""
+        if key not in rates:
+            seconds, where = measure.seconds_of_update(outlook.recipe.arguments)
+            rates[key] = seconds / of_update
+            measured = f" (measured: {seconds:.3g} s an update, on {where})"
+        images = setup.timeline.epochs * (setup.dataset.num_test + config.data.validation_size)
+        run = rates[key] * (outlook.operations + images * of_update / config.recipe.batch_size / 3)
+        total += seeds * run
+        lines.append(f"{outlook.recipe.name}: {console.format_duration(run)} a run{measured}")
+    each = f", {jobs} runs at a time" if jobs > 1 else ""
+    return [
+        *lines,
+        f"all {seeds * len(outlooks)} runs: {console.format_duration(total / jobs)}{each}, without starting and compiling",
+    ]
+
+
+def resolution(recipes: int, seeds: int, difference: float | None, spread: float) -> list[str]:
+    """What so many seeds can show, and how many a difference needs; difference and spread over seeds in points."""
+    pairs = recipes * (recipes - 1) // 2
+    significance = statistics.SIGNIFICANCE / max(1, pairs)
+    power = f"{statistics.POWER:.0%} power"
+    holm = f" (at p < {significance:.2g}, the strictest of Holm's levels for {pairs} pairs)" if pairs > 1 else ""
+    lines = []
+    if seeds > 1:
+        alone, paired = (
+            statistics.detectable(seeds, spread, paired=paired, significance=significance) for paired in (False, True)
+        )
+        lines.append(
+            f"with a spread of {spread:g} points over the seeds, {seeds} seeds show a difference of {alone:.2f} points with "
+            f"{power}{holm}; of {paired:.2f} by pairs of a seed, if their differences spread as much"
+        )
+    if difference:
+        alone, paired = (
+            statistics.seeds_needed(difference, spread, paired=paired, significance=significance) for paired in (False, True)
+        )
+        lines.append(
+            f"a difference of {difference:g} points needs {alone} seeds of each recipe; {paired} pairs, if their differences "
+            "spread as much"
+        )
     return lines
 
 
