@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,7 +85,10 @@ def load_config(path_or_name: str | Path, overrides: Mapping[str, Any] | None = 
 
 
 def train_model(
-    config: Config | str | Path, workdir: str | Path | None = None, resume: bool | Literal["auto"] = False
+    config: Config | str | Path,
+    workdir: str | Path | None = None,
+    resume: bool | Literal["auto"] = False,
+    log: Callable[[int, dict[str, float]], object] | None = None,
 ) -> Summary:
     """Trains, and prints how it goes, as `python -m wrn_jax.train`.
 
@@ -96,6 +99,8 @@ def train_model(
       config: a configuration, or what `load_config` takes.
       workdir: where records and checkpoints go; None: a new folder in `runs/`.
       resume: continue the run in `workdir`; "auto": if there is one, else start it.
+      log: called after each epoch with the number of finished updates and its figures by name, such as "test/accuracy", once
+        they are in `metrics.jsonl`: a line for another logger. What it raises is said, and stops nothing.
 
     Returns:
       The work directory, and the rows of the best and the last epoch.
@@ -106,7 +111,7 @@ def train_model(
     name = "run" if isinstance(config, Config) else Path(config).stem
     config = config if isinstance(config, Config) else load_config(config)
     directory = default_workdir(name) if workdir is None else files.user_path(workdir)
-    return loop.train(config, directory, holds_run(directory) if resume == "auto" else resume)
+    return loop.train(config, directory, holds_run(directory) if resume == "auto" else resume, hook=log)
 
 
 def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """The files of a run: what a crash leaves, what a resumed run keeps, and the pictures."""
 
+import contextlib
 import dataclasses
 import json
+import re
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event as EventMessage
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from tests.sample_runs import HEADER
 from wrn_jax.config.timeline import Event
@@ -33,8 +37,8 @@ def rows(count):
     return [dataclasses.replace(ROW, epoch=n, step=10 * n, test_accuracy=0.1 * n) for n in range(1, count + 1)]
 
 
-def make_log(workdir, done=(), transitions=(), active=True):
-    return RunLog(workdir, HEADER, done, transitions, lambda: None, active)
+def make_log(workdir, done=(), transitions=(), active=True, **more):
+    return RunLog(workdir, HEADER, done, transitions, lambda: None, active, **more)
 
 
 def transition(step):
@@ -76,17 +80,22 @@ def test_rows_that_cannot_be_written_are_written_once_they_can(tmp_path):
     assert read_rows(tmp_path / "metrics.jsonl") == rows(2)
 
 
-def events(workdir):
-    """{tag: [(step, value), ...]} of all events there, in the order of files and within them."""
-    found = {}
+def read_events(workdir):
+    """All events there, in the order of files and within them."""
     for path in sorted((workdir / "tensorboard").glob("events.*")):
         data = path.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
-            event = EventMessage.FromString(data[12 : 12 + length])
+            yield EventMessage.FromString(data[12 : 12 + length])
             data = data[16 + length :]
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+
+
+def events(workdir):
+    """{tag: [(step, value), ...]} of all events there."""
+    found = {}
+    for event in read_events(workdir):
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
     return found
 
 
@@ -193,3 +202,60 @@ def test_hardware_and_versions_are_plain():
     found = json.loads(json.dumps({"hardware": environment.hardware(), "versions": environment.versions()}))
     assert found["hardware"]["devices"] == 8
     assert found["versions"]["jax"].count(".") >= 2
+
+
+def test_a_hook_is_told_of_each_epoch_once_it_is_on_disk(tmp_path, capsys):
+    calls, fails = [], [True, True, False, False, False]
+
+    def hook(step, figures):
+        if fails.pop(0):
+            raise OSError("no network")
+        assert read_rows(tmp_path / "metrics.jsonl")[-1].step >= step
+        calls.append((step, figures["test/accuracy"], figures["run/learning_rate"]))
+
+    with make_log(tmp_path, done=rows(1), hook=hook) as log:
+        for row in rows(4)[1:]:
+            log.epoch(row)
+            assert log.write() is None
+            assert log.write() is None
+    assert calls == [(20, 0.2, 0.1), (30, pytest.approx(0.3), 0.1), (40, 0.4, 0.1)]  # not those of the start before
+    assert capsys.readouterr().out.count("the logger failed (OSError: no network); going on without it") == 1
+
+
+def test_tensorboard_has_the_hyperparameters_once(tmp_path):
+    keys = {"seed": 1, "recipe.rate": [1, 2], "model.num_classes": None, "download": True}
+    for _ in range(2):
+        with make_log(tmp_path, hyperparameters=keys):
+            pass
+    plugins = [
+        HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for event in read_events(tmp_path)
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    ]
+    experiment, start = plugins
+    assert {info.name.tag for info in experiment.experiment.metric_infos} == {"test/accuracy", "test/loss"}
+    assert set(start.session_start_info.hparams) == {"seed", "recipe.rate", "download"}
+    assert start.session_start_info.hparams["recipe.rate"].string_value == "[1, 2]"
+
+
+def test_the_lines_of_the_documentation_for_other_loggers():
+    text = Path("docs/after-training.md").read_text().split("## Other loggers")[1]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    calls, package = [], SimpleNamespace(train_model=lambda config, workdir, log: log(10, {"test/accuracy": 0.5}))
+
+    def stand_in(name):
+        return lambda *arguments, **named: calls.append((name, arguments, named))
+
+    loggers = {
+        "wandb": SimpleNamespace(init=stand_in("init"), log=stand_in("log")),
+        "mlflow": SimpleNamespace(start_run=contextlib.nullcontext, log_metrics=stand_in("log_metrics")),
+        "trackio": SimpleNamespace(import_tf_events=stand_in("import_tf_events")),
+    }
+    for block in blocks:
+        exec(block, {"wrn_jax": package, "config": SimpleNamespace(to_dict=lambda: {"seed": 0})} | loggers)
+    figures = ({"test/accuracy": 0.5},), {"step": 10}
+    assert calls == [
+        ("init", (), {"project": "wrn_jax", "config": {"seed": 0}}), ("log", *figures), ("log_metrics", *figures),
+        ("import_tf_events", ("runs/first/tensorboard",), {"project": "wrn_jax"}),
+    ]  # fmt: skip

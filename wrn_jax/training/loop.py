@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wrn_jax.config import Config
+from wrn_jax.config import Config, flatten
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import shortest
 from wrn_jax.data import loading
@@ -26,7 +26,7 @@ from wrn_jax.training import curves, origins
 from wrn_jax.training.checkpoints import Checkpoints, Saved
 from wrn_jax.training.messages import epoch_line, not_learning, opening_lines
 from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, Origin, best_row, finished_rows
-from wrn_jax.training.run_log import RunLog
+from wrn_jax.training.run_log import Hook, RunLog
 from wrn_jax.training.saver import Saver
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.state import TrainState
@@ -126,7 +126,12 @@ class Programs:
 
 
 def train(
-    config: Config, workdir: str | Path, resume: bool = False, stop_after: int | None = None, origin: Origin | None = None
+    config: Config,
+    workdir: str | Path,
+    resume: bool = False,
+    stop_after: int | None = None,
+    origin: Origin | None = None,
+    hook: Hook | None = None,
 ) -> Summary:
     """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
@@ -136,6 +141,7 @@ def train(
       resume: whether to continue the run in `workdir`.
       stop_after: the epoch (from 1) after which to end, to be resumed; None: the last.
       origin: where a run begins that is started and not resumed; None: with random weights.
+      hook: of the records, see `RunLog`.
 
     Raises:
       UserError: something in configuration, data or work directory that the user can mend.
@@ -145,7 +151,7 @@ def train(
     workdir, rollbacks = files.user_path(workdir), 0
     while True:
         try:
-            return run(config, workdir, resume, rollbacks, stop_after, origin)
+            return run(config, workdir, resume, rollbacks, stop_after, origin, hook)
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
@@ -156,10 +162,18 @@ def train(
             console.say(text, active=jax.process_index() == 0)
 
 
-def run(config: Config, workdir: Path, resume: bool, rollbacks: int, stop_after: int | None, origin: Origin | None) -> Summary:
+def run(
+    config: Config,
+    workdir: Path,
+    resume: bool,
+    rollbacks: int,
+    stop_after: int | None,
+    origin: Origin | None,
+    hook: Hook | None,
+) -> Summary:
     """One attempt of `train`, from the last checkpoint to the end; `rollbacks` counts the attempts that diverged."""
     with contextlib.ExitStack() as to_close:
-        attempt = prepare(config, workdir, resume, rollbacks, origin, to_close)
+        attempt = prepare(config, workdir, resume, rollbacks, origin, hook, to_close)
         done, epochs = attempt.saved.epoch, attempt.setup.timeline.epochs
         if stop_after is not None and not 1 <= stop_after <= epochs:
             raise UserError(f"--stop-after {stop_after}: should be an epoch of the run, 1 to {epochs}")
@@ -192,7 +206,13 @@ def run(config: Config, workdir: Path, resume: bool, rollbacks: int, stop_after:
 
 
 def prepare(
-    config: Config, workdir: Path, resume: bool, rollbacks: int, origin: Origin | None, to_close: contextlib.ExitStack
+    config: Config,
+    workdir: Path,
+    resume: bool,
+    rollbacks: int,
+    origin: Origin | None,
+    hook: Hook | None,
+    to_close: contextlib.ExitStack,
 ) -> Attempt:
     """Sets up, reads the data, restores the last checkpoint and opens the records. Raises UserError.
 
@@ -229,7 +249,7 @@ def prepare(
     rollbacks = max(rollbacks, saved.notes.rollbacks)
     header = make_header(setup, data.judge, saved.step, rollbacks, origin, changes)
     past = [event for event in timeline.events() if event.step < saved.step]
-    log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead))
+    log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead, flatten(config.to_dict()), hook))
     saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
     for kept, its_state in to_save:  # the run can go on without the one that it branched from
         saver.save(its_state, kept.step, kept.epoch, kept.accuracy, kept.notes)

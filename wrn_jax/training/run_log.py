@@ -11,9 +11,9 @@ In the work directory:
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -24,6 +24,8 @@ from wrn_jax.runtime.console import say
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason, write_atomically
 from wrn_jax.training.records import EpochRow, Header
+
+Hook = Callable[[int, dict[str, float]], object]
 
 
 class RunLog:
@@ -36,6 +38,8 @@ class RunLog:
       transitions: those that the finished updates have seen.
       check_workdir: raises UserError if the work directory is no longer there.
       active: whether this process writes at all.
+      hyperparameters: of the run, by name, for TensorBoard.
+      hook: called with the finished updates and the figures of an epoch once its line is on disk; it never stops a run.
 
     Attributes:
       rows: of all epochs so far.
@@ -52,12 +56,15 @@ class RunLog:
         transitions: Iterable[timeline.Event],
         check_workdir: Callable[[], None],
         active: bool,
+        hyperparameters: Mapping[str, Any] | None = None,
+        hook: Hook | None = None,
     ):
         self.rows = list(rows)
         self._transitions = list(transitions)
         self._metrics, self._check_workdir, self._active = workdir / "metrics.jsonl", check_workdir, active
         self._written: int | None = None
-        self._board = TensorBoard(workdir / "tensorboard")
+        self._hook, self._told, self._is_hook_failing = hook, len(self.rows), False
+        self._board = TensorBoard(workdir / "tensorboard", hyperparameters or {}, header.best_chosen_on)
         if active:
             try:
                 append_line(workdir / "header.jsonl", json.dumps(header.to_dict()))
@@ -92,7 +99,21 @@ class RunLog:
         except OSError as error:
             return f"{error.filename or self._metrics}: could not be written ({error.strerror})"
         self._written = len(self.rows)
+        self._tell_hook()
         return None
+
+    def _tell_hook(self) -> None:
+        """Hands the epochs that are new on disk to the hook, which is tried again at the next epoch if it fails."""
+        try:
+            while self._hook and self._told < len(self.rows):
+                row = self.rows[self._told]
+                self._hook(row.step or 0, scalars(row))
+                self._told += 1
+            self._is_hook_failing = False
+        except Exception as error:
+            if not self._is_hook_failing:
+                say(f"the logger failed ({type(error).__name__}: {reason(error)}); going on without it, and trying again")
+            self._is_hook_failing = True
 
     def __enter__(self) -> Self:
         return self
@@ -109,8 +130,8 @@ class TensorBoard:
     so each step and each transition is there once, wherever a run was killed or went back to.
     """
 
-    def __init__(self, directory: Path):
-        self._directory = directory
+    def __init__(self, directory: Path, hyperparameters: Mapping[str, Any], judge: str):
+        self._directory, self._hyperparameters, self._judge = directory, hyperparameters, judge
         self._writer: EventsWriter | None = None
         self._done = (0, 0)
         self._is_failing = False
@@ -147,6 +168,11 @@ class TensorBoard:
         writer = EventsWriter(str(self._directory / "events"))
         # A TensorBoard that is looking forgets what it has read.
         writer.write_event(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        if self._hyperparameters:
+            columns = dict.fromkeys(f"{split}/{name}" for split in {self._judge, "test"} for name in ("accuracy", "loss"))
+            experiment, start, _ = summary.hparams(as_columns(self._hyperparameters), columns)
+            for part in (experiment, start):
+                writer.write_event(Event(wall_time=time.time(), summary=part))
         return writer
 
     def close(self) -> None:
@@ -155,6 +181,13 @@ class TensorBoard:
         if writer is not None:
             with contextlib.suppress(Exception):
                 writer.close()
+
+
+def as_columns(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as TensorBoard's HPARAMS tab takes them: numbers, truth values and texts; what is None is left out."""
+    plain = (bool, int, float, str)
+    known = {name: value for name, value in hyperparameters.items() if value is not None}
+    return {name: value if isinstance(value, plain) else json.dumps(value) for name, value in known.items()}
 
 
 def scalars(row: EpochRow) -> dict[str, float]:
