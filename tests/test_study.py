@@ -16,8 +16,9 @@ from tests import sample_runs, small
 from wrn_jax import study
 from wrn_jax.report import statistics, writing
 from wrn_jax.report.render.markdown import to_markdown
+from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
-from wrn_jax.studies import engine, measure, places
+from wrn_jax.studies import display, engine, measure, places
 from wrn_jax.training.workdir import claimed
 
 ACCURACY = {"one": 0.5, "two": 0.6}
@@ -280,6 +281,31 @@ def test_an_update_is_measured_here(capsys):
     changes = [f"--config.{key}={value}" for key, value in small.CHANGES.items()]
     measure.main(["--config", "configs/session04.py", *changes])
     assert 0 < json.loads(capsys.readouterr().out)["seconds"] < 10
+
+
+def test_the_lines_of_a_terminal_are_replaced_and_elsewhere_come_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    live = display.Display(2)
+    live.show(["1 of 4 runs are done; 5m left", "a: epoch 3/40, test accuracy 3.00%"])
+    live.show(["2 of 4 runs are done"])
+    live.close()
+    shown = capsys.readouterr().err
+    assert "5m left" in shown
+    assert "a: epoch 3/40" in shown
+    monkeypatch.setattr(console, "is_terminal", lambda: False)
+    monkeypatch.setattr(display, "INTERVAL", 0.0)
+    display.Display(2).show(["1 of 4 runs are done", "a: starts"])
+    assert capsys.readouterr().out == "1 of 4 runs are done | a: starts\n"
+
+
+def test_time_left_is_by_operations_until_a_recipe_has_been_timed():
+    rows = [dataclasses.replace(sample_runs.row(epoch, 0.1), seconds=2.0) for epoch in (1, 2)]
+    operations = {"one": 1.0, "two": 3.0}
+    todo = [("one-seed0", "one", 3), ("two-seed0", "two", 5)]
+    assert display.seconds_left({"one": [], "two": []}, todo, operations, 1) is None
+    assert display.seconds_left({"one": rows, "two": []}, todo, operations, 1) == 3 * 2 + 5 * 6
+    assert display.seconds_left({"one": rows, "two": rows}, todo, operations, 1) == 3 * 2 + 5 * 2
+    assert display.seconds_left({"one": rows, "two": rows}, todo, operations, 4) == 10  # a run is not divided
 
 
 def test_runs_find_room_on_gpus_on_shares_of_cores_or_one_after_the_other(monkeypatch):
