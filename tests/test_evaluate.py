@@ -482,7 +482,7 @@ def test_mistakes_are_one_line(run, arguments, message, tmp_path):
 
 
 def test_needs_something_to_evaluate():
-    with pytest.raises(UserError, match="one of the arguments --workdir --weights is required"):
+    with pytest.raises(UserError, match="one of the arguments --workdir --weights --hub is required"):
         call("--no-train")
 
 

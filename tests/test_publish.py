@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.fake_hub import serve
 from tests.sample_runs import HEADER
 from tests.small import CHANGES
 from tests.weights import formula_model, relative_error, save_run
-from wrn_jax import evaluate, publish
+from wrn_jax import evaluate, publish, train
 from wrn_jax.config import load_file
 from wrn_jax.evaluation.files import Record
 from wrn_jax.report import model_card
@@ -131,6 +132,9 @@ def test_up_and_down(run, there, tmp_path, capsys, monkeypatch):
     evaluate.main(["--hub", "user/some-model", *smaller])
     figures = json.loads((tmp_path / "evaluated" / "model.json").read_text())
     assert figures["weights"] == "hub:user/some-model"
+
+    options = types.SimpleNamespace(branch_from=None, init_from=Path("hub:user/some-model"), checkpoint=None)
+    assert Path(train.origin_of(options).source).name == "model.safetensors"
 
     # A person's card stays, there too.
     repos["user/some-model"]["README.md"] = b"mine"

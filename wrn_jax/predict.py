@@ -13,11 +13,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wrn_jax import api, command
+from wrn_jax import command
 from wrn_jax.config import datasets
 from wrn_jax.config.messages import printable
 from wrn_jax.data import pictures
@@ -25,6 +25,9 @@ from wrn_jax.data.pictures import Picture
 from wrn_jax.runtime import files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
+
+if TYPE_CHECKING:
+    from wrn_jax.api import TrainedModel
 
 TOP = 5
 """Classes named for each picture."""
@@ -45,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--contact-sheet", type=user_path, metavar="FILE", help="also draw the pictures and classes as PNG")
     parser.add_argument("images", nargs="+", type=user_path, metavar="IMAGE", help="a picture in a file")
     options = parser.parse_args(argv)
+    from wrn_jax import api  # here, since the help need not wait for all that trains
+
     source = options.workdir or options.weights or f"{hub.PREFIX}{options.hub}"
     model = api.load_model(source, options.checkpoint, options.data)
     height, width, _ = datasets.info(model.config.data).image_shape
@@ -73,7 +78,7 @@ def likeliest(probabilities: np.ndarray, names: Sequence[str]) -> list[tuple[str
     return [(names[int(label)], float(probabilities[label])) for label in best]
 
 
-def as_json(model: api.TrainedModel, read: dict[Path, Picture], found: list[list[tuple[str, float]]]) -> dict[str, Any]:
+def as_json(model: "TrainedModel", read: dict[Path, Picture], found: list[list[tuple[str, float]]]) -> dict[str, Any]:
     """What was predicted, as plain JSON data."""
     return {
         "temperature": model.temperature,
@@ -90,7 +95,7 @@ def as_json(model: api.TrainedModel, read: dict[Path, Picture], found: list[list
     }
 
 
-def as_text(model: api.TrainedModel, read: dict[Path, Picture], found: list[list[tuple[str, float]]]) -> list[str]:
+def as_text(model: "TrainedModel", read: dict[Path, Picture], found: list[list[tuple[str, float]]]) -> list[str]:
     """What was predicted, as lines for people."""
     temperature = model.temperature
     calibrated = f"calibrated with temperature {temperature:.3f}, fitted on the hold-out"

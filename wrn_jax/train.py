@@ -19,7 +19,7 @@ from wrn_jax import config as configs
 from wrn_jax.config import Config
 from wrn_jax.config.extension import extended
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.runtime import allocator, devices
+from wrn_jax.runtime import allocator, devices, hub
 from wrn_jax.runtime.errors import Abandoned, UserError
 from wrn_jax.runtime.files import reason, user_path
 from wrn_jax.training import loop
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--init-from",
         type=user_path,
-        metavar="RUN|FILE",
-        help="start with the weights of a run or a file (.safetensors, .pth); the last layer anew for other classes",
+        metavar="RUN|FILE|hub:USER/NAME",
+        help="start with weights of a run, a file (.safetensors, .pth) or the Hub; another last layer for other classes",
     )
     parser.add_argument(
         "--checkpoint",
@@ -125,7 +125,9 @@ def origin_of(options: argparse.Namespace) -> Origin | None:
     if options.branch_from is not None:
         return Origin(kind="branch", source=str(options.branch_from.absolute()), checkpoint=options.checkpoint or "last")
     if options.init_from is not None:
-        return Origin(kind="weights", source=str(options.init_from.absolute()), checkpoint=options.checkpoint or "best")
+        name = str(options.init_from)
+        path = hub.fetch(name.removeprefix(hub.PREFIX)) if name.startswith(hub.PREFIX) else options.init_from
+        return Origin(kind="weights", source=str(path.absolute()), checkpoint=options.checkpoint or "best")
     return None
 
 
