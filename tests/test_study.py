@@ -277,7 +277,8 @@ def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp
 
 
 @pytest.mark.slow
-def test_an_update_is_measured_here(capsys):
+def test_an_update_is_measured_here(capsys, monkeypatch):
+    monkeypatch.setattr(measure, "SECONDS", 0.0)
     changes = [f"--config.{key}={value}" for key, value in small.CHANGES.items()]
     measure.main(["--config", "configs/session04.py", *changes])
     assert 0 < json.loads(capsys.readouterr().out)["seconds"] < 10
