@@ -21,7 +21,10 @@ from wrn_jax.runtime.files import write_atomically
 FORMAT = 1
 FILE = "study.json"
 MEASURE = "test accuracy after the last epoch"
-TEST = "Welch's t test over the seeds, two-sided, p < 0.05 after Holm's adjustment over all pairs of recipes"
+TEST = (
+    "Welch's t test over the seeds, two-sided, p < 0.05 after alpha spending over a look at every complete seed from the "
+    "second on, and Holm's adjustment over all pairs of recipes"
+)
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, Field(strict=True)]
