@@ -13,6 +13,7 @@ import numpy as np
 from wrn_jax import config as configs
 from wrn_jax import evaluate, export
 from wrn_jax.config import Config, datasets
+from wrn_jax.data import own_classes
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation import files as evaluation_files
 from wrn_jax.evaluation import metrics
@@ -81,7 +82,7 @@ def load_config(path_or_name: str | Path, overrides: Mapping[str, Any] | None = 
     Raises:
       UserError: there is no such file or recipe, or it or an override is wrong.
     """
-    return configs.load_file(path_or_name).override(dict(overrides or {}))
+    return own_classes.described(configs.load_file(path_or_name).override(dict(overrides or {})))
 
 
 def train_model(
@@ -109,7 +110,7 @@ def train_model(
       UserError, Diverged, Interrupted: see `wrn_jax.runtime.errors`.
     """
     name = "run" if isinstance(config, Config) else Path(config).stem
-    config = config if isinstance(config, Config) else load_config(config)
+    config = own_classes.described(config if isinstance(config, Config) else load_config(config))
     directory = default_workdir(name) if workdir is None else files.user_path(workdir)
     return loop.train(config, directory, holds_run(directory) if resume == "auto" else resume, hook=log)
 

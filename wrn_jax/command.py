@@ -15,6 +15,7 @@ import jax
 from wrn_jax import config as configs
 from wrn_jax.config import recipes
 from wrn_jax.config.messages import printable
+from wrn_jax.data import own_classes
 from wrn_jax.runtime import console, devices, entry
 from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import cache_folder, user_path
@@ -71,10 +72,10 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
 
 
 def read_config(path_or_name: Path | None, overrides: Sequence[str]) -> configs.Config:
-    """The configuration that `--config` names, changed by `--config.KEY=VALUE`. Raises UserError."""
+    """The configuration that `--config` names, changed by `--config.KEY=VALUE`, and its data described. Raises UserError."""
     if path_or_name is None:
         raise UserError(NO_CONFIG)
-    return configs.apply_arguments(configs.load_file(path_or_name), overrides)
+    return own_classes.described(configs.apply_arguments(configs.load_file(path_or_name), overrides))
 
 
 def keep_caches() -> None:

@@ -130,7 +130,7 @@ def describe(model: Model) -> dict[str, Any]:
         "data": config.data.name,
         "mean": list(model.dataset.mean),
         "std": list(model.dataset.std),
-        "data_keys": {key: getattr(config.data, key) for key in export_formats.DATA_KEYS},
+        "data_keys": {key: config.to_dict()["data"][key] for key in export_formats.DATA_KEYS},
         "data_digests": model.saved.metadata.get("data_digests") or {},
         "step": model.saved.step,
         "epoch": model.saved.epoch,

@@ -60,6 +60,18 @@ def test_rising_falling_and_flat_have_the_same_total_strength():
     assert totals["falling"] == pytest.approx(totals["flat"], rel=1e-4)
 
 
+def test_a_key_that_stands_twice_in_a_file_is_refused(tmp_path):
+    path = tmp_path / "twice.py"
+    path.write_text(
+        "from wrn_jax.config import Config, Recipe, epoch\n"
+        "config = Config(recipe=Recipe(dropout={epoch(1): 0.3, epoch(5): 0.2,\n    epoch(5): 0.1}))\n"
+    )
+    with pytest.raises(UserError, match=r"twice\.py: line 3: the key epoch\(5\) stands twice in one table$"):
+        load_file(path)
+    path.write_text(path.read_text().replace("epoch(5): 0.1", "epoch(6): 0.1, **{epoch(6): 0.1}"))
+    assert load_file(path).recipe.dropout[epoch(6)] == 0.1
+
+
 def test_quickstart_has_the_phases_of_session04_at_the_same_places():
     quick, base = load_file("configs/quickstart.py"), load_file("configs/session04.py")
     for name in MOVING:

@@ -89,3 +89,10 @@ def test_a_package_that_cannot_be_loaded_is_one_line():
     code, _, errors = run("1 / 0")
     assert code == 1
     assert "ZeroDivisionError" in errors
+
+
+def test_too_few_addresses_are_refused_before_anything_aborts():
+    code, output, errors = run("print('went on')", 'ulimit -v 1500000; exec "$@"')
+    assert (code, output) == (2, "")
+    assert errors == "some: memory is limited to 1.4 GiB (ulimit -v); JAX needs 2 GiB or more\n"
+    assert run("print('went on')", 'ulimit -v 3000000; exec "$@"') == (0, "went on\n", "")

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from wrn_jax.runtime.errors import UserError
 
-DatasetName = Literal["cifar100", "cifar10", "embedded"]
+DatasetName = Literal["cifar100", "cifar10", "embedded", "own"]
 """The keys of `DATASETS`, as the type of the key data.name."""
 
 
@@ -25,6 +25,7 @@ class DatasetInfo:
       superclasses: the names of the classes in each group of classes; empty where there are none.
       hub_name: its name on the Hugging Face Hub; empty where it is not there.
       drawn: whether the images are drawn by code, as many as the configuration says.
+      own: whether they are the user's, in as many classes and numbers as the configuration says.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DatasetInfo:
     superclasses: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     hub_name: str = ""
     drawn: bool = False
+    own: bool = False
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -124,6 +126,18 @@ DATASETS: dict[str, DatasetInfo] = {
         superclasses=_DRAWN_CLASSES,
         drawn=True,
     ),
+    # Classes and numbers are the configuration's, which has them from the files; mean and std suit any photographs.
+    "own": DatasetInfo(
+        name="own",
+        title="images of one's own",
+        image_shape=(32, 32, 3),
+        num_classes=1,
+        num_train=1,
+        num_test=1,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        own=True,
+    ),
 }
 
 NORMALISATIONS = {name: (known.mean, known.std) for name, known in DATASETS.items()} | {
@@ -143,13 +157,26 @@ class DataKeys(Protocol):
     @property
     def embedded_test(self) -> int: ...
     @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def own_train(self) -> int: ...
+    @property
+    def own_test(self) -> int: ...
+    @property
     def validation_size(self) -> int: ...
 
 
 def info(data: DataKeys) -> DatasetInfo:
-    """The data set that a configuration asks for; of the drawn one as many images as it says."""
+    """The data set that a configuration asks for; of the drawn one, and of one's own, as many images as it says."""
     known = DATASETS[data.name]
-    return dataclasses.replace(known, num_train=data.embedded_train, num_test=data.embedded_test) if known.drawn else known
+    if known.drawn:
+        return dataclasses.replace(known, num_train=data.embedded_train, num_test=data.embedded_test)
+    if known.own and data.class_names:
+        number = len(data.class_names)
+        return dataclasses.replace(
+            known, num_classes=number, num_train=data.own_train, num_test=data.own_test, class_names=data.class_names
+        )
+    return known
 
 
 def output_names(names: Sequence[str], outputs: int) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Configuration files: ordinary Python that assigns `config`. It is executed, so load only files that you trust."""
 
+import ast
 import contextlib
 import dataclasses
 import os
@@ -32,6 +33,8 @@ def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config
     if not os.path.isfile(path):
         raise error(path, f"no such configuration file; recipes that are known by name: {', '.join(recipes.names())}")
     try:
+        if repeated := _repeated_key(Path(path).read_bytes()):
+            raise error(path, repeated)
         with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."):
             config = runpy.run_path(str(path)).get("config")
         if isinstance(config, Config):  # its tables can have been changed since they were checked
@@ -47,3 +50,16 @@ def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config
     if not isinstance(config, Config):
         raise error(path, "assigns no 'config = Config(...)'")
     return config
+
+
+def _repeated_key(source: bytes) -> str:
+    """Names a key that stands twice in one table of a Python file, of which Python would silently take the last; else empty."""
+    for table in ast.walk(ast.parse(source)):
+        if isinstance(table, ast.Dict):
+            seen = set[str]()
+            for key in filter(None, table.keys):
+                text = ast.unparse(key)
+                if text in seen:
+                    return f"line {key.lineno}: the key {text} stands twice in one table"
+                seen.add(text)
+    return ""

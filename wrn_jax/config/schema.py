@@ -89,10 +89,10 @@ class Data:
     """The data set, and how it is split."""
 
     name: DatasetName = "cifar100"
-    """The data set; "embedded" is drawn by code and needs no download."""
+    """The data set; "embedded" is drawn by code and needs no download, "own" is what `directory` holds."""
     directory: FilePath | None = None
-    """TFDS data directory, or one with the data set in another form; none: the environment variable TFDS_DATA_DIR, else
-    ~/tensorflow_datasets."""
+    """TFDS data directory, or one with the data set in another form, or with images of one's own; none: the environment
+    variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     archive: FilePath | None = None
     """Local copy of the data set, such as its original archive, to prepare the TFDS directory from when it has none."""
     download: bool = True
@@ -110,6 +110,12 @@ class Data:
     """Test images of the embedded data set."""
     embedded_seed: NonNegative = 0
     """Seed of the drawing of the embedded data set."""
+    class_names: tuple[str, ...] = ()
+    """Classes of the data set "own", in the order of their labels; empty: read from its files, as the next two."""
+    own_train: Images = 1
+    """Training images of the data set "own"."""
+    own_test: Images = 1
+    """Test images of the data set "own"."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,7 +10,7 @@ import numpy as np
 
 from wrn_jax.config import Data, datasets
 from wrn_jax.config.datasets import steps_per_epoch
-from wrn_jax.data import cifar, drawn_shapes, forms, preparation
+from wrn_jax.data import cifar, drawn_shapes, forms, own_classes, preparation
 from wrn_jax.data.cifar import Split
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import UserError
@@ -109,6 +109,12 @@ def epoch_order(key: jax.Array, epoch: int | jax.Array, num_examples: int, batch
 def _read(data: Data) -> tuple[dict[str, Split], tuple[str, ...]]:
     """({split: Split}, class names): the one place where a data set gets its loader."""
     info = datasets.info(data)
+    if info.own:
+        splits, names = own_classes.read(data.directory)
+        found = (names, *(len(splits[split].labels) for split in cifar.SPLITS))
+        if found != (info.class_names, info.num_train, info.num_test):
+            raise UserError(f"{data.directory}: holds other classes or numbers of images than the configuration says")
+        return splits, names
     if not info.drawn:
         found = _find_or_prepare(data)
         return (

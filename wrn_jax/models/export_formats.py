@@ -30,7 +30,16 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 PACKAGES = {"safetensors": "safetensors", "stablehlo": "flatbuffers"}
 """What a format needs beside the dependencies of this package."""
 
-DATA_KEYS = ("validation_size", "validation_seed", "embedded_train", "embedded_test", "embedded_seed")
+DATA_KEYS = (
+    "validation_size",
+    "validation_seed",
+    "embedded_train",
+    "embedded_test",
+    "embedded_seed",
+    "class_names",
+    "own_train",
+    "own_test",
+)
 """Keys of `config.data`, beside its name, that say which images a model was trained on and which were held out."""
 
 _Mean = Annotated[float, Field(ge=0, le=1)]
@@ -51,7 +60,7 @@ class Origin:
     data: str
     mean: tuple[_Mean, _Mean, _Mean]
     std: tuple[_Std, _Std, _Std]
-    data_keys: dict[str, int] = dataclasses.field(default_factory=dict)
+    data_keys: dict[str, int | list[str]] = dataclasses.field(default_factory=dict)
     data_digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 

@@ -12,6 +12,7 @@ from wrn_jax.config import Config, apply_arguments, checks, load_file
 from wrn_jax.config.checks import WIDTH, Finding
 from wrn_jax.config.moving import NUMERIC
 from wrn_jax.config.timeline import Timeline
+from wrn_jax.data import own_classes
 from wrn_jax.planning import cost
 from wrn_jax.runtime import devices
 from wrn_jax.training.setup import Setup, make_setup
@@ -38,7 +39,7 @@ class Plan:
 def make_plan(path: Path, overrides: Sequence[str]) -> Plan:
     """Reads a configuration and plans its run. Raises UserError."""
     written = load_file(path)
-    config = apply_arguments(written, overrides)
+    config = own_classes.described(apply_arguments(written, overrides))
     setup = make_setup(config, devices.make_mesh(1))
     return Plan(path, config, setup, checks.examine(config, setup.timeline, written))
 

@@ -20,6 +20,10 @@ SIGNALS = tuple(
 )
 """What asks a process to end: machines and schedulers, people, a terminal that closes, and what users of Slurm choose."""
 
+MIN_ADDRESS_SPACE = 2 * 2**30
+"""Bytes below which the C++ parts of JAX and OpenBLAS abort, or wait for ever, before an error can be told: measured for the
+smallest network on two cores; more of either need more."""
+
 _BARS = str.maketrans("▁▂▃▄▅▆▇█→–≥≤×", ".:-=+*%#>-><x")
 
 
@@ -28,6 +32,18 @@ def begin(program: str) -> None:
     keep_standard_streams()
     Listener(program).listen()
     sys.excepthook = _imports_failed
+    if (limit := address_space()) < MIN_ADDRESS_SPACE:
+        end(program, f"memory is limited to {limit / 2**30:.1f} GiB (ulimit -v); JAX needs 2 GiB or more", 2)
+
+
+def address_space() -> float:
+    """The limit of this process's address space, bytes; infinite without one."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return float("inf")
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
 
 
 def taken() -> list[int]:
