@@ -91,6 +91,8 @@ def test_a_branch_ends_in_the_bits_of_the_run_trained_apart(runs, tmp_path, line
     assert metrics(branched) == metrics(runs / "new")
     assert bits(branched) == bits(runs / "new")
     assert f"branched from {runs / 'base'} after update 10 (epoch 2)" in lines
+    with Checkpoints(branched / "checkpoints") as checkpoints:  # its own copies; the best so far among them
+        assert [saved.step for saved in checkpoints.all()][-3:] == [10, 15, 20]
     for later in ("15", "20"):
         shutil.rmtree(branched / "checkpoints" / later)
     loop.train(NEW, branched, resume=True, stop_after=1)  # from its own copy
