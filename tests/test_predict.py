@@ -1,6 +1,7 @@
 """Using a model: the same logits from a run, its safetensors and its StableHLO; pictures of all kinds; what is said of them."""
 
 import json
+import types
 
 import jax.export
 import numpy as np
@@ -111,7 +112,12 @@ def test_pictures_of_all_kinds(tmp_path):
 
 
 def test_names_of_outputs():
-    assert all(len(info.label_names) == info.num_classes for info in datasets.DATASETS.values())
+    assert all(len(info.label_names) == info.num_classes for info in datasets.DATASETS.values() if not info.own)
     assert datasets.DATASETS["cifar100"].label_names[:2] == ("apple", "aquarium_fish")
     assert datasets.output_names(("a", "b"), 3) == ("a", "b", "output 2")
     assert datasets.output_names(("a", "b"), 1) == ("a",)
+
+
+def test_without_a_temperature_it_says_so():
+    (line,) = predict.as_text(types.SimpleNamespace(temperature=None), {}, [])
+    assert line == "probabilities: not calibrated; no temperature was fitted to these weights"

@@ -98,8 +98,10 @@ def as_json(model: "TrainedModel", read: dict[Path, Picture], found: list[list[t
 def as_text(model: "TrainedModel", read: dict[Path, Picture], found: list[list[tuple[str, float]]]) -> list[str]:
     """What was predicted, as lines for people."""
     temperature = model.temperature
-    calibrated = f"calibrated with temperature {temperature:.3f}, fitted on the hold-out"
-    lines = [f"probabilities: {calibrated if temperature else 'not calibrated; no temperature was fitted to these weights'}"]
+    calibrated = "not calibrated; no temperature was fitted to these weights"
+    if temperature:
+        calibrated = f"calibrated with temperature {temperature:.3f}, fitted on the hold-out"
+    lines = [f"probabilities: {calibrated}"]
     for (path, picture), classes in zip(read.items(), found, strict=True):
         size = f"{picture.size[0]}x{picture.size[1]}"
         lines.append(f"{printable(str(path))} ({', '.join(filter(None, [size, picture.change]))})")

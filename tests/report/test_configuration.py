@@ -46,6 +46,7 @@ def test_logs_have_what_ran_and_a_log_alone_nothing():
 
 CANDIDATES = (
     7, 16, 2, 0.5, 0.25, True, False, "float16", "cifar10", "kernels", [3], {"epoch 1": 0.05}, {"epoch 1": "reduced"}, "a",
+    ["a"],
 )  # fmt: skip
 """Values of which every key takes one."""
 
