@@ -5,7 +5,9 @@
 
 What corrupts labels stops before the end (Yun et al., "CutMix", 2019, for half of the batches), and flat minima are looked for
 only then: Zhou et al., "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in Training", 2025, got close to
-the whole effect so. 1.13 times the cost of `trivial` where SAM throughout takes twice. Not run here.
+the whole effect so. 1.13 times the cost of `trivial` where SAM throughout takes twice.
+
+A weight average over the last quarter is what is evaluated (decay 0.999: Sohn et al., "FixMatch", 2020). Not run here.
 """
 
 from wrn_jax.config import at, epoch, load_file
@@ -14,5 +16,6 @@ config = load_file("trivial.py", relative_to=__file__).override(
     {
         "recipe.cutmix_probability": {epoch(1): 0.5, at("75 %"): 0.0},
         "optimizer.sam_rho": {epoch(1): 0.0, at("87.5 %"): 0.1},
+        "optimizer.average_decay": {epoch(1): 0.0, at("75 %"): 0.999},
     }
 )

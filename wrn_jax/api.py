@@ -136,7 +136,12 @@ def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str)
     return json.loads(written.read_text())
 
 
-def load_model(source: str | Path, checkpoint: str = "best", data: str | None = None) -> TrainedModel:
+def load_model(
+    source: str | Path,
+    checkpoint: str = "best",
+    data: str | None = None,
+    network: Literal["average", "raw"] | None = None,
+) -> TrainedModel:
     """A trained network, on the first device.
 
     Args:
@@ -145,6 +150,7 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str | None = 
       checkpoint: of a run: "best", "last", or the number of an epoch that was kept.
       data: of a file: the data set that it was trained on, where the file does not say; None: that of the default
         configuration.
+      network: of a run: "average", its weight average, or "raw"; None: the average where there is one.
 
     Raises:
       UserError: there is no such run, checkpoint, file or repository, or it is damaged.
@@ -161,10 +167,11 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str | None = 
         raise UserError(f"{path}: there is no such run or file")
     normalisation = None
     if path.is_dir():
-        model = export.restore(path, checkpoint)
+        model = export.restore(path, checkpoint, network)
         config, weights, saved = model.config, (model.params, model.batch_stats), model.saved
         num_classes = model.num_classes
-        figures = _figures(path / "evaluations" / f"step-{model.saved.step}.json")
+        suffix = "-raw" if model.network != saved.network else ""
+        figures = _figures(path / "evaluations" / f"step-{saved.step}{suffix}.json")
     else:
         read = weight_layouts.read_weights(path)
         config = export_formats.config_of(read, str(path))
@@ -177,8 +184,8 @@ def load_model(source: str | Path, checkpoint: str = "best", data: str | None = 
     info = datasets.info(config.data)
     mean, std = normalisation or (info.mean, info.std)
     mesh = devices.make_mesh(1)
-    network = Network(config.model, num_classes, devices.compute_dtype(config.precision, jax.devices()[0]))
-    evaluator = Evaluator(network.graphdef, Normalisation(mean, std), config.eval_batch_size, mesh)
+    definition = Network(config.model, num_classes, devices.compute_dtype(config.precision, jax.devices()[0]))
+    evaluator = Evaluator(definition.graphdef, Normalisation(mean, std), config.eval_batch_size, mesh)
     params, batch_stats = devices.replicate(weights, mesh)
     names = datasets.output_names(info.label_names, num_classes)
     return TrainedModel(config, params, batch_stats, names, mean, std, figures, evaluator, saved)

@@ -55,6 +55,15 @@ def parser(program: str, description: str, with_keys: bool = False) -> argparse.
     return parser
 
 
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The option --network of commands that read a checkpoint."""
+    parser.add_argument(
+        "--network",
+        choices=("average", "raw"),
+        help="of a run with a weight average: that, or the network itself (default: the average where it has begun)",
+    )
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the arguments of the form `--config.KEY`, in their order."""
     options: list[str] = []

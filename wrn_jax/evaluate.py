@@ -1,7 +1,8 @@
 """Evaluates a checkpoint: `python -m wrn_jax.evaluate --workdir DIR --checkpoint best`.
 
 Beside what it prints, it leaves in the run, or in `--out DIR`,
-  evaluations/step-STEP.json   all figures, and what they were computed by, on and from,
+  evaluations/step-STEP.json   (step-STEP-raw.json where --network raw was asked of a checkpoint with a weight average)
+                               all figures, and what they were computed by, on and from,
   evaluations/step-STEP.npz    for every test and held-out image, in the order of the data set, the prediction, its
                                probability and that of the right label: enough to compare runs without their models,
   evaluations/step-STEP.html   with --gallery, a page to look at: what is most surely wrong, what is taken for what.
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
         metavar="WHICH",
         help="best (default), last, the number of an epoch that was kept, or all that were, one after the other",
     )
+    command.add_network(parser)
     parser.add_argument("--no-train", dest="train", action="store_false", help="leave out the training images")
     parser.add_argument("--save-train", action="store_true", help="write the predictions on training images too")
     parser.add_argument("--flip", action="store_true", help="also average the outputs for each image and its mirror image")
@@ -103,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
         raise UserError("--mean and --std go with --weights or --hub; a run is evaluated as it was trained")
     if options.gallery and not options.workdir and not options.out:
         raise UserError("--gallery of a file of weights goes with --out DIR, where the page is written")
+    if options.network and not options.workdir:
+        raise UserError("--network goes with --workdir: published weights and files hold one network")
     if options.hub:
         options.weights = hub.fetch(options.hub)
     if options.weights:
@@ -137,9 +141,12 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
         for checkpoint in chosen:
             try:
                 if options.checkpoint == "all":
-                    weights = checkpoints.restore_model(checkpoint.step, *like)
+                    network_name = checkpoint.choose_network(options.network)
+                    weights = checkpoints.restore_model(checkpoint.step, *like, network_name)
                 else:
-                    checkpoint, weights = checkpoints.restore_chosen(options.checkpoint, *like)
+                    asked = options.network
+                    checkpoint, weights = checkpoints.restore_chosen(options.checkpoint, *like, network=asked)
+                    network_name = checkpoint.choose_network(asked)
             except Gone as error:
                 console.tell(str(error))
                 continue
@@ -151,11 +158,16 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
             saved = checkpoints.all() or [checkpoint]
             best, last = best_of(saved), saved[-1]
             title = f"{options.workdir} after epoch {checkpoint.epoch}, step {checkpoint.step}, {network.dtype}"
+            head: dict[str, Any] = {}
+            if checkpoint.network == "average":
+                title += ", weight average" if network_name == "average" else ", without its weight average"
+                head = {"network": network_name}
             flattered = judge == "test" and checkpoint == best
             examined = examine(evaluator, weights, dataset, corrupted, title, options.train, options.flip, flattered)
             chosen_as = [name for name, which in (("best", best), ("last", last)) if which == checkpoint]
-            head = {"step": checkpoint.step, "epoch": checkpoint.epoch, "chosen_as": chosen_as, "judge": judge}
-            written = write(out, f"step-{checkpoint.step}", head, setup, examined, options.save_train)
+            head |= {"step": checkpoint.step, "epoch": checkpoint.epoch, "chosen_as": chosen_as, "judge": judge}
+            stem = f"step-{checkpoint.step}{'-raw' * (network_name != checkpoint.network)}"
+            written = write(out, stem, head, setup, examined, options.save_train)
             if options.gallery:
                 write_gallery(out / f"step-{checkpoint.step}.html", title, dataset, examined)
     if damaged:

@@ -41,6 +41,7 @@ class Model:
     Attributes:
       config: of the run.
       saved: the checkpoint it comes from.
+      network: "average" or "raw".
       num_classes: outputs.
       dataset: facts of the images.
       params, batch_stats: nested dictionaries of float32 arrays, on the host.
@@ -48,6 +49,7 @@ class Model:
 
     config: Config
     saved: Saved
+    network: str
     num_classes: int
     dataset: DatasetInfo
     params: dict[str, Any]
@@ -62,11 +64,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in targets.values():
         if path.exists() and not options.force:
             raise UserError(f"{path}: is there already; replace it with --force, or choose another --out")
-    model = restore(options.workdir, options.checkpoint)
+    model = restore(options.workdir, options.checkpoint, options.network)
     facts = describe(model)
+    average = "" if model.saved.network == "raw" else f", {'weight average' if model.network == 'average' else 'raw network'}"
     print(
         f"{options.workdir} after epoch {model.saved.epoch}, step {model.saved.step}: "
-        f"WideResNet-{facts['depth']}-{facts['widen_factor']}, {model.num_classes} classes"
+        f"WideResNet-{facts['depth']}-{facts['widen_factor']}, {model.num_classes} classes{average}"
     )
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -93,6 +96,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="WHICH",
         help="best (default), last, or the number of an epoch that was kept",
     )
+    command.add_network(parser)
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where to write; created when missing")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="what to write (default: all)")
     parser.add_argument(
@@ -105,8 +109,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def restore(workdir: Path, which: str) -> Model:
-    """The model of the run in `workdir` from the checkpoint that `which` names, see `checkpoints.choose`. Raises UserError."""
+def restore(workdir: Path, which: str, network_name: str | None = None) -> Model:
+    """The model of the run in `workdir` from the checkpoint that `which` names, see `checkpoints.choose`.
+
+    With a weight average, that or the raw network, see `Saved.choose_network`. Raises UserError.
+    """
     config = saved_config(workdir)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
@@ -116,8 +123,10 @@ def restore(workdir: Path, which: str) -> Model:
     with Checkpoints(folder) as checkpoints:
         check_checkpoints(checkpoints.all(), workdir, config)
         where = devices.replicated(devices.make_mesh(1))
-        saved, restored = checkpoints.restore_chosen(which, network.params, network.batch_stats, where)
-    return Model(config, saved, config.model.num_classes or dataset.num_classes, dataset, *jax.device_get(restored))
+        like = (network.params, network.batch_stats, where)
+        saved, restored = checkpoints.restore_chosen(which, *like, network=network_name)
+    chosen = saved.choose_network(network_name)
+    return Model(config, saved, chosen, config.model.num_classes or dataset.num_classes, dataset, *jax.device_get(restored))
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -134,7 +143,9 @@ def describe(model: Model) -> dict[str, Any]:
         "data_digests": model.saved.metadata.get("data_digests") or {},
         "step": model.saved.step,
         "epoch": model.saved.epoch,
-        "accuracy": model.saved.accuracy,
+        "network": model.network,
+        # The accuracy that the checkpoint was ranked by is of one of the two.
+        "accuracy": model.saved.accuracy if model.network == model.saved.network else None,
         "accuracy_on": "valid" if config.data.validation_size else "test",
         "versions": environment.versions(),
     }

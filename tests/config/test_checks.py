@@ -205,6 +205,18 @@ BOTH_SIDES = {
         ({"optimizer": {"sam_rho": 0.0}}, {"optimizer": {"sam_rho": {epoch(1): 0.0, last(2): 0.02}}}),
         ({"optimizer": {"sam_rho": 1.0, "sam_adaptive": True}}, {"optimizer": {"sam_rho": 0.2, "sam_adaptive": True}}),
     ],
+    "average-after-end": [
+        (
+            {"optimizer": {"average_decay": {epoch(1): 0.0, epoch(20): 0.999}}},
+            {"optimizer": {"average_decay": {epoch(1): 0.0, epoch(21): 0.999}}},
+        ),
+    ],
+    "average-short": [
+        (
+            {"optimizer": {"average_decay": {epoch(1): 0.0, last(2): 0.9}}},
+            {"optimizer": {"average_decay": {epoch(1): 0.0, last(2): 0.89}}},
+        ),
+    ],
     "mixing-at-end": [
         ({"mixup_alpha": {epoch(1): 0.2, epoch(20): 0.0}}, {"mixup_alpha": {epoch(1): 0.2, epoch(20, plus=10): 0.0}}),
         ({"cutmix_probability": {epoch(1): 0.5, last(5): 0.0}}, {"cutmix_probability": 0.5}),

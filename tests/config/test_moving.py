@@ -43,6 +43,7 @@ def test_the_table_is_what_recipe_annotates():
     ]
     assert [value.key for value in MOVING.values()] == [
         *(f"recipe.{name}" for name in recipe), "optimizer.momentum", "optimizer.weight_decay", "optimizer.sam_rho",
+        "optimizer.average_decay",
     ]  # fmt: skip
     assert [name for name, value in MOVING.items() if value.is_level] == ["augmentation"]
     assert all(value.name == name and value.label for name, value in MOVING.items())

@@ -22,6 +22,7 @@ from wrn_jax.models.network import Network
 from wrn_jax.models.weight_layouts import to_torch
 from wrn_jax.models.wide_resnet import WideResNet
 from wrn_jax.runtime import devices
+from wrn_jax.training import average
 from wrn_jax.training.optimizer import SCALE_INITIAL, make_optimizer
 from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
@@ -100,10 +101,12 @@ def small_run(dtype="float32", num_devices=1, batch_size=16, changes=None, formu
         timeline=timeline,
         normalisation=Normalisation((0.5,) * 3, (0.25,) * 3),
     )
-    state = jax.jit(functools.partial(create_state, setup.network, setup.optimizer))(jax.random.key(3))
+    averaged = timeline.uses("average_decay")
+    state = jax.jit(functools.partial(create_state, setup.network, setup.optimizer, averaged=averaged))(jax.random.key(3))
     if formula:
         params, stats = formula_model(10, 1, 100)
-        state = dataclasses.replace(state, params=params, batch_stats=stats)
+        begun = average.begin(params, stats) if averaged else None
+        state = dataclasses.replace(state, params=params, batch_stats=stats, average=begun)
     state = devices.replicate(state, mesh)
     step = jax.jit(make_train_step(setup, sharpness_aware), donate_argnums=0)
     return step, state, devices.replicate((images, labels, order), mesh)
@@ -118,14 +121,46 @@ def assert_one_device_and_eight_agree(steps, **options):
             state, metrics = step(state, *arrays)
             losses.append(float(metrics["loss"]))
         results[count] = losses, to_torch(state.params, state.batch_stats)
+        if state.average is not None:
+            results[count][1].update(
+                {
+                    f"average {key}": value
+                    for key, value in to_torch(state.average["params"], state.average["batch_stats"]).items()
+                }
+            )
     np.testing.assert_allclose(results[1][0], results[8][0], rtol=1e-4)
     assert worst_error(results[8][1], results[1][1]) < 1e-3
 
 
 def test_cutmix_and_sharpness_aware_groups_are_the_same_on_one_device_and_eight():
     # One kind of mixing after the other.
-    changes = {"optimizer.sam_rho": 0.1, "optimizer.sam_group": 8, "recipe.cutmix_probability": {"step 0": 1.0, "step 2": 0.0}}
+    changes = {
+        "optimizer.sam_rho": 0.1,
+        "optimizer.average_decay": {"step 0": 0.0, "step 1": 0.9},
+        "optimizer.sam_group": 8,
+        "recipe.cutmix_probability": {"step 0": 1.0, "step 2": 0.0},
+    }
     assert_one_device_and_eight_agree(3, changes=changes, sharpness_aware=True)
+
+
+def test_the_average_of_ten_steps_is_that_of_numpy_in_float64():
+    """Late, with a decay that changes, warmed up, and begun a second time; before, it is the network to the bit."""
+    decays = [0.0, 0.0, 0.5, 0.5, 0.999, 0.999, 0.999, 0.0, 0.15, 0.15]
+    random = np.random.default_rng(0)
+    networks = [{"a": random.normal(size=(3, 4)).astype(np.float32)} for _ in decays]
+    state = average.begin(networks[0], networks[0])
+    expected, updates = networks[0]["a"].astype(np.float64), 0
+    move = jax.jit(average.move)
+    for network, decay in zip(networks, decays, strict=True):
+        state = move(state, network, {"a": 2 * network["a"]}, jnp.float32(decay))
+        kept = min(decay, (1 + updates) / (10 + updates))
+        updates = updates + 1 if decay else 0
+        expected = kept * expected + (1 - kept) * network["a"]
+        np.testing.assert_allclose(state["params"]["a"], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(state["batch_stats"]["a"], 2 * expected, rtol=1e-5, atol=1e-6)
+        if not decay:
+            np.testing.assert_array_equal(state["params"]["a"], network["a"])
+    assert int(state["count"]) == 2
 
 
 def test_cutmix_weighs_labels_by_area():

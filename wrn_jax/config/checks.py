@@ -17,6 +17,7 @@ import numpy as np
 from wrn_jax.config import Config
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.rates import peak_after_warm_up, restarts, warm_up_end
+from wrn_jax.config.schedules import extremes
 from wrn_jax.config.timeline import Timeline
 
 WIDTH = 128
@@ -247,6 +248,22 @@ def _sam_rho(config: Config, timeline: Timeline) -> list[Finding]:
     return [Finding("sam-rho", None, f"sam_rho rises to {_figure(highest)}; {usual:g} is usual")]
 
 
+def _average_after_end(config: Config, timeline: Timeline) -> list[Finding]:
+    is_meant = any(extremes(value) != (0, 0) for value in config.optimizer.average_decay.values())
+    if not is_meant or timeline.uses("average_decay"):
+        return []
+    return [Finding("average-after-end", timeline.epochs, f"no average begins in {_counted(timeline.epochs, 'epoch')}")]
+
+
+def _average_short(config: Config, timeline: Timeline) -> list[Finding]:
+    highest = float(timeline.values["average_decay"].max())
+    horizon = 1 / (1 - highest)
+    if highest == 0 or horizon >= timeline.steps_per_epoch * (1 - 1e-3):
+        return []
+    text = f"average_decay {highest:.6g} looks back {horizon:.0f} updates, and an epoch has {timeline.steps_per_epoch}"
+    return [Finding("average-short", None, text)]
+
+
 def _mixing_at_end(config: Config, timeline: Timeline) -> list[Finding]:
     values = {name: timeline.written(name, timeline.values[name][-1]) for name in ("mixup_alpha", "cutmix_probability")}
     mixing = [f"{name} is {value:g}" for name, value in values.items() if value]
@@ -338,6 +355,8 @@ CHECKS = (
     _long_warm_up,
     _decay_times_rate,
     _sam_rho,
+    _average_after_end,
+    _average_short,
     _mixing_at_end,
     _phase_after_end,
     _checkpoint_after_end,

@@ -17,6 +17,8 @@ FINDINGS = {
     "batch-without-rate": "the batch size was changed by half or more and the rate was not; the usual rule changes both by the "
     "same factor (Goyal et al., 2017)",
     "sam-rho": "the radius of sharpness-aware minimisation is not within a factor of 4 of 0.1, or of 1 where it is adaptive",
+    "average-after-end": "the weight average would begin after the last epoch",
+    "average-short": "the weight average forgets what is older than less than an epoch (1 / (1 - decay) updates)",
     "mixing-at-end": "mixup or CutMix still mixes labels at the end of the run; what corrupts labels usually ends before",
     "phase-after-end": "a phase starts after the last epoch, or one that counts from the end has replaced it before the first",
     "checkpoint-after-end": "a checkpoint is to be kept after an epoch beyond the last one",

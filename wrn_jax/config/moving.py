@@ -154,6 +154,12 @@ class Optimizer:
     """Whether the perturbation is ASAM's, in units of the parameters' sizes."""
     sam_every: Positive = 1
     """Of the steps with a rho, every which one is sharpness-aware; the others are plain."""
+    average_decay: Annotated[Phases, MovingValue("average decay", high=0.999999, optional=True)] = Field(
+        default_factory=lambda: {epoch(1): 0.0}
+    )
+    """Decay of the moving average of parameters and statistics, which is evaluated instead of them; 0: no average yet."""
+    start_average: bool = False
+    """Whether a run that had no average may be resumed with one, which begins from the weights of its last checkpoint."""
 
 
 MOVING = {

@@ -40,6 +40,7 @@ FREE_ON_RESUME = (
     "data.archive",
     "data.download",
     "data.cache",
+    "optimizer.start_average",
     *(f"silence.{name}" for name in FINDINGS),
     *(value.key for value in MOVING.values() if value.free_on_resume),
 )

@@ -66,6 +66,7 @@ class Record:
       chosen_as: which of "best" and "last" the checkpoint is.
       judge: the split that chose the best epoch, "valid" or "test".
       weights: the file of weights, instead of a checkpoint.
+      network: of a checkpoint with a weight average, "average", or "raw" for the network itself; None for others.
       data, mean, std: name of the data set, and the normalisation of its images.
       precision: compute type.
       hardware, versions: as `runtime.environment` gives them, and `devices_used`.
@@ -86,6 +87,7 @@ class Record:
     chosen_as: list[str] = dataclasses.field(default_factory=list)
     judge: str | None = None
     weights: str | None = None
+    network: str | None = None
     data: str | None = None
     mean: tuple[Number, ...] | None = None
     std: tuple[Number, ...] | None = None
@@ -110,7 +112,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON data: floats to six decimals, None for one that is not finite."""
-        optional = ("weights", "temperature_missing")
+        optional = ("weights", "network", "temperature_missing")
         tree = {name: value for name, value in vars(self).items() if value is not None or name not in optional}
         return _rounded({"format": FORMAT} | tree)
 

@@ -112,13 +112,17 @@ def cost_lines(setup: Setup) -> list[str]:
     """Parameters, operations per image, and the memory of the state."""
     forward = cost.forward_operations(setup.network, setup.dataset.image_shape)
     parameters = setup.network.num_parameters
+    has_average = setup.abstract_state.average is not None
+    average = ", average of parameters and statistics" if has_average else ""
+    rule = "weight average: with n updates since it began min(average_decay, (1 + n) / (10 + n)); it is what is evaluated"
     return [
         f"WideResNet-{setup.config.model.depth}-{setup.config.model.widen_factor}: {parameters:,} parameters",
         f"operations per image: {forward / 1e9:.3f} G forward, {3 * forward / 1e9:.3f} G in training",
         "  (multiplications and additions of convolutions and linear layer; backward counted as twice forward)",
         f"operations of the whole run: {cost.run_operations(setup):.3g}",
         *sharpness_lines(setup),
-        f"memory of the state (parameters, momentum, statistics; float32): "
+        *([rule] * has_average),
+        f"memory of the state (parameters, momentum, statistics{average}; float32): "
         f"{cost.state_bytes(setup.abstract_state) / 2**20:.1f} MiB, gradients {4 * parameters / 2**20:.1f} MiB more",
     ]
 

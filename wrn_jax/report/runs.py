@@ -304,7 +304,7 @@ def _kept(steps: Sequence[int], steps_per_epoch: int) -> tuple[Kept, ...]:
 def _evaluations(folder: Path, timeline: Timeline) -> tuple[Evaluation, ...]:
     """The evaluations of checkpoints at the end of an epoch, in their order."""
     evaluations: list[Evaluation] = []
-    for path in folder.glob("step-*.json"):
+    for path in folder.glob("step-*[0-9].json"):
         record = files.read(path)
         known = files.read_correct(path.with_suffix(".npz"), record.splits["test"]["count"])
         if (record.epoch or 0) > timeline.epochs:

@@ -25,6 +25,7 @@ from wrn_jax.runtime import files
 from wrn_jax.runtime.devices import wait_for_all
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.signals import keeping_interrupts
+from wrn_jax.training import average
 from wrn_jax.training.records import CheckpointNotes, first_best
 
 FORMAT = 1
@@ -70,6 +71,17 @@ class Saved:
     notes: CheckpointNotes = dataclasses.field(default=CheckpointNotes(rollbacks=0), compare=False)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     is_described: bool = True
+
+    @property
+    def network(self) -> str:
+        """The network that its figures are of: "average" where it has an average that has begun, else "raw"."""
+        return self.metadata.get("network", "raw")
+
+    def choose_network(self, asked: str | None) -> str:
+        """The network that was asked for; None: the one its figures are of. Raises UserError if it has no such average."""
+        if asked == "average" and self.network != "average":
+            raise UserError(f"--network average: checkpoint {self.step} has no average that has begun; --network raw is there")
+        return asked or self.network
 
 
 def best_of(saved: Iterable[Saved]) -> Saved | None:
@@ -204,13 +216,15 @@ class Checkpoints:
             self.remove_unfinished()
         if any(checkpoint.step == step for checkpoint in self._orbax.checkpoints):
             return  # it got there, though its start ended in an error
-        details = {
+        details: dict[str, Any] = {
             "format": FORMAT,
             "step": step,
             "epoch": epoch,
             "checksum": int(checksum(_parts(state))),
             "notes": notes.to_dict(),
         }
+        if state.average is not None and state.average["count"] > 0:
+            details["network"] = "average"
         try:
             self._response = self._orbax.save_checkpointables_async(
                 step,
@@ -281,12 +295,13 @@ class Checkpoints:
         except Exception:
             raise _Damaged("its description cannot be read") from None
 
-    def restore_last(self, like: Any, shardings: Any) -> tuple[Saved | None, Any, list[str]]:
+    def restore_last(self, like: Any, shardings: Any, start_average: bool = False) -> tuple[Saved | None, Any, list[str]]:
         """The newest checkpoint that can be read back as it was written; damaged ones after it are set aside.
 
         Args:
           like: a state, or abstract state, of the same structure.
           shardings: the sharding of each of its arrays.
+          start_average: whether an average that a checkpoint does not hold begins from its weights.
 
         Returns:
           The checkpoint and its state, or None and `like` if there is none; and a line about each damaged one.
@@ -299,7 +314,7 @@ class Checkpoints:
             try:
                 if not saved.is_described:
                     raise _Damaged("its description cannot be read")
-                state = self.restore(saved.step, like, shardings)
+                state = self.restore(saved.step, like, shardings, start_average)
             except _Damaged as error:
                 damaged[saved.step] = str(error)
                 continue
@@ -325,30 +340,41 @@ class Checkpoints:
         self._orbax.reload()
         return f"checkpoint {step} is damaged ({reason}); moved to {aside}"
 
-    def restore(self, step: int, like: Any, shardings: Any) -> Any:
+    def restore(self, step: int, like: Any, shardings: Any, start_average: bool = False) -> Any:
         """The `TrainState` saved after `step` updates; arguments and errors as in `restore_last`."""
+        if start_average and like.average is not None and "average" not in self._describe(step).metadata:
+            without = (dataclasses.replace(tree, average=None) for tree in (like, shardings))
+            state = self.restore(step, *without)
+            return dataclasses.replace(state, average=average.begin(state.params, state.batch_stats))
         expected = self._describe(step).custom_metadata["checksum"]
         parts = self._load(step, _parts(like), _parts(shardings))
         if int(checksum(parts)) != expected:
             raise _Damaged("its arrays do not have the checksum they were saved with")
         if not is_finite(parts):  # no way to go on from there, and none was ever meant to be saved
             raise _Damaged("its numbers are not finite")
-        return dataclasses.replace(like, **parts["model"], **parts["train"])
+        return dataclasses.replace(like, **parts["model"], **parts["train"], average=parts.get("average"))
 
-    def restore_model(self, step: int, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Any]:
-        """Parameters and running statistics saved after `step` updates, all with one sharding. Raises UserError."""
-        like = {"model": {"params": params, "batch_stats": batch_stats}}
+    def restore_model(
+        self, step: int, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding, network: str = "raw"
+    ) -> tuple[Any, Any]:
+        """Parameters and running statistics saved after `step` updates, all with one sharding.
+
+        `network` is "raw", or "average" where the checkpoint has one. Raises UserError.
+        """
+        like: dict[str, Any] = {"model": {"params": params, "batch_stats": batch_stats}}
+        if network == "average":
+            like = {"average": like["model"] | {"count": jax.ShapeDtypeStruct((), jnp.int32)}}
         with self._reported(step):
-            model = self._load(step, like, jax.tree.map(lambda _: sharding, like))["model"]
+            (model,) = self._load(step, like, jax.tree.map(lambda _: sharding, like)).values()
         return model["params"], model["batch_stats"]
 
-    def restore_state(self, saved: Saved, like: Any, shardings: Any) -> Any:
+    def restore_state(self, saved: Saved, like: Any, shardings: Any, start_average: bool = False) -> Any:
         """The state of a checkpoint of another run, of which nothing is set aside; arguments as `restore_last`.
 
         Raises UserError, also for a damaged one.
         """
         with self._reported(saved.step):
-            return self.restore(saved.step, like, shardings)
+            return self.restore(saved.step, like, shardings, start_average)
 
     @contextlib.contextmanager
     def _reported(self, step: int) -> Generator[None]:
@@ -361,16 +387,23 @@ class Checkpoints:
             raise UserError(f"{self.directory / str(step)}: is damaged ({error})") from None
 
     def restore_chosen(
-        self, which: str, params: Any, batch_stats: Any, sharding: jax.sharding.Sharding, *others: str
+        self,
+        which: str,
+        params: Any,
+        batch_stats: Any,
+        sharding: jax.sharding.Sharding,
+        *others: str,
+        network: str | None = None,
     ) -> tuple[Saved, tuple[Any, Any]]:
         """The checkpoint that `which` names, see `choose`, and its model; chosen anew if the run replaces it meanwhile.
 
-        Raises UserError.
+        Of the model the network that is asked for, see `Saved.choose_network`. Raises UserError.
         """
         for _ in range(10):
             saved = choose(self.all(), which, self.directory, *others)
             try:
-                return saved, self.restore_model(saved.step, params, batch_stats, sharding)
+                chosen = saved.choose_network(network)
+                return saved, self.restore_model(saved.step, params, batch_stats, sharding, chosen)
             except Gone:
                 self._orbax.reload()
         raise Gone(f"{self.directory}: the run replaces its checkpoints faster than they can be read; evaluate it at its end")
@@ -379,12 +412,20 @@ class Checkpoints:
     def _load(self, step: int, like: Any, shardings: Any) -> Any:
         saved = self._describe(step).metadata
         try:
-            want, have = (leaf_shapes(tree["model"]) for tree in (like, saved))
+            part = "model" if "model" in like else "average"
+            want, have = (leaf_shapes(tree[part]) for tree in (like, saved))
             fields = like.get("train", saved["train"]).keys() ^ saved["train"].keys()
         except Exception:
             raise _Damaged("its description cannot be read") from None
         if not have:
             raise _Damaged("its description cannot be read")
+        if "train" in like and ("average" in like) != ("average" in saved):
+            if "average" in saved:
+                raise UserError(f"checkpoint {step}: holds an average, and this recipe has none")
+            raise UserError(
+                f"checkpoint {step}: holds no average, and this recipe has one; --config.optimizer.start_average=true begins "
+                "it from the weights of the checkpoint"
+            )
         for name in sorted(fields):
             kind = "holds" if name in saved["train"] else "does not hold"
             raise UserError(f"checkpoint {step}: {kind} {name}; it is of another version's training state")
@@ -452,10 +493,12 @@ def _is_unreadable(folder: Path) -> bool:
 
 
 def _parts(state: Any) -> dict[str, Any]:
-    """All fields of the state as two named parts, the model apart so that evaluation reads nothing else. A new dictionary at
-    every call, since Orbax adds to the one it is given."""
+    """All fields of the state as named parts, model and average apart so that evaluation reads nothing else. A new dictionary
+    at every call, since Orbax adds to the one it is given. Without an average there is no such part."""
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {"model": {name: fields.pop(name) for name in ("params", "batch_stats")}, "train": fields}
+    averaged = fields.pop("average")
+    parts = {"model": {name: fields.pop(name) for name in ("params", "batch_stats")}, "train": fields}
+    return parts if averaged is None else parts | {"average": dict(averaged)}
 
 
 def leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -45,6 +45,10 @@ def draw_curves(
             color, marker, line = styles[split]
             name = SPLITS[split] + (" (augmented, mixed)" if split == "train" else "")
             axis.plot(epochs, factor * column(f"{split}_{quantity}"), line, color=color, marker=marker, ms=3, label=name)
+        if any(row.network for row in rows):
+            for split in ("valid", "test") if held_out else ("test",):
+                raw = factor * column(f"raw_{split}_{quantity}")
+                axis.plot(epochs, raw, ":", color=styles[split][0], lw=1, label=f"{SPLITS[split]}, without the average")
         axis.set_title(label, pad=14)
         axis.legend(loc="best", fontsize=8)
     for axis, name in zip((axes[0, 2], axes[1, 0], axes[1, 1]), NUMERIC, strict=False):

@@ -236,7 +236,7 @@ def prepare(
     checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata))
     checkpoints.remove_unfinished()
     check_checkpoints(checkpoints.all(), workdir, config, data.digests)
-    saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
+    saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings, config.optimizer.start_average)
     to_save: list[tuple[Saved, TrainState]] = []
     if saved is None:
         beginning = beginning or begin(origin)
@@ -337,14 +337,17 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     """Evaluates, records, saves and tells. Raises Diverged."""
     timeline, state, judge = attempt.setup.timeline, attempt.state, attempt.data.judge
     begin, step = time.perf_counter(), epoch * timeline.steps_per_epoch
-    results = {
-        name: attempt.evaluator(state.params, state.batch_stats, batches) for name, batches in attempt.data.splits.items()
-    }
+    raw = evaluate(attempt, state.params, state.batch_stats)
+    results, raw_results = raw, None
+    if state.average is not None:
+        results = raw_results = raw
+        if sums.last["average_decay"] > 0:
+            results = evaluate(attempt, state.average["params"], state.average["batch_stats"])
     if not math.isfinite(sum(result["loss"] for result in results.values())):
         raise Diverged(f"the loss of the evaluation after epoch {epoch} is no longer finite", attempt.rollbacks)
 
     # The saver records, then saves: a resumed run drops records that its checkpoint does not reach.
-    row = make_row(attempt.setup, epoch, sums, results, sums.seconds + time.perf_counter() - begin)
+    row = make_row(attempt.setup, epoch, sums, results, sums.seconds + time.perf_counter() - begin, raw_results)
     attempt.log.epoch(row)
     notes = CheckpointNotes(rollbacks=attempt.rollbacks, metrics=row)
     attempt.saver.save(state, step, epoch, row.accuracy(judge), notes)
@@ -357,6 +360,11 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     if time.perf_counter() - attempt.drawn > CURVES_INTERVAL:
         draw(attempt)
         attempt.drawn = time.perf_counter()
+
+
+def evaluate(attempt: Attempt, params: Any, batch_stats: Any) -> dict[str, dict[str, float]]:
+    """What the evaluator says of a network, by split."""
+    return {name: attempt.evaluator(params, batch_stats, batches) for name, batches in attempt.data.splits.items()}
 
 
 def close(attempt: Attempt) -> None:
@@ -430,12 +438,26 @@ def read_step(
     progress.advance(note=f"loss {metrics['loss']:.3f}")
 
 
-def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[str, float]], seconds: float) -> EpochRow:
-    """The row of an epoch; the moving values are those that its last step used."""
+def make_row(
+    setup: Setup,
+    epoch: int,
+    sums: EpochSums,
+    results: dict[str, dict[str, float]],
+    seconds: float,
+    raw_results: dict[str, dict[str, float]] | None = None,
+) -> EpochRow:
+    """The row of an epoch; the moving values are those that its last step used.
+
+    With an average, `results` are of it once it has begun, and `raw_results` of the network itself.
+    """
     timeline = setup.timeline
     level = timeline.level_names[int(sums.last["augmentation"])]
     counted = max(sums.examples, 1)
     valid = results.get("valid", {})
+    both = {}
+    if raw_results is not None:
+        both["network"] = "average" if sums.last["average_decay"] > 0 else "raw"
+        both |= {f"raw_{split}_{name}": of[name] for split, of in raw_results.items() for name in ("loss", "accuracy")}
     return EpochRow(
         epoch=epoch,
         step=epoch * timeline.steps_per_epoch,
@@ -449,6 +471,7 @@ def make_row(setup: Setup, epoch: int, sums: EpochSums, results: dict[str, dict[
         skipped_steps=sums.skipped,
         seconds=round(seconds, 3),
         images_per_second=round(timeline.steps_per_epoch * setup.config.recipe.batch_size / sums.seconds, 2),
+        **both,
     )
 
 

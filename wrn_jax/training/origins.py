@@ -5,7 +5,6 @@ from weights begins at update 0, with a fresh optimiser. Both read their source 
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from wrn_jax.models import weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.training import average
 from wrn_jax.training.checkpoints import Checkpoints, Saved, best_of, choose, leaf_shapes
 from wrn_jax.training.optimizer import LossScale
 from wrn_jax.training.records import EpochRow, Origin, finished_rows
 from wrn_jax.training.setup import Setup
-from wrn_jax.training.state import TrainState, create_state
+from wrn_jax.training.state import TrainState
 from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
 
 HEAD = "fc"
@@ -54,8 +54,7 @@ def begin(setup: Setup, digests: Mapping[str, str], origin: Origin | None) -> Be
     """The beginning of a run; `digests` are of the images here, see `loading.digests`. Raises UserError if it does not fit."""
     if origin is not None and origin.kind == "branch":
         return _branch(setup, origin, digests)
-    create = functools.partial(create_state, setup.network, setup.optimizer)
-    state = jax.jit(create, out_shardings=setup.shardings)(jax.random.key(setup.config.seed))
+    state = jax.jit(setup.create_state, out_shardings=setup.shardings)(jax.random.key(setup.config.seed))
     if origin is not None:
         origin, state = _with_weights(setup, origin, state)
     return Beginning(origin, Saved(step=0, epoch=0, accuracy=None), state)
@@ -71,7 +70,8 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
             raise UserError(f"--branch-from {workdir}: {key} {changes[key]}; network, data and batch size go on as they were")
 
     def restored(saved: Saved) -> tuple[Saved, TrainState]:
-        state = checkpoints.restore_state(saved, setup.abstract_state, setup.shardings)
+        start_average = setup.config.optimizer.start_average
+        state = checkpoints.restore_state(saved, setup.abstract_state, setup.shardings, start_average)
         state = dataclasses.replace(state, key=jax.device_put(jax.random.key(setup.config.seed), setup.shardings.key))
         if config.precision != setup.config.precision:
             scale = jax.device_put(LossScale.create(setup.network.dtype), setup.shardings.loss_scale)
@@ -124,7 +124,8 @@ def _with_weights(setup: Setup, origin: Origin, state: TrainState) -> tuple[Orig
     params, stats = jax.tree.map(place, (params, stats), (state.params, state.batch_stats))
     classes = (has[f"{HEAD}.bias"][0], wants[f"{HEAD}.bias"][0]) if unlike else None
     origin = dataclasses.replace(origin, step=step, epoch=epoch, classes=classes)
-    return origin, dataclasses.replace(state, params=params, batch_stats=stats)
+    averaged = None if state.average is None else average.begin(params, stats)
+    return origin, dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
 
 
 def _weights_of_run(workdir: Path, which: str) -> tuple[int, int, Any, Any]:

@@ -45,6 +45,9 @@ class EpochRow:
       skipped_steps: updates that loss scaling skipped.
       seconds: of the whole epoch, evaluation included.
       images_per_second: of the training alone.
+      network: of a run with a weight average, the network that the figures of hold-out and test are of, "average" or "raw";
+        the average has not begun before. None in other runs, whose rows do not say.
+      raw_valid_loss and so on: those of the network itself, in a run with a weight average.
     """
 
     epoch: Annotated[int, Field(strict=True, ge=1)]
@@ -59,6 +62,11 @@ class EpochRow:
     skipped_steps: Count = 0
     seconds: Number | None = None
     images_per_second: Number | None = None
+    network: Literal["average", "raw"] | None = None
+    raw_valid_loss: Number | None = None
+    raw_valid_accuracy: Share | None = None
+    raw_test_loss: Number | None = None
+    raw_test_accuracy: Share | None = None
 
     def accuracy(self, split: str) -> float:
         """The accuracy on "train", "valid" or "test", 0..1."""
@@ -68,7 +76,10 @@ class EpochRow:
         """The row as plain JSON data, moving values as columns."""
         columns: dict[str, Any] = {"format": FORMAT}
         for name, value in vars(self).items():
-            columns |= value if name == "moving" else {name: value}
+            if name == "moving":
+                columns |= self.moving
+            elif value is not None or not name.startswith(("raw_", "network")):
+                columns[name] = value
         return columns
 
     @classmethod

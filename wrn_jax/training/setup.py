@@ -51,6 +51,10 @@ class Setup:
     shardings: TrainState
     steps_per_call: int
 
+    def create_state(self, key: jax.Array) -> TrainState:
+        """The state before the first update; `key` is the run's random key. Jittable."""
+        return create_state(self.network, self.optimizer, key, self.timeline.uses("average_decay"))
+
     def make_evaluator(self) -> Evaluator:
         """The evaluator of the network on the devices."""
         return Evaluator(self.network.graphdef, self.normalisation, self.config.eval_batch_size, self.mesh)
@@ -69,13 +73,15 @@ def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
     dataset = datasets.info(config.data)
     network = Network(config.model, num_classes, config.precision, batch_is_split=mesh.size > 1)
     optimizer = make_optimizer(config.optimizer)
-    abstract_state = jax.eval_shape(functools.partial(create_state, network, optimizer), jax.random.key(0))
+    timeline = Timeline.of(config)
+    create = functools.partial(create_state, network, optimizer, averaged=timeline.uses("average_decay"))
+    abstract_state = jax.eval_shape(create, jax.random.key(0))
     return Setup(
         config=config,
         mesh=mesh,
         dataset=dataset,
         num_train=num_train,
-        timeline=Timeline.of(config),
+        timeline=timeline,
         normalisation=Normalisation(dataset.mean, dataset.std),
         network=network,
         optimizer=optimizer,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from wrn_jax.models.network import Network, split
+from wrn_jax.training import average
 from wrn_jax.training.optimizer import LossScale
 
 
@@ -23,6 +24,7 @@ class TrainState:
       opt_state: state of the Optax chain.
       loss_scale: dynamic loss scale; constant 1 unless computing in float16.
       key: the run's random key; never changes, randomness is derived from it and the step.
+      average: see `average.begin`; None in a run whose recipe has no average.
     """
 
     step: jax.Array
@@ -31,10 +33,13 @@ class TrainState:
     opt_state: optax.OptState
     loss_scale: LossScale
     key: jax.Array
+    average: dict[str, Any] | None = None
 
 
-def create_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first update; `key` is the run's random key. Jittable."""
+def create_state(
+    network: Network, optimizer: optax.GradientTransformation, key: jax.Array, averaged: bool = False
+) -> TrainState:
+    """The state before the first update, with an average if `averaged`; `key` is the run's random key. Jittable."""
     # Streams 0 and 1 of the key are the order of the data and the steps.
     _, params, stats = split(network.build(jax.random.fold_in(key, 2)))
     return TrainState(
@@ -44,4 +49,5 @@ def create_state(network: Network, optimizer: optax.GradientTransformation, key:
         opt_state=optimizer.init(params),
         loss_scale=LossScale.create(network.dtype),
         key=key,
+        average=average.begin(params, stats) if averaged else None,
     )

@@ -18,6 +18,7 @@ from wrn_jax.config.timeline import Hyperparameters
 from wrn_jax.data.augment import augment
 from wrn_jax.data.mixing import cutmix_box, mix, mixup_weight
 from wrn_jax.runtime import devices
+from wrn_jax.training import average
 from wrn_jax.training.loss import mixed_correct, mixed_cross_entropy
 from wrn_jax.training.setup import Setup
 from wrn_jax.training.sharpness import perturbed
@@ -116,15 +117,18 @@ def update(
     moving = {name: now[name] for name in ("learning_rate", "momentum", "weight_decay")}
     updates, opt_state = setup.optimizer.update(gradients, state.opt_state, state.params, **moving)
     params: Any = optax.apply_updates(state.params, updates)
+    averaged = state.average
+    if averaged is not None:
+        averaged = average.move(averaged, params, stats, now["average_decay"])
     loss_scale = state.loss_scale
     if setup.network.dtype == "float16":
         # An overflow is expected now and then: leave everything as it was, and lower the scale.
-        old = (state.params, state.batch_stats, state.opt_state)
-        params, stats, opt_state = jax.tree.map(
-            lambda new, before: jnp.where(finite, new, before), (params, stats, opt_state), old
+        old = (state.params, state.batch_stats, state.opt_state, state.average)
+        params, stats, opt_state, averaged = jax.tree.map(
+            lambda new, before: jnp.where(finite, new, before), (params, stats, opt_state, averaged), old
         )
         loss_scale = loss_scale.adjust(finite)
-    after = TrainState(state.step + 1, params, stats, opt_state, loss_scale, state.key)
+    after = TrainState(state.step + 1, params, stats, opt_state, loss_scale, state.key, averaged)
     metrics = {"loss": loss, "correct": correct, "gradient_norm": norm, "finite": finite, "loss_scale": scale}
     return after, metrics
 
