@@ -12,6 +12,7 @@ from tests.small import CHANGES, metrics
 from wrn_jax import api, evaluate, export
 from wrn_jax.config import load_file
 from wrn_jax.planning import cost
+from wrn_jax.report.runs import load
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import Interrupted, UserError
 from wrn_jax.training import loop
@@ -70,6 +71,8 @@ def test_rows_say_which_network_they_are_of(finished):
     assert [row.network for row in rows] == ["raw", "average", "average"]
     assert (rows[0].raw_test_loss, rows[0].raw_valid_accuracy) == (rows[0].test_loss, rows[0].valid_accuracy)
     assert rows[1].raw_test_loss != rows[1].test_loss
+    (note,) = load(str(finished)).notes
+    assert "from epoch 2 on, figures of hold-out and test are of the weight average" in note
 
 
 def test_evaluation_export_and_loading_take_either_network(finished, tmp_path, capsys):

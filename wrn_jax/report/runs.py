@@ -214,7 +214,28 @@ def _load_directory(path: Path, source: str) -> Run:
     evaluations = _evaluations(path / "evaluations", timeline)
     headers = tuple(read_headers(path / "header.jsonl"))
     name = path.resolve().name
-    return Run(name, source, rows, config, timeline, headers, kept, evaluations, notes=_history(name, headers))
+    return Run(
+        name,
+        source,
+        rows,
+        config,
+        timeline,
+        headers,
+        kept,
+        evaluations,
+        notes=(*_history(name, headers), *_averaged(name, rows)),
+    )
+
+
+def _averaged(name: str, rows: Sequence[EpochRow]) -> list[str]:
+    """A line about a run whose figures are of a weight average."""
+    of_average = [row.epoch for row in rows if row.network == "average"]
+    text = (
+        f"{name}: from epoch {of_average[0]} on, figures of hold-out and test are of the weight average" if of_average else ""
+    )
+    last = rows[-1].raw_test_accuracy
+    raw = "" if last is None else f"; after the last epoch the network itself has a test accuracy of {last:.2%}"
+    return [text + raw] if text else []
 
 
 def _history(name: str, headers: Sequence[Header]) -> tuple[str, ...]:
