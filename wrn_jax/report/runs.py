@@ -231,7 +231,9 @@ def _averaged(name: str, rows: Sequence[EpochRow]) -> list[str]:
     """A line about a run whose figures are of a weight average."""
     of_average = [row.epoch for row in rows if row.network == "average"]
     text = (
-        f"{name}: from epoch {of_average[0]} on, figures of hold-out and test are of the weight average" if of_average else ""
+        f"{_label(name)}: from epoch {of_average[0]} on, figures of hold-out and test are of the weight average"
+        if of_average
+        else ""
     )
     last = rows[-1].raw_test_accuracy
     raw = "" if last is None else f"; after the last epoch the network itself has a test accuracy of {last:.2%}"
