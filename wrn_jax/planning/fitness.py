@@ -328,7 +328,7 @@ class _Run:
 
     def __init__(self, setup: Setup):
         self.setup, self.batch = setup, setup.config.recipe.batch_size
-        self._create = jax.jit(functools.partial(create_state, setup.network, setup.optimizer), out_shardings=setup.shardings)
+        self._create = jax.jit(setup.create_state, out_shardings=setup.shardings)
         count = self.batch * min(STEPS, setup.timeline.steps_per_epoch)
         labels = (np.arange(count) % setup.dataset.num_classes).astype(np.int32)
         order = np.arange(count, dtype=np.int32).reshape(-1, self.batch)

@@ -3,7 +3,6 @@
 It trains on made-up images for some seconds, writes no file, and prints one JSON object.
 """
 
-import functools
 import json
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from wrn_jax.config import load_file
 from wrn_jax.runtime import devices, environment
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.setup import make_setup
-from wrn_jax.training.state import create_state
 from wrn_jax.training.step import jit_train_steps
 
 SECONDS = 5.0
@@ -30,8 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measures the recipe that `--config FILE --config.KEY=VALUE ...` names, and prints the figures."""
     config = configs.apply_arguments(load_file(arguments[1]), arguments[2:])
     setup = make_setup(config, devices.make_mesh(config.devices))
-    create = functools.partial(create_state, setup.network, setup.optimizer)
-    state = jax.jit(create, out_shardings=setup.shardings)(jax.random.key(0))
+    state = jax.jit(setup.create_state, out_shardings=setup.shardings)(jax.random.key(0))
     batch_size, steps = setup.config.recipe.batch_size, setup.timeline.steps_per_epoch
     images = np.zeros((setup.num_train, int(np.prod(setup.dataset.image_shape))), np.uint8)
     order = (np.arange(steps * batch_size, dtype=np.int32) % setup.num_train).reshape(steps, batch_size)
