@@ -253,7 +253,8 @@ def test_a_failed_save_is_told_and_the_next_succeeds(tmp_path):
 
 
 def test_saves_leave_no_descriptors_and_no_threads(tmp_path):
-    state = Averaged(**{field.name: {} for field in dataclasses.fields(TrainState)}, average=jnp.arange(3.0))
+    fields = {field.name: {} for field in dataclasses.fields(TrainState)}
+    state = Wider(**fields | {"average": None, "extra": jnp.arange(3.0)})
     open_now = lambda: (len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: E731
     with Checkpoints(tmp_path / "c") as checkpoints:
         for step in range(1, 46):
@@ -290,16 +291,16 @@ def test_another_network_is_refused_with_the_difference(tmp_path):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Averaged(TrainState):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wider(TrainState):
     """A state with a field more."""
 
-    average: jax.Array
+    extra: jax.Array
 
 
 def test_a_field_added_to_the_state_is_saved_and_comes_back(tmp_path):
     _, state, _ = make_state()
-    wider = Averaged(**vars(state), average=jnp.arange(3.0))
+    wider = Wider(**vars(state), extra=jnp.arange(3.0))
     like = jax.eval_shape(lambda: wider)
     shardings = devices.state_shardings(like, devices.make_mesh(1), "replicated")
     with Checkpoints(tmp_path / "c") as checkpoints:
@@ -313,13 +314,13 @@ def test_a_field_added_to_the_state_is_saved_and_comes_back(tmp_path):
 @pytest.mark.parametrize("more", ["saved", "expected"])
 def test_a_state_of_other_fields_is_refused(tmp_path, more):
     abstract, state, shardings = make_state()
-    wider = Averaged(**vars(state), average=jnp.arange(3.0))
+    wider = Wider(**vars(state), extra=jnp.arange(3.0))
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(wider if more == "saved" else state, 1, 1, 0.5, NOTES)
     if more == "expected":
         abstract = jax.eval_shape(lambda: wider)
         shardings = devices.state_shardings(abstract, devices.make_mesh(1), "replicated")
-    message = f"checkpoint 1: {'holds' if more == 'saved' else 'does not hold'} average; it is of another version's"
+    message = f"checkpoint 1: {'holds' if more == 'saved' else 'does not hold'} extra; it is of another version's"
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match=message):
         checkpoints.restore_last(abstract, shardings)
 
