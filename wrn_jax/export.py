@@ -143,7 +143,7 @@ def describe(model: Model) -> dict[str, Any]:
         "data_digests": model.saved.metadata.get("data_digests") or {},
         "step": model.saved.step,
         "epoch": model.saved.epoch,
-        "network": model.network,
+        **({"network": model.network} if model.saved.network == "average" else {}),
         # The accuracy that the checkpoint was ranked by is of one of the two.
         "accuracy": model.saved.accuracy if model.network == model.saved.network else None,
         "accuracy_on": "valid" if config.data.validation_size else "test",
