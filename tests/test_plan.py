@@ -79,6 +79,7 @@ def test_prints_the_transition_table_and_writes_the_files(tmp_path):
     assert list(rows[0]) == [
         "epoch", "learning_rate_first", "learning_rate_last", "learning_rate_next", "dropout", "mixup_alpha",
         "cutmix_probability", "cutmix_alpha", "label_smoothing", "augmentation", "momentum", "weight_decay", "sam_rho",
+        "average_decay",
     ]  # fmt: skip
     assert len(rows) == 100
     assert rows[0]["learning_rate_first"] == "0.01"
