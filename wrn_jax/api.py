@@ -170,8 +170,7 @@ def load_model(
         model = export.restore(path, checkpoint, network)
         config, weights, saved = model.config, (model.params, model.batch_stats), model.saved
         num_classes = model.num_classes
-        suffix = "-raw" if model.network != saved.network else ""
-        figures = _figures(path / "evaluations" / f"step-{saved.step}{suffix}.json")
+        figures = _figures(path / "evaluations" / f"{saved.evaluation_name(model.network)}.json")
     else:
         read = weight_layouts.read_weights(path)
         config = export_formats.config_of(read, str(path))

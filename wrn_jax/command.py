@@ -84,7 +84,7 @@ def read_config(path_or_name: Path | None, overrides: Sequence[str]) -> configs.
     """The configuration that `--config` names, changed by `--config.KEY=VALUE`, and its data described. Raises UserError."""
     if path_or_name is None:
         raise UserError(NO_CONFIG)
-    return own_classes.described(configs.apply_arguments(configs.load_file(path_or_name), overrides))
+    return own_classes.read_config(path_or_name, overrides)
 
 
 def keep_caches() -> None:

@@ -166,7 +166,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
             examined = examine(evaluator, weights, dataset, corrupted, title, options.train, options.flip, flattered)
             chosen_as = [name for name, which in (("best", best), ("last", last)) if which == checkpoint]
             head |= {"step": checkpoint.step, "epoch": checkpoint.epoch, "chosen_as": chosen_as, "judge": judge}
-            stem = f"step-{checkpoint.step}{'-raw' * (network_name != checkpoint.network)}"
+            stem = checkpoint.evaluation_name(network_name)
             written = write(out, stem, head, setup, examined, options.save_train)
             if options.gallery:
                 write_gallery(out / f"step-{checkpoint.step}.html", title, dataset, examined)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wrn_jax.config import Config
+from wrn_jax.config import Config, apply_arguments, load_file
 from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data.cifar import SPLITS, Split
 from wrn_jax.runtime.errors import UserError
@@ -17,6 +17,11 @@ from wrn_jax.runtime.files import reason, user_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+def read_config(path_or_name: str | Path, overrides: Sequence[str]) -> Config:
+    """The configuration in a file, changed by arguments `--config.KEY=VALUE`, and `described`. Raises UserError."""
+    return described(apply_arguments(load_file(path_or_name), overrides))
 
 
 def described(config: Config) -> Config:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from wrn_jax.config import FREE_ON_RESUME, Config, apply_arguments, flatten, from_dict, load_file
+from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
+from wrn_jax.data import own_classes
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import write_atomically
 
@@ -165,7 +166,7 @@ def read_config(file: str, overrides: Sequence[str]) -> Config:
     """The configuration in a file, changed by `--config.KEY=VALUE`. Raises UserError."""
     if seed := next((text for text in overrides if re.match(r"--config\.seed\b", text)), None):
         raise UserError(f"{seed}: a study has seeds 0, 1, ...; --seeds N says how many")
-    return apply_arguments(load_file(file), overrides)
+    return own_classes.read_config(file, overrides)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wrn_jax import config as configs
-from wrn_jax.config import load_file
+from wrn_jax.data import own_classes
 from wrn_jax.runtime import devices, environment
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.setup import make_setup
@@ -26,7 +25,7 @@ SECONDS = 5.0
 
 def main(arguments: Sequence[str]) -> None:
     """Measures the recipe that `--config FILE --config.KEY=VALUE ...` names, and prints the figures."""
-    config = configs.apply_arguments(load_file(arguments[1]), arguments[2:])
+    config = own_classes.read_config(arguments[1], arguments[2:])
     setup = make_setup(config, devices.make_mesh(config.devices))
     state = jax.jit(setup.create_state, out_shardings=setup.shardings)(jax.random.key(0))
     batch_size, steps = setup.config.recipe.batch_size, setup.timeline.steps_per_epoch

@@ -83,6 +83,10 @@ class Saved:
             raise UserError(f"--network average: checkpoint {self.step} has no average that has begun; --network raw is there")
         return asked or self.network
 
+    def evaluation_name(self, network: str) -> str:
+        """What the files of an evaluation of this network are called, without their ends."""
+        return f"step-{self.step}" if network == self.network else f"step-{self.step}-raw"
+
 
 def best_of(saved: Iterable[Saved]) -> Saved | None:
     """The one of the best epoch, of checkpoints in their order; None if no epoch was finished."""
