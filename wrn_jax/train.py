@@ -51,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="start at a checkpoint of another run (its directory), with the recipe of --config (or its own) from there on",
     )
     parser.add_argument(
+        "--branches-after",
+        type=epochs,
+        metavar="EPOCH,...",
+        default=[],
+        help="keep what runs that branch off after these epochs need: the checkpoint, and the best until then",
+    )
+    parser.add_argument(
         "--init-from",
         type=user_path,
         metavar="RUN|FILE|hub:USER/NAME",
@@ -96,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.distributed:
         devices.start_processes(options.coordinator, options.processes, options.process)
     try:
-        summary = loop.train(config, workdir, resume, options.stop_after, origin)
+        summary = loop.train(config, workdir, resume, options.stop_after, origin, branches=options.branches_after)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
@@ -104,6 +111,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if jax.process_index() == 0:
         for line in closing_lines(summary):
             print(line)
+
+
+def epochs(text: str) -> list[int]:
+    """Epochs, separated by commas. Raises UserError."""
+    return [command.whole_number(number) for number in text.split(",")]
 
 
 def check_beginning(options: argparse.Namespace) -> None:

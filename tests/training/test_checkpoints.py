@@ -57,6 +57,14 @@ def test_keeps_last_best_and_milestones_across_restarts(tmp_path):
     assert beside["config"] == {"seed": 1}
 
 
+def test_a_branch_finds_its_checkpoint_and_the_best_before_it(tmp_path):
+    _, state, _ = make_state()
+    with Checkpoints(tmp_path / "c", branches=[30]) as checkpoints:
+        for index, accuracy in enumerate([0.1, 0.5, 0.3, 0.6, 0.2, 0.4], 1):
+            checkpoints.save(state, 10 * index, index, accuracy, NOTES)
+        assert [saved.step for saved in checkpoints.all()] == [20, 30, 40, 50, 60]
+
+
 def numbers(state):
     """The arrays of a state on the host, random keys as their words."""
     is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731

@@ -151,16 +151,23 @@ class Checkpoints:
     """The checkpoints of one run, named by the number of finished updates.
 
     Kept are the last two (one to go on from, one in case that is damaged), the best (highest accuracy; the earliest among
-    equals) and those of `keep`. Saving is asynchronous. A checkpoint becomes visible only when it is complete, and carries
+    equals), those of `keep`, and those of `branches` with the best until each. Saving is asynchronous. A checkpoint becomes visible only when it is complete, and carries
     a checksum of its arrays.
 
     Args:
       directory: the folder; created when missing.
       keep: numbers of updates whose checkpoints stay for good.
+      branches: those after which other runs go on, which need the best until then as well.
       metadata: plain JSON data stored beside every checkpoint.
     """
 
-    def __init__(self, directory: Path, keep: Collection[int] = (), metadata: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        keep: Collection[int] = (),
+        metadata: Mapping[str, Any] | None = None,
+        branches: Collection[int] = (),
+    ):
         _hush_abandoned_tasks()
         self.directory = directory.resolve()
         self._metadata = dict(metadata or {})
@@ -174,7 +181,8 @@ class Checkpoints:
                 preservation_policy=_preserve.AnyPreservationPolicy(
                     [
                         _preserve.LatestN(2),
-                        _preserve.CustomSteps(sorted(keep)),
+                        _preserve.CustomSteps(sorted({*keep, *branches})),
+                        *map(_BestUntil, sorted(branches)),
                         _preserve.BestN(
                             get_metric_fn=_rank,
                             n=1,
@@ -476,6 +484,18 @@ def _is_of_abandoned_task(unraisable: "sys.UnraisableHookArgs") -> bool:
     if code is not None:
         return "orbax" in Path(code.co_filename).parts
     return isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+
+
+@dataclasses.dataclass(frozen=True)
+class _BestUntil:
+    """Keeps the best checkpoint of the first `step` updates."""
+
+    step: int
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        until = [checkpoint for checkpoint in checkpoints if checkpoint.step <= self.step and checkpoint.metrics]
+        best = max(until, key=lambda checkpoint: _rank(checkpoint.metrics), default=None)
+        return [checkpoint is best for checkpoint in checkpoints]
 
 
 def _rank(metrics: Any) -> tuple[float, int]:

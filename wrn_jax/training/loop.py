@@ -132,6 +132,7 @@ def train(
     stop_after: int | None = None,
     origin: Origin | None = None,
     hook: Hook | None = None,
+    branches: Sequence[int] = (),
 ) -> Summary:
     """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
@@ -142,6 +143,7 @@ def train(
       stop_after: the epoch (from 1) after which to end, to be resumed; None: the last.
       origin: where a run begins that is started and not resumed; None: with random weights.
       hook: of the records, see `RunLog`.
+      branches: epochs after which other runs are to go on from this one; see `Checkpoints`.
 
     Raises:
       UserError: something in configuration, data or work directory that the user can mend.
@@ -151,7 +153,7 @@ def train(
     workdir, rollbacks = files.user_path(workdir), 0
     while True:
         try:
-            return run(config, workdir, resume, rollbacks, stop_after, origin, hook)
+            return run(config, workdir, resume, rollbacks, stop_after, origin, hook, branches)
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
@@ -170,10 +172,11 @@ def run(
     stop_after: int | None,
     origin: Origin | None,
     hook: Hook | None,
+    branches: Sequence[int],
 ) -> Summary:
     """One attempt of `train`, from the last checkpoint to the end; `rollbacks` counts the attempts that diverged."""
     with contextlib.ExitStack() as to_close:
-        attempt = prepare(config, workdir, resume, rollbacks, origin, hook, to_close)
+        attempt = prepare(config, workdir, resume, rollbacks, origin, hook, branches, to_close)
         done, epochs = attempt.saved.epoch, attempt.setup.timeline.epochs
         if stop_after is not None and not 1 <= stop_after <= epochs:
             raise UserError(f"--stop-after {stop_after}: should be an epoch of the run, 1 to {epochs}")
@@ -212,6 +215,7 @@ def prepare(
     rollbacks: int,
     origin: Origin | None,
     hook: Hook | None,
+    branches: Sequence[int],
     to_close: contextlib.ExitStack,
 ) -> Attempt:
     """Sets up, reads the data, restores the last checkpoint and opens the records. Raises UserError.
@@ -231,9 +235,9 @@ def prepare(
     origin = beginning.origin if beginning else saved_origin(workdir)
     check = to_close.enter_context(begun(config, workdir, resume, None if resume else origin)) if is_lead else lambda: None
 
-    keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
+    keep, branched = ([epoch * timeline.steps_per_epoch for epoch in of] for of in (timeline.checkpoint_epochs, branches))
     metadata = {"config": config.to_dict(), "versions": environment.versions(), "data_digests": data.digests}
-    checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata))
+    checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata, branched))
     checkpoints.remove_unfinished()
     check_checkpoints(checkpoints.all(), workdir, config, data.digests)
     saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings, config.optimizer.start_average)
