@@ -8,6 +8,7 @@ from wrn_jax.runtime import entry
 if __name__ == "__main__":
     entry.begin("study")
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where runs and report go")
     parser.add_argument("--seeds", type=command.whole_number, metavar="N", help="runs of each recipe (default: 3)")
     parser.add_argument("--corruptions", action="store_true", help="evaluate on corrupted images too")
+    parser.add_argument(
+        "--share", action=argparse.BooleanOptionalAction, default=True,
+        help="train what recipes have in common once for each seed, to the same bits (default: yes)",
+    )  # fmt: skip
     parser.add_argument("--jobs", metavar="N", default="auto", help="runs at a time (default: auto, one for each GPU or one)")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what will run, how long it takes and what it can show; stop"
@@ -59,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     asked = (options.out, options.recipes, overrides, options.seeds)
     if options.dry_run:
-        return conduct.foresee(conduct.settle(*asked), options.out, jobs, options.detect, options.spread)
+        return conduct.foresee(conduct.settle(*asked), options.out, jobs, options.detect, options.spread, options.share)
     with claimed(options.out):
-        conduct.run(conduct.settle(*asked), options.out, options.corruptions, jobs, options.fail_if_worse)
+        conduct.run(conduct.settle(*asked), options.out, options.corruptions, jobs, options.fail_if_worse, options.share)
 
 
 def points(text: str) -> float:

@@ -19,11 +19,12 @@ def changed_keys(old: Config, new: Config) -> dict[str, str]:
     return {key: f"was {was.get(key)}, is {now.get(key)}" for key in keys}
 
 
-def first_differences(one: Config, other: Config) -> dict[str, int]:
+def first_differences(one: Config, other: Config, timelines: tuple[Timeline, Timeline] | None = None) -> dict[str, int]:
     """From which update (from 0) on each key in which two runs differ changes a number, by dotted key.
 
     A key that changes none is left out: those of `CHANGES_NO_NUMBER`, and phases that begin after the end of the shorter run.
-    Where some keys act from the first update on, they alone are named. Raises UserError for a recipe that fits no data.
+    Where some keys act from the first update on, they alone are named. Who has the timelines of both saves computing them.
+    Raises UserError for a recipe that fits no data.
     """
     keys = [key for key in changed_keys(one, other) if not _is_of(key, CHANGES_NO_NUMBER)]
     timed = (*_LENGTH, "augmentation_levels", *(value.key for value in MOVING.values()))
@@ -31,7 +32,7 @@ def first_differences(one: Config, other: Config) -> dict[str, int]:
         return dict.fromkeys(from_start, 0)
     if not keys:
         return {}
-    timelines = Timeline.of(one), Timeline.of(other)
+    timelines = timelines or (Timeline.of(one), Timeline.of(other))
     found: dict[str, int] = {}
 
     def note(names: list[str], step: int) -> None:
@@ -46,12 +47,13 @@ def first_differences(one: Config, other: Config) -> dict[str, int]:
     return found
 
 
-def agreed_steps(one: Config, other: Config) -> int:
+def agreed_steps(one: Config, other: Config, timelines: tuple[Timeline, Timeline] | None = None) -> int:
     """How many updates two runs have in common from their start: after these, both are in the same state, to the bit.
 
-    Runs of different seeds, networks or data have none. Raises UserError for a recipe that fits no data.
+    Runs of different seeds, networks or data have none. Arguments and errors as in `first_differences`.
     """
-    return min(first_differences(one, other).values(), default=Timeline.of(one).steps)
+    timelines = timelines or (Timeline.of(one), Timeline.of(other))
+    return min(first_differences(one, other, timelines).values(), default=timelines[0].steps)
 
 
 def _first_unlike_values(one: Config, other: Config, timelines: tuple[Timeline, Timeline]) -> dict[str, int]:

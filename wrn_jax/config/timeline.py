@@ -138,10 +138,15 @@ class Timeline:
     @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:
         """Every moving value at the steps `sampled`: float32 [n] by name; `augmentation` as index, int32 [n]."""
-        return self.values_at(self.sampled)
+        return self._computed(self.sampled)
 
     def values_at(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        """As `values`, at these steps, integers [n]."""
+        """As `values`, at these steps of the run, integers [n]."""
+        if len(self.sampled) == self.steps:
+            return {name: values[steps] for name, values in self.values.items()}
+        return self._computed(steps)
+
+    def _computed(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         at = jax.jit(jax.vmap(lambda step: self.at(step).values))
         values = jax.device_get(at(jnp.asarray(steps, jnp.int32)))
         return {name: values[name] for name in MOVING}
@@ -195,11 +200,7 @@ class Timeline:
         """
         ends = np.arange(1, self.epochs + 1, dtype=np.int32) * self.steps_per_epoch
         next_rates = np.asarray(self._functions["learning_rate"](ends))
-        firsts, lasts = ends - self.steps_per_epoch, ends - 1
-        if len(self.sampled) == self.steps:
-            first, last = ({name: values[steps] for name, values in self.values.items()} for steps in (firsts, lasts))
-        else:
-            first, last = self.values_at(firsts), self.values_at(lasts)
+        first, last = self.values_at(ends - self.steps_per_epoch), self.values_at(ends - 1)
         rows = []
         for index in range(self.epochs):
             rows.append(

@@ -20,11 +20,14 @@ def run_operations(setup: Setup) -> int:
     return 3 * forward_operations(setup.network, setup.dataset.image_shape) * _images(setup.config, setup.timeline)
 
 
-def recipe_operations(config: Config, timeline: Timeline) -> int:
-    """As `run_operations`, of a recipe that need not be set up; networks that are alike are counted once."""
+def recipe_operations(config: Config, timeline: Timeline, steps: int | None = None) -> int:
+    """As `run_operations`, of a recipe that need not be set up, or of its first `steps` updates.
+
+    Networks that are alike are counted once.
+    """
     info = datasets.info(config.data)
     model = dataclasses.replace(config.model, num_classes=config.model.num_classes or info.num_classes)
-    return 3 * _forward_operations(model, info.image_shape) * _images(config, timeline)
+    return 3 * _forward_operations(model, info.image_shape) * _images(config, timeline, steps)
 
 
 @functools.lru_cache(maxsize=64)
@@ -32,8 +35,9 @@ def _forward_operations(model: Model, image_shape: tuple[int, ...]) -> int:
     return forward_operations(Network(model, model.num_classes or 0, "float32"), image_shape)
 
 
-def _images(config: Config, timeline: Timeline) -> int:
-    return (timeline.steps + timeline.sharpness_aware_steps) * config.recipe.batch_size
+def _images(config: Config, timeline: Timeline, steps: int | None = None) -> int:
+    twice = timeline.sharpness_aware_steps if steps is None else int(timeline.sharpness_aware(range(steps)).sum())
+    return ((timeline.steps if steps is None else steps) + twice) * config.recipe.batch_size
 
 
 def state_bytes(state: Any) -> int:

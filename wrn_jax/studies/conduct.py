@@ -36,7 +36,7 @@ def settle(folder: Path, files: Sequence[str], overrides: Sequence[str], seeds: 
     return design
 
 
-def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base: str | None) -> None:
+def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base: str | None, share: bool) -> None:
     """Runs what is missing and writes the report; see `wrn_jax.study`.
 
     Args:
@@ -45,11 +45,13 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
       corruptions: whether corrupted images are evaluated too.
       jobs: runs at a time; None: as many as there are GPUs, else one.
       base: a recipe; if another is shown to be worse, the process ends with exit code 1. None for no such question.
+      share: whether what recipes have in common is trained once.
     """
     if base is not None and base not in [recipe.name for recipe in design.recipes]:
         known = ", ".join(recipe.name for recipe in design.recipes)
         raise UserError(f"--fail-if-worse {base}: should be one of {known}")
-    outlooks, all_members = outlook.look_ahead(design), members(design, folder)
+    outlooks = outlook.look_ahead(design, share)
+    all_members = members(design, folder, outlook.forks_of(outlooks))
     state = engine.look(all_members, corruptions)
     for line in outlook.describe(design, outlooks, len(state.done), folder):
         print(line)
@@ -80,9 +82,11 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
         sys.exit(1)
 
 
-def foresee(design: Design, folder: Path, jobs: int | None, difference: float | None, spread: float) -> None:
+def foresee(
+    design: Design, folder: Path, jobs: int | None, difference: float | None, spread: float, share: bool
+) -> None:
     """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
-    outlooks = outlook.look_ahead(design)
+    outlooks = outlook.look_ahead(design, share)
     done = len(engine.look(members(design, folder), corruptions=False).done)
     lines = [
         *outlook.describe(design, outlooks, done, folder),

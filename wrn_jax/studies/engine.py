@@ -20,6 +20,7 @@ from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.studies import display
 from wrn_jax.studies.runs import DIVERGED, Failure, Member, command_line, holder, is_trained, last_line, load, missing
 from wrn_jax.training.records import EpochRow, read_rows
+from wrn_jax.training.workdir import holds_run
 
 POLL = 0.2
 """Seconds between two looks at the processes."""
@@ -145,7 +146,7 @@ def execute(
                 console.say(f"{stopping}: the runs at work save and end; a second signal ends at once")
                 for task in tasks:
                     task.process.terminate()
-            while free and waiting and not stopping and (member := next_of(waiting, watched)):
+            while free and waiting and not stopping and (member := next_of(waiting, watched, state)):
                 waiting.remove(member)
                 if task := begin(member, free[0], state, corruptions):
                     free.pop(0)
@@ -173,9 +174,11 @@ def execute(
             raise Interrupted(f"{stopping}: the runs are saved; the same command goes on with them")
 
 
-def next_of(waiting: Sequence[Member], watched: set[str]) -> Member | None:
-    """The next run that no process has: one may have outlived the study that began it, and ends its run alone."""
+def next_of(waiting: Sequence[Member], watched: set[str], state: State) -> Member | None:
+    """The next run that waits for no trunk, and that no process has: one may have outlived its study, and ends its run alone."""
     for member in waiting:
+        if waits(member, state):
+            continue
         who = holder(member.workdir)
         if who is None:
             return member
@@ -183,6 +186,14 @@ def next_of(waiting: Sequence[Member], watched: set[str]) -> Member | None:
             watched.add(member.name)
             console.say(f"{member.name}: is in the hands of {who}; waiting for its end")
     return None
+
+
+def waits(member: Member, state: State) -> bool:
+    """Whether the checkpoint that a run is to go on from is still to come. If it never will, the run begins by itself."""
+    trunk = member.trunk
+    if trunk is None or member.can_branch() or holds_run(member.workdir):
+        return False
+    return trunk.name not in state.failures and not is_trained(state.runs.get(trunk.name))
 
 
 def begin(member: Member, place: Place, state: State, corruptions: bool) -> Task | None:
@@ -246,7 +257,8 @@ def lines(
         own = at_work.get(member.name) or (run.rows if run else ())
         rows[member.recipe.name] += own
         if not is_trained(run) and member.name not in state.failures:
-            todo.append((member.name, member.recipe.name, member.recipe.epochs - len(own)))
+            shared = member.fork.epochs if member.fork else 0
+            todo.append((member.name, member.recipe.name, member.recipe.epochs - max(len(own), shared)))
     left = display.seconds_left(rows, todo, operations, jobs)
     failed = f", {len(state.failures)} failed" if state.failures else ""
     time_left = "" if left is None else f"; {console.format_duration(left)} left"

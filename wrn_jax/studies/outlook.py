@@ -12,8 +12,9 @@ from wrn_jax.report import statistics
 from wrn_jax.report.runs import check_same_images, recipe_keys
 from wrn_jax.runtime import console, devices
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.studies import measure
+from wrn_jax.studies import measure, sharing
 from wrn_jax.studies.design import Design, Recipe
+from wrn_jax.studies.sharing import Fork
 from wrn_jax.training.setup import Setup, make_setup
 
 ALWAYS_KEPT = 3
@@ -27,28 +28,48 @@ class Outlook:
     Attributes:
       operations: of all updates.
       disk: bytes of its checkpoints, at most.
+      fork: where its runs go on from those of another recipe, if they do.
+      saved: operations of the updates before.
     """
 
     recipe: Recipe
     setup: Setup
     operations: int
     disk: int
+    fork: Fork | None
+    saved: int
 
 
-def look_ahead(design: Design) -> list[Outlook]:
-    """The recipes of a study. Raises UserError if two of them are the same, or are tested on different images."""
+def look_ahead(design: Design, share: bool) -> list[Outlook]:
+    """The recipes of a study; with `share` what they have in common is to be trained once.
+
+    Raises UserError if two of them are the same, or are tested on different images.
+    """
     outlooks: list[Outlook] = []
     keys: dict[str, str] = {}
-    for recipe in design.recipes:
-        setup = make_setup(from_dict(recipe.config, recipe.name), devices.make_mesh(1))
+    configs = [from_dict(recipe.config, recipe.name) for recipe in design.recipes]
+    setups = [make_setup(config, devices.make_mesh(1)) for config in configs]
+    names = [recipe.name for recipe in design.recipes]
+    timelines = [setup.timeline for setup in setups]
+    forks = sharing.find(list(zip(names, configs, timelines, strict=True))) if share else {}
+    for recipe, setup in zip(design.recipes, setups, strict=True):
         same = keys.setdefault(repr(sorted(recipe_keys(setup.config).items())), recipe.name)
         if same != recipe.name:
             raise UserError(f"{same} and {recipe.name}: are the same recipe; give one of them")
-        kept = min(setup.timeline.epochs, len(setup.timeline.checkpoint_epochs) + ALWAYS_KEPT)
+        timeline, fork = setup.timeline, forks.get(recipe.name)
+        for_branches = 2 * len(sharing.branching_epochs(forks, recipe.name))
+        kept = min(timeline.epochs, len(timeline.checkpoint_epochs) + for_branches + ALWAYS_KEPT)
         disk = kept * cost.state_bytes(setup.abstract_state)
-        outlooks.append(Outlook(recipe, setup, cost.recipe_operations(setup.config, setup.timeline), disk))
+        operations = cost.recipe_operations(setup.config, timeline)
+        saved = cost.recipe_operations(setup.config, timeline, fork.steps) if fork else 0
+        outlooks.append(Outlook(recipe, setup, operations, disk, fork, saved))
     check_same_images([(outlook.recipe.name, outlook.setup.config) for outlook in outlooks])
     return outlooks
+
+
+def forks_of(outlooks: Sequence[Outlook]) -> dict[str, Fork]:
+    """The forks among the recipes, by name."""
+    return {outlook.recipe.name: outlook.fork for outlook in outlooks if outlook.fork}
 
 
 def epoch_operations(outlooks: Sequence[Outlook]) -> dict[str, float]:
@@ -66,11 +87,24 @@ def describe(design: Design, outlooks: Sequence[Outlook], done: int, folder: Pat
             f"{outlook.recipe.name}: WideResNet-{config.model.depth}-{config.model.widen_factor}, {config.data.name}, "
             f"{describe_length(config, timeline)[0]}",
             f"  of a run: {outlook.operations:.3g} operations, {_size(outlook.disk)} of checkpoints at most",
+            *shared(outlook),
             *(f"  {line}" for line in checks.report(checks.examine(config, timeline), config.silence)),
         ]
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = seeds * sum(outlook.disk for outlook in outlooks)
+    operations, saved = (seeds * sum(figures) for figures in zip(*[(it.operations, it.saved) for it in outlooks], strict=True))
+    if saved:
+        part = f"{saved:.3g} of {operations:.3g} operations ({saved / operations:.0%})"
+        lines.append(f"what recipes have in common is trained once for each seed, to the same bits: saves {part}")
     return [*lines, f"checkpoints of all runs: {_size(disk)} at most; {_size(shutil.disk_usage(there).free)} are free"]
+
+
+def shared(outlook: Outlook) -> list[str]:
+    """Which recipe it goes on from, and when, in a line; none for a recipe that begins by itself."""
+    fork, epochs = outlook.fork, outlook.setup.timeline.epochs
+    if fork is None:
+        return []
+    return [f"  goes on from {fork.trunk} after epoch {fork.epochs} of {epochs}: saves {outlook.saved:.3g} operations a run"]
 
 
 def times(outlooks: Sequence[Outlook], seeds: int, jobs: int) -> list[str]:
@@ -91,8 +125,9 @@ def times(outlooks: Sequence[Outlook], seeds: int, jobs: int) -> list[str]:
             seconds, where = measure.seconds_of_update(outlook.recipe.arguments)
             rates[key] = seconds / of_update
             measured = f" (measured: {seconds:.3g} s an update, on {where})"
-        images = setup.timeline.epochs * (setup.dataset.num_test + config.data.validation_size)
-        run = rates[key] * (outlook.operations + images * of_update / config.recipe.batch_size / 3)
+        epochs = setup.timeline.epochs - (outlook.fork.epochs if outlook.fork else 0)
+        images = epochs * (setup.dataset.num_test + config.data.validation_size)
+        run = rates[key] * (outlook.operations - outlook.saved + images * of_update / config.recipe.batch_size / 3)
         total += seeds * run
         lines.append(f"{outlook.recipe.name}: {console.format_duration(run)} a run{measured}")
     each = f", {jobs} runs at a time" if jobs > 1 else ""

@@ -6,8 +6,9 @@ import fcntl
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 from wrn_jax.config import from_dict
 from wrn_jax.report import runs as finished_runs
@@ -15,7 +16,8 @@ from wrn_jax.report.runs import Run
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import write_atomically
 from wrn_jax.studies.design import Design, Recipe, differences, now
-from wrn_jax.training.workdir import holds_run, saved_config
+from wrn_jax.studies.sharing import Fork, branching_epochs
+from wrn_jax.training.workdir import checkpoint_steps, holds_run, saved_config
 
 DIVERGED = 3
 """The exit code of a run that would diverge again."""
@@ -32,12 +34,23 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A run of a study: a recipe, a seed, its work directory, and where its output goes."""
+    """A run of a study.
+
+    Attributes:
+      recipe, seed: what it is.
+      workdir: its work directory.
+      log: where its output goes.
+      trunk, fork: the run of the same seed that it is to go on from, and where; None for one that begins by itself.
+      branches: epochs after which others go on from it.
+    """
 
     recipe: Recipe
     seed: int
     workdir: Path
     log: Path
+    trunk: Self | None = None
+    fork: Fork | None = None
+    branches: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -47,7 +60,17 @@ class Member:
     def train(self) -> list[str]:
         """The arguments of the command that starts the run or goes on with it."""
         place = ["--workdir", str(self.workdir), "--resume=auto"]
+        if self.branches:
+            place += ["--branches-after", ",".join(map(str, self.branches))]
+        if self.trunk is not None and self.fork is not None and self.can_branch():
+            place += ["--branch-from", str(self.trunk.workdir), "--checkpoint", str(self.fork.epochs)]
         return ["train", *self.recipe.arguments, f"--config.seed={self.seed}", *place]
+
+    def can_branch(self) -> bool:
+        """Whether the checkpoint of its trunk is there from which it is to go on."""
+        return (
+            self.trunk is not None and self.fork is not None and self.fork.steps in checkpoint_steps(self.trunk.workdir)
+        )
 
     def evaluate(self, checkpoint: str, corruptions: bool) -> list[str]:
         """The arguments of the command that evaluates a checkpoint of it."""
@@ -79,10 +102,25 @@ class Member:
         return self.workdir / "failure.json"
 
 
-def members(design: Design, folder: Path) -> list[Member]:
-    """All runs of a study, seed by seed, so that one that is not finished is fair already."""
-    names = [(recipe, seed, f"{recipe.name}-seed{seed}") for seed in range(design.all_seeds) for recipe in design.recipes]
-    return [Member(recipe, seed, folder / "runs" / name, folder / "logs" / f"{name}.log") for recipe, seed, name in names]
+def members(design: Design, folder: Path, forks: Mapping[str, Fork] | None = None) -> list[Member]:
+    """All runs of a study, seed by seed, so that one that is not finished is fair already.
+
+    `forks`: where recipes leave others that come before them, by name; None: all begin by themselves.
+    """
+    forks, found = forks or {}, dict[tuple[str, int], Member]()
+    for seed in range(design.all_seeds):
+        for recipe in design.recipes:
+            name, fork = f"{recipe.name}-seed{seed}", forks.get(recipe.name)
+            found[recipe.name, seed] = Member(
+                recipe,
+                seed,
+                folder / "runs" / name,
+                folder / "logs" / f"{name}.log",
+                found[fork.trunk, seed] if fork else None,
+                fork,
+                tuple(branching_epochs(forks, recipe.name)),
+            )
+    return list(found.values())
 
 
 def load(member: Member) -> Run | None:

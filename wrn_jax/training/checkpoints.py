@@ -151,8 +151,8 @@ class Checkpoints:
     """The checkpoints of one run, named by the number of finished updates.
 
     Kept are the last two (one to go on from, one in case that is damaged), the best (highest accuracy; the earliest among
-    equals), those of `keep`, and those of `branches` with the best until each. Saving is asynchronous. A checkpoint becomes visible only when it is complete, and carries
-    a checksum of its arrays.
+    equals), those of `keep`, and those of `branches` with the best until each. Saving is asynchronous. A checkpoint becomes
+    visible only when it is complete, and carries a checksum of its arrays.
 
     Args:
       directory: the folder; created when missing.
