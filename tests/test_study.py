@@ -170,15 +170,52 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(world, tmp_path):
     assert len(world.commands) == 3 + 6
 
 
-def test_seeds_added_later_are_said_to_be(world, tmp_path):
-    begin(tmp_path / "out")
-    again(tmp_path / "out", "--seeds", "3")
+def test_the_verdict_and_its_power_are_of_what_was_planned_and_added_seeds_stand_apart(world, tmp_path):
+    out = tmp_path / "out"
+    begin(out, "--detect", "10")
+    again(out, "--seeds", "3")
     assert len(world.commands) == 12
-    (addition,) = json.loads((tmp_path / "out/study.json").read_text())["added"]
+    (addition,) = json.loads((out / "study.json").read_text())["added"]
     assert (addition["seeds"], addition["finished_runs"]) == (3, 4)
-    assert "Seeds were added later, up to seed 2, when 4 runs were finished" in (tmp_path / "out/report.md").read_text()
+    text = (out / "report.md").read_text()
+    assert "Seeds were added later, up to seed 2, when 4 runs were finished" in text
+    # The verdict stays that of the seeds that were planned; another one stands below.
+    (pair,) = json.loads((out / "comparison.json").read_text())["differences"]["last"]
+    assert pair["counts"] == [2, 2]
+    assert pair["adjusted"] == pair["welch"]["p"]
+    verdict, _, marked = text.partition("## With the seeds that were added later")
+    assert "n = 3" not in verdict
+    assert "This is not the verdict, which is by the 2 seeds of each recipe planned" in marked
+    assert re.search(r"With all 3 seeds: \*\*two is better than one.*n = 3 and 3", marked)
+    # Accuracies of a recipe differ by a point: of two that is a spread of 0.71, with two degrees of freedom in all.
+    assert "Made for a difference of 10 points, said before the first run." in text
+    assert "spread by 0.71 points over the seeds (95 % interval 0.37 to 4.4), so 2 seeds show" in text
+    assert f"difference of {statistics.detectable(2, 0.5**0.5):.2g} points in four of five" in text
+    assert f"10 points that it was made for is shown with a chance of {statistics.power_of(2, 10, 0.5**0.5):.0%} (" in text
+    assert "(plots/power.png)" in text
     with pytest.raises(UserError, match="--seeds 1: the study has 3 already"):
-        again(tmp_path / "out", "--seeds", "1")
+        again(out, "--seeds", "1")
+
+
+def test_runs_of_another_program_stand_beside_its_own(world, tmp_path):
+    out = tmp_path / "out"
+    for seed in range(2):
+        lines = [f"{epoch},{85 + epoch + seed / 10}" for epoch in range(1, 6)]
+        (tmp_path / f"two-seed{seed}.csv").write_text("\n".join(["epoch,val/acc", *lines]))
+    begin(out, "--beside", str(tmp_path / "two-seed*.csv"), "--columns", "test_accuracy=val/acc")
+    written = json.loads((out / "comparison.json").read_text())
+    assert written["recipes"]["two (beside)"]["test_accuracy"]["last"]["n"] == 2
+    assert len(written["differences"]["last"]) == 3
+    text = (out / "report.md").read_text()
+    assert f"Beside it stand runs of other programs ({tmp_path}/two-seed" in text
+    assert "since 0 runs were finished. They count in Holm's adjustment." in text
+    assert "Holm's levels for 3 pairs" in text
+    # They are in its design, so the study goes on with them. A recipe of its own may be worse than they are, not the reverse.
+    recorded = json.loads((out / "study.json").read_text())["beside"]
+    assert (recorded["finished_runs"], recorded["columns"]) == (0, ["test_accuracy=val/acc"])
+    with pytest.raises(SystemExit):
+        again(out, "--fail-if-worse", "two (beside)")
+    again(out, "--fail-if-worse", "two")
 
 
 def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, monkeypatch):
@@ -194,7 +231,6 @@ def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, mo
 
 @pytest.mark.parametrize(("prepare", "arguments", "message"), [
     (None, ["--out", "{0}/out"], "out: holds no study to go on with; name the recipes"),
-    (None, ["{0}/one.py", "--detect", "0.5", "--out", "{0}/out"], "--detect goes with --dry-run"),
     (None, ["{0}/one.py", "--detect", "-1", "--out", "{0}/out"], "'-1': should be a number of percentage points"),
     (None, ["{0}/one.py", "--jobs", "0", "--out", "{0}/out"], "--jobs 0: should be at least 1, or auto"),
     (None, ["{0}/one.py", "--seeds", "0", "--out", "{0}/out"], "--seeds 0: should be at least 1"),
@@ -202,6 +238,9 @@ def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, mo
     (None, ["{0}/one.py", "--out", "{0}/out", "--config.seed=1"], "--config.seed=1: a study has seeds 0, 1"),
     (None, ["session04", "{0}/one.py", "--out", "{0}/out"], "session04 and one: are the same recipe"),
     ("study", ["--out", "{0}/out", "--config.seed=1"], "name the recipes too that it changes"),
+    ("study", ["--out", "{0}/out", "--detect", "1"], "--detect 1: was none when the study began"),
+    ("study", ["--out", "{0}/out", "--unit", "percent"], "say how to read what --beside names"),
+    ("study", ["--out", "{0}/out", "--beside", "{0}/no*"], "no[*]: matches none of the runs, and no path"),
     ("study", ["{0}/one.py", "--out", "{0}/out"], "is a study of one, two, not of one; choose another --out"),
     ("study", ["{0}/one.py", "{0}/two.py", "--out", "{0}/out", *KEYS, "--config.recipe.scale=0.1"],
      "one is another recipe now: recipe.scale"),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from wrn_jax import command
 from wrn_jax.report import build, runs, verdict, writing
-from wrn_jax.report.other_runs import UNITS, Reading
+from wrn_jax.report.other_runs import COLUMNS_HELP, UNIT_HELP, UNITS, Reading
 from wrn_jax.report.runs import Group
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
@@ -20,7 +20,6 @@ RUN_HELP = (
     "of MLflow or Lightning, a CSV of Lightning, Keras, timm, W&B or MLflow, lines of JSON"
 )
 GROUP_HELP = "runs of other programs whose folder or path matches are seeds of one recipe; also a folder of runs"
-COLUMNS_HELP = "which column of other programs is what, such as test_accuracy=val/acc"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUN_HELP)
     parser.add_argument("--group", nargs="+", default=[], metavar="PATTERN", help=GROUP_HELP)
     parser.add_argument("--columns", nargs="+", default=[], metavar="QUANTITY=COLUMN", help=COLUMNS_HELP)
-    parser.add_argument("--unit", choices=UNITS, help="of the accuracies of other programs, where the values do not tell")
+    parser.add_argument("--unit", choices=UNITS, help=UNIT_HELP)
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where the report goes")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call the recipes, in the order in which they come")
     parser.add_argument("--title", help="the heading of the report")

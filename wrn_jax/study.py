@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import jax
 
 from wrn_jax import command
+from wrn_jax.report.other_runs import COLUMNS_HELP, UNIT_HELP, UNITS
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what will run, how long it takes and what it can show; stop"
     )
-    parser.add_argument("--detect", type=points, metavar="POINTS", help="a difference: say how many seeds it needs")
+    parser.add_argument("--detect", type=points, metavar="POINTS", help="the difference that the study is made for: the "
+                        "report says with which chance it is shown, --dry-run how many seeds it needs")  # fmt: skip
     parser.add_argument(
         "--spread", type=points, metavar="POINTS", default=0.3,
         help="the standard deviation over seeds that --dry-run reckons with (default: 0.3)",
@@ -50,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--fail-if-worse", metavar="BASE", help="exit with 1 if a recipe is shown to be worse than the one of this name"
     )
+    parser.add_argument("--beside", nargs="+", default=[], metavar="PATTERN", help="runs of other programs to compare with: "
+                        "those whose path matches, or that a folder holds, are seeds of one recipe")  # fmt: skip
+    parser.add_argument("--columns", nargs="+", default=[], metavar="QUANTITY=COLUMN", help=COLUMNS_HELP)
+    parser.add_argument("--unit", choices=UNITS, help=UNIT_HELP)
     parser.add_argument("--config.KEY", metavar="VALUE", help="changes one key of all recipes")
     options, overrides = command.parse(parser, argv)
     if options.seeds == 0:
         raise UserError("--seeds 0: should be at least 1")
-    if options.detect and not options.dry_run:
-        raise UserError("--detect goes with --dry-run")
     jobs = None if options.jobs == "auto" else command.whole_number(options.jobs)
     if jobs == 0:
         raise UserError("--jobs 0: should be at least 1, or auto")
@@ -66,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.dry_run:
         return conduct.foresee(conduct.settle(*asked), options.out, jobs, options.detect, options.spread, options.share)
     with claimed(options.out):
-        conduct.run(conduct.settle(*asked), options.out, options.corruptions, jobs, options.fail_if_worse, options.share)
+        design = conduct.settle(*asked, options.detect)
+        design = conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
+        conduct.run(design, options.out, options.corruptions, jobs, options.fail_if_worse, options.share)
 
 
 def points(text: str) -> float:

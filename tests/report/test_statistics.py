@@ -21,6 +21,16 @@ def test_summaries_by_hand():
     assert statistics.summarise([0.5]) == Summary(1, 0.5, None, None, None)
 
 
+def test_a_common_spread_by_hand():
+    """Squares of 2 about 2 and of 0.5 about 1.5, three degrees of freedom; quantiles of chi-square from tables."""
+    spread = statistics.pooled_spread([[1, 2, 3], [1, 2], [7]])
+    assert (spread.sd, spread.freedom) == (pytest.approx(math.sqrt(2.5 / 3)), 3)
+    assert spread.low == pytest.approx(math.sqrt(2.5 / 9.3484), rel=1e-4)
+    assert spread.high == pytest.approx(math.sqrt(2.5 / 0.215795), rel=1e-4)
+    with pytest.raises(ValueError, match="no spread"):
+        statistics.pooled_spread([[1], [2]])
+
+
 def test_welch_by_hand():
     """Two samples of four: means 5 and 3, variances 20/3 and 5/3; and one without spread, judged by the other's."""
     difference = statistics.welch([2, 4, 6, 8], [1.5, 2.5, 3.5, 4.5])
@@ -133,6 +143,8 @@ def test_power_seeds_and_detectable_differences_agree(paired):
         assert statistics.seeds_needed(1.001 * smallest, 0.4, 0.9, paired=paired) == seeds
         assert statistics.detectable(seeds, 0.4, 0.9, paired=paired, significance=0.01) > smallest
     assert statistics.seeds_needed(1e-9, 0.0) == 2
+    # Of no difference it is the error rate, for paired tests exactly.
+    assert statistics.power_of(4, 0.0, 1.0, paired=paired) == pytest.approx(0.05, abs=1e-9 if paired else 0.015)
     with pytest.raises(ValueError, match="not shown"):
         statistics.seeds_needed(0.0, 1.0)
 

@@ -39,6 +39,8 @@ ALIASES = {
 """The quantities of an epoch, and the columns that are taken for them where none is named; as `_plain_name` has them."""
 
 UNITS = ("percent", "fraction")
+COLUMNS_HELP = "which column of other programs is what, such as test_accuracy=val/acc"
+UNIT_HELP = "of the accuracies of other programs, where the values do not tell"
 _ACCURACIES = ("test_accuracy", "train_accuracy", "valid_accuracy")
 _PLACES = ("epoch", "step", "_step", "global_step", "iteration")
 _FILES = ("metrics.csv", "summary.csv", "metrics.jsonl")

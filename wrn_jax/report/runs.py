@@ -277,7 +277,7 @@ def load_all(sources: Sequence[str], patterns: Sequence[str] = (), reading: Read
             more = [str(path) for path in inside if path.is_dir() or path.suffix in (".csv", ".jsonl")]
             more = more or sorted(glob.glob(str(folder)))
             if not more:
-                raise UserError(f"--group {pattern}: matches none of the runs, and no path")
+                raise UserError(f"{pattern}: matches none of the runs, and no path")
             runs += [load(path, reading) for path in more]
             matching = [index for index in range(len(runs) - len(more), len(runs)) if runs[index].config is None]
         for index in matching:
@@ -377,7 +377,8 @@ def _given(run: Run) -> str:
     """The name of a run, or that of the runs that share its pattern."""
     if run.pattern is None:
         return run.name
-    name = re.sub(r"[*?]+|\[.*?\]", "", os.path.basename(os.path.normpath(run.pattern)))
+    name = re.sub(r"\.(csv|jsonl)$", "", os.path.basename(os.path.normpath(run.pattern)))
+    name = re.sub(r"[*?]+|\[.*?\]", "", name)
     return re.sub(r"[-_. ]*(seed)?[-_. ]*$", "", name) or run.name
 
 

@@ -44,6 +44,16 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
+class Spread:
+    """A standard deviation with its interval, and the degrees of freedom that it was estimated with."""
+
+    sd: float
+    low: float
+    high: float
+    freedom: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Difference:
     """A difference with its interval; `p` is the chance of one as large if there were none, None where nothing varies."""
 
@@ -76,6 +86,19 @@ def summarise(values: Sequence[float]) -> Summary:
     sd = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def pooled_spread(samples: Sequence[Sequence[float]]) -> Spread:
+    """The standard deviation that samples have in common, each about its own mean, and its chi-square interval.
+
+    Raises ValueError unless one has two values.
+    """
+    freedom = sum(len(values) - 1 for values in samples)
+    if freedom < 1:
+        raise ValueError("single values have no spread")
+    squares = sum((len(values) - 1) * float(np.var(values, ddof=1)) for values in samples if len(values) > 1)
+    low, high = (math.sqrt(squares / float(stats.chi2.ppf(share, freedom))) for share in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
+    return Spread(math.sqrt(squares / freedom), low, high, freedom)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -175,7 +198,8 @@ def power_of(
         raise ValueError(f"{seeds} seeds, a spread of {spread} and significance {significance} make no test")
     if not spread:
         return float(difference != 0)
-    effect = min(abs(difference) / spread * math.sqrt(seeds if paired else seeds / 2), 1e3)
+    effect = abs(difference) / spread * math.sqrt(seeds if paired else seeds / 2)
+    effect = min(max(effect, 1e-6), 1e3)  # where SciPy's noncentral F is right: of no effect at all it is not
     freedom = seeds - 1 if paired else 2 * (seeds - 1)
     share = stats.beta.ppf((np.arange(128) + 0.5) / 128, (seeds - 1) / 2, (seeds - 1) / 2)
     of_test = freedom if paired else (seeds - 1) / (share**2 + (1 - share) ** 2)

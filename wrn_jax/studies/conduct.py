@@ -9,9 +9,9 @@ from wrn_jax.report import verdict
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import reason
+from wrn_jax.studies import beside, engine, outlook, places, summary
 from wrn_jax.studies import design as designs
-from wrn_jax.studies import engine, outlook, places, summary
-from wrn_jax.studies.design import Design
+from wrn_jax.studies.design import Design, Unit
 from wrn_jax.studies.engine import Place
 from wrn_jax.studies.runs import DIVERGED, members
 
@@ -19,17 +19,26 @@ SEEDS = 3
 """Of a study that does not say how many."""
 
 
-def settle(folder: Path, files: Sequence[str], overrides: Sequence[str], seeds: int | None) -> Design:
-    """The study in `folder`, begun with these recipes if there is none. Raises UserError if it is another one."""
+def settle(
+    folder: Path, files: Sequence[str], overrides: Sequence[str], seeds: int | None, announced: float | None = None
+) -> Design:
+    """The study in `folder`, begun with these recipes if there is none. Raises UserError if it is another one.
+
+    `announced`: the difference that it is made for, in points.
+    """
     design = designs.read(folder)
     if overrides and not files:
         raise UserError(f"{overrides[0]}: name the recipes too that it changes")
     if design is None:
         if not files:
             raise UserError(f"{folder}: holds no study to go on with; name the recipes to begin one")
-        design = Design(began=designs.now(), recipes=designs.read_recipes(files, overrides), seeds=seeds or SEEDS)
+        recipes = designs.read_recipes(files, overrides)
+        design = Design(began=designs.now(), recipes=recipes, seeds=seeds or SEEDS, announced=announced)
     elif files:
         design.check(designs.read_recipes(files, overrides), folder / designs.FILE)
+    if announced not in (None, design.announced):
+        was = f"{design.announced:g}" if design.announced else "none"
+        raise UserError(f"--detect {announced:g}: was {was} when the study began, and what it is made for is said before it")
     if seeds is not None:
         done = engine.look(members(design, folder), corruptions=False).done
         design = design.with_seeds(seeds, len(done))
@@ -44,12 +53,13 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
       folder: where everything goes.
       corruptions: whether corrupted images are evaluated too.
       jobs: runs at a time; None: as many as there are GPUs, else one.
-      base: a recipe; if another is shown to be worse, the process ends with exit code 1. None for no such question.
+      base: a recipe; if another of the study is shown to be worse, the process ends with exit code 1. None for no question.
       share: whether what recipes have in common is trained once.
     """
-    if base is not None and base not in [recipe.name for recipe in design.recipes]:
-        known = ", ".join(recipe.name for recipe in design.recipes)
-        raise UserError(f"--fail-if-worse {base}: should be one of {known}")
+    others = beside.load(design)
+    known = [recipe.name for recipe in design.recipes] + [group.name for group in others]
+    if base is not None and base not in known:
+        raise UserError(f"--fail-if-worse {base}: should be one of {', '.join(known)}")
     outlooks = outlook.look_ahead(design, share)
     all_members = members(design, folder, outlook.forks_of(outlooks))
     state = engine.look(all_members, corruptions)
@@ -64,22 +74,30 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
 
     def report() -> None:
         try:
-            summary.write(design, all_members, state.runs, state.failures, operations, folder)
+            summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
         except Exception as error:  # whatever it is: the runs are worth more
             console.say(f"the report could not be written ({reason(error)}); going on")
 
     try:
         engine.execute(all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report)
     finally:
-        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder)
+        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
     if groups:
         print(f"the report: {folder / 'report.md'}, report.html, comparison.json, plots/")
         print(verdict.reach(groups).sentence.replace("**", ""))
     if state.failures:
         raise_failures(state, len(all_members), folder)
-    if base is not None and (worse := summary.worse_than(groups, base)):
+    if base is not None and (worse := summary.worse_than(design, groups, base)):
         console.tell(f"study: shown to be worse than {base}: {', '.join(worse)}")
         sys.exit(1)
+
+
+def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Sequence[str], unit: Unit | None) -> Design:
+    """The study with runs of other programs beside it, if any are named; see `Design.with_beside`. Raises UserError."""
+    if not (places or columns or unit):
+        return design
+    done = engine.look(members(design, folder), corruptions=False).done
+    return design.with_beside(places, columns, unit, len(done))
 
 
 def foresee(

@@ -10,12 +10,13 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
 from wrn_jax.data import own_classes
+from wrn_jax.report.other_runs import Reading
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import write_atomically
 
@@ -29,6 +30,7 @@ TEST = (
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, Field(strict=True)]
+Unit = Literal["percent", "fraction"]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -75,6 +77,21 @@ class Addition:
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Runs of other programs that stand beside those of the study: since when, and how many runs were finished by then.
+
+    `places`, `columns` and `unit` are what `--beside`, `--columns` and `--unit` said.
+    """
+
+    time: Text
+    finished_runs: Annotated[int, Field(strict=True, ge=0)]
+    places: tuple[Text, ...]
+    columns: tuple[Text, ...] = ()
+    unit: Unit | None = None
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Design:
     """What a study is.
 
@@ -85,6 +102,8 @@ class Design:
       measure: what recipes are judged by.
       test: how a difference is shown.
       added: seeds that were added later.
+      announced: the difference that it is made for, in points, if that was said.
+      beside: runs of other programs that it is compared with.
     """
 
     began: Text
@@ -93,6 +112,8 @@ class Design:
     measure: Text = MEASURE
     test: Text = TEST
     added: tuple[Addition, ...] = ()
+    announced: Annotated[float, Field(strict=True, gt=0)] | None = None
+    beside: Beside | None = None
 
     @property
     def all_seeds(self) -> int:
@@ -106,6 +127,17 @@ class Design:
         if seeds == self.all_seeds:
             return self
         return dataclasses.replace(self, added=(*self.added, Addition(time=now(), seeds=seeds, finished_runs=finished_runs)))
+
+    def with_beside(self, places: Sequence[str], columns: Sequence[str], unit: Unit | None, finished_runs: int) -> Self:
+        """The study with these runs of other programs beside it, in place of others. Raises UserError."""
+        Reading.of(columns, unit)
+        if not places:
+            raise UserError("--columns and --unit say how to read what --beside names")
+        own = self.beside
+        if own and (own.places, own.columns, own.unit) == (tuple(places), tuple(columns), unit):
+            return self
+        new = Beside(time=now(), finished_runs=finished_runs, places=tuple(places), columns=tuple(columns), unit=unit)
+        return dataclasses.replace(self, beside=new)
 
     def check(self, recipes: Sequence[Recipe], source: Path) -> None:
         """Raises UserError unless these recipes are those of the study."""

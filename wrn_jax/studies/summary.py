@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wrn_jax.report import build, measures, runs, verdict, writing
+from wrn_jax.report import build, formats, measures, runs, verdict, writing
 from wrn_jax.report.formats import listed
 from wrn_jax.report.render.blocks import Block, Bullets, Section, Text
 from wrn_jax.report.runs import Group, Run
+from wrn_jax.report.sections import cards
+from wrn_jax.studies import power
 from wrn_jax.studies.design import Design
 from wrn_jax.studies.runs import DIVERGED, Failure, Member
 
@@ -19,8 +21,11 @@ def write(
     failures: Mapping[str, Failure],
     operations: Mapping[str, float],
     folder: Path,
+    beside: Sequence[Group] = (),
 ) -> tuple[Group, ...]:
     """Writes the report into the folder of the study; what it compares, which is nothing as long as no epoch is finished.
+
+    The verdict is by the seeds that were planned; with those that were added later there is another one, marked as such.
 
     Args:
       design: of the study.
@@ -29,31 +34,66 @@ def write(
       failures: of those that failed, by name.
       operations: of a run, by recipe.
       folder: where to.
+      beside: runs of other programs.
 
     Raises:
       UserError: runs do not compare, or the report cannot be written.
     """
     complete = complete_seeds(design, members, known, failures)
-    # Between two looks the figures stay those of the last one.
-    counted = [member for member in members if complete < 2 or member.seed < complete]
-    groups = grouped(design, counted, known)
-    if not groups:
+    own = compared(design, members, known, complete, design.seeds)
+    if not own:
         return ()
-    looks = tuple(seeds / design.all_seeds for seeds in range(2, complete + 1))
-    groups = tuple(dataclasses.replace(group, looks=looks) for group in groups)
+    groups = (*own, *beside)
     document = build.build(groups, f"Study: {', '.join(recipe.name for recipe in design.recipes)}", operations)
-    section = Section("The study", describe(design, members, known, failures, complete))
+    blocks = describe(design, members, known, failures, complete)
+    sections = [Section("The study", blocks)]
+    if complete > design.seeds:
+        every = (*compared(design, members, known, complete, design.all_seeds), *beside)
+        sections.append(Section("With the seeds that were added later", added(design, every, complete, operations)))
+    if complete >= design.seeds and (found := measured_power(design, own, groups)):
+        blocks.append(Text(power.sentence(found)))
+        sections.append(Section("What the study could show", [Text(power.sentence(found)), power.plot(found)], folded=True))
     first, *others = document.sections
-    writing.write(groups, dataclasses.replace(document, sections=[first, section, *others]), folder)
+    writing.write(groups, dataclasses.replace(document, sections=[first, *sections, *others]), folder)
     return groups
 
 
-def worse_than(groups: Sequence[Group], base: str) -> list[str]:
-    """The recipes that are shown to be worse than one of them."""
-    worse = []
+def compared(
+    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], complete: int, seeds: int
+) -> tuple[Group, ...]:
+    """The recipes with those of their first `seeds` runs that count, and the looks at them so far.
+
+    Between two looks the figures stay those of the last one.
+    """
+    counted = [member for member in members if member.seed < seeds and (complete < 2 or member.seed < complete)]
+    looks = tuple(number / seeds for number in range(2, min(complete, seeds) + 1))
+    return tuple(dataclasses.replace(group, looks=looks) for group in grouped(design, counted, known))
+
+
+def added(design: Design, groups: Sequence[Group], complete: int, operations: Mapping[str, float]) -> list[Block]:
+    """What the runs show together with those of seeds that were added later."""
+    warning = (
+        f"This is not the verdict, which is by the {formats.count(design.seeds, 'seed')} of each recipe planned before the "
+        f"first run. Here {formats.count(complete - design.seeds, 'seed')} more, added later, count as well. Who adds seeds "
+        "because of what the first ones show finds differences more often than the p values say."
+    )
+    table = cards.results(groups, operations)
+    table = dataclasses.replace(table, caption=f"{table.caption}, with the seeds that were added later")
+    return [Text(warning, "warning"), Text(f"With all {complete} seeds: {verdict.reach(groups).sentence}"), table]
+
+
+def measured_power(design: Design, own: Sequence[Group], groups: Sequence[Group]) -> power.Power | None:
+    """The power that a finished study had."""
+    tested = [pair for pair in measures.compare(groups, "last") if pair.adjusted is not None]
+    return power.measured(own, len(tested), own[0].looks, design.announced)
+
+
+def worse_than(design: Design, groups: Sequence[Group], base: str) -> list[str]:
+    """The recipes of the study that are shown to be worse than one of those that are compared."""
+    worse, own = list[str](), [recipe.name for recipe in design.recipes]
     for pair in measures.compare(groups, "last"):
         better, other = (pair.first, pair.second) if pair.difference > 0 else (pair.second, pair.first)
-        if verdict.significant(pair) and better == base:
+        if verdict.significant(pair) and better == base and other in own:
             worse.append(other)
     return worse
 
@@ -99,17 +139,24 @@ def describe(
         "all of them count. Before Holm's adjustment p is raised for the looks so far, by alpha spending as Lan and DeMets "
         "(1983) do for O'Brien and Fleming's boundaries.",
     ]
+    if design.announced:
+        plan.append(f"Made for a difference of {design.announced:g} points, said before the first run.")
+    if design.beside:
+        plan.append(
+            f"Beside it stand runs of other programs ({listed(design.beside.places)}), since "
+            f"{formats.count(design.beside.finished_runs, 'run')} were finished. They count in Holm's adjustment."
+        )
     blocks: list[Block] = [Bullets(plan)]
     for addition in design.added:
         text = (
-            f"Seeds were added later, up to seed {addition.seeds - 1}, when {addition.finished_runs} runs were finished. Who "
-            "adds seeds because of what the first ones show finds differences more often than the p values say."
+            f"Seeds were added later, up to seed {addition.seeds - 1}, when {addition.finished_runs} runs were finished. The "
+            f"verdict is by the {formats.count(seeds, 'seed')} planned; with those that were added there is another one below."
         )
         blocks.append(Text(text, "warning"))
     if len(finished) < len(members):
         text = f"This study is not finished: {len(finished)} of {len(members)} runs are."
         if complete > 1:
-            text += f" Compared are seeds 0 to {complete - 1}, which all recipes have finished."
+            text += f" Compared are seeds 0 to {min(complete, seeds) - 1}, which all recipes have finished."
         blocks.append(Text(text, "warning"))
     for name, failure in failures.items():
         how = "diverged" if failure.code == DIVERGED else "failed"

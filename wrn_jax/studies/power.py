@@ -1,0 +1,95 @@
+"""What a study could show, by the spread that its runs turned out to have: at its end, a sentence and a plot."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from wrn_jax.report import measures, statistics
+from wrn_jax.report.render.blocks import Plot, Series
+from wrn_jax.report.runs import Group
+from wrn_jax.report.statistics import POWER, Spread
+
+_PLACES = 41
+"""Differences that the plot has a point for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """The test of two recipes, as sharp as it was in the end.
+
+    Attributes:
+      seeds: runs of each recipe; of unequal numbers the smallest.
+      pairs: of recipes, that Holm's adjustment is over.
+      significance: of one pair at the last look, at the strictest of Holm's levels.
+      spread: over the seeds, that the recipes have in common, in points.
+      announced: the difference that the study was made for, in points; None for none.
+    """
+
+    seeds: int
+    pairs: int
+    significance: float
+    spread: Spread
+    announced: float | None
+
+    def at(self, difference: float, spread: float | None = None) -> float:
+        """The chance, 0..1, that a true difference is shown; both in points; `spread` stands in for the one measured."""
+        return statistics.power_of(self.seeds, difference, spread or self.spread.sd, significance=self.significance)
+
+    def detectable(self, spread: float) -> float:
+        """The difference that is shown with 80 % power if the recipes have this spread, both in points."""
+        return statistics.detectable(self.seeds, spread, significance=self.significance)
+
+
+def measured(own: Sequence[Group], pairs: int, looks: Sequence[float], announced: float | None) -> Power | None:
+    """The power of a finished study; None where nothing is tested, or the runs have no spread.
+
+    Args:
+      own: its recipes with the runs that count.
+      pairs: of recipes that are tested, those of other programs too.
+      looks: shares of the seeds at which it was looked at, the last one 1.
+      announced: a difference in points.
+    """
+    seeds = min(len(group.counted) for group in own)
+    if not pairs or seeds < 2 or not all(group.finished for group in own):
+        return None
+    spread = statistics.pooled_spread([[100 * value for value in measures.values(group, "last")] for group in own])
+    if not spread.sd:
+        return None
+    strictest = statistics.SIGNIFICANCE / pairs
+    return Power(seeds, pairs, statistics.levels_at_looks(looks, strictest)[-1], spread, announced)
+
+
+def sentence(power: Power) -> str:
+    """What could be shown, and with which chance what was announced."""
+    spread = power.spread
+    least, most = power.detectable(spread.low), power.detectable(spread.high)
+    holm = f", at the strictest of Holm's levels for {power.pairs} pairs" if power.pairs > 1 else ""
+    text = (
+        f"Power in the end: the runs of a recipe spread by {spread.sd:.2g} points over the seeds (95 % interval "
+        f"{spread.low:.2g} to {spread.high:.2g}), so {power.seeds} seeds show a true difference of "
+        f"{power.detectable(spread.sd):.2g} points in four of five such studies ({least:.2g} to {most:.2g} within that "
+        f"interval{holm})."
+    )
+    if power.announced is None:
+        return text
+    likely, worst, best = (power.at(power.announced, sd) for sd in (spread.sd, spread.high, spread.low))
+    return (
+        f"{text} The difference of {power.announced:g} points that it was made for is shown with a chance of {likely:.0%} "
+        f"({worst:.0%} to {best:.0%})."
+    )
+
+
+def plot(power: Power) -> Plot:
+    """The chance that a true difference is shown, over the difference."""
+    spread, detectable = power.spread, power.detectable(power.spread.sd)
+    end = max(1.6 * detectable, 1.2 * (power.announced or 0.0))
+    differences = [float(value) for value in np.linspace(0, end, _PLACES)]
+    middle, low, high = ([100 * power.at(value, sd) for value in differences] for sd in (spread.sd, spread.high, spread.low))
+    marks = [(detectable, f"shown with {POWER:.0%} power")]
+    marks += [] if power.announced is None else [(power.announced, "the difference that the study was made for")]
+    return Plot(
+        "power", "What the study could show", "true difference (points)", "chance that it is shown (%)",
+        [Series(f"{power.seeds} seeds of each recipe", differences, middle, low, high)], marks,
+        "Line: by the spread over the seeds that was measured; band: within the 95 % interval of that spread.",
+    )  # fmt: skip
