@@ -112,6 +112,11 @@ def names(world):
     return [f"{words[0]} {' '.join(words).partition('runs/')[2].split()[0]}" for words in world.commands]
 
 
+def compared(out):
+    """The pairs of recipes at the last epoch."""
+    return json.loads((out / "comparison.json").read_text())["differences"]["last"]
+
+
 def report(out):
     """The text of the report, and its figures, without the place."""
     return [(out / name).read_text().replace(str(out), "OUT") for name in ("report.md", "comparison.json")]
@@ -205,7 +210,7 @@ def test_runs_of_another_program_stand_beside_its_own(world, tmp_path):
     begin(out, "--beside", str(tmp_path / "two-seed*.csv"), "--columns", "test_accuracy=val/acc")
     written = json.loads((out / "comparison.json").read_text())
     assert written["recipes"]["two (beside)"]["test_accuracy"]["last"]["n"] == 2
-    assert len(written["differences"]["last"]) == 3
+    assert len(compared(out)) == 3
     text = (out / "report.md").read_text()
     assert f"Beside it stand runs of other programs ({tmp_path}/two-seed" in text
     assert "since 0 runs were finished. They count in Holm's adjustment." in text
@@ -215,7 +220,12 @@ def test_runs_of_another_program_stand_beside_its_own(world, tmp_path):
     assert (recorded["finished_runs"], recorded["columns"]) == (0, ["test_accuracy=val/acc"])
     with pytest.raises(SystemExit):
         again(out, "--fail-if-worse", "two (beside)")
-    again(out, "--fail-if-worse", "two")
+    for path in tmp_path.glob("two-seed*.csv"):
+        path.write_text(re.sub(r",[89]", ",1", path.read_text()))
+    again(out, "--fail-if-worse", "one")
+    (pair,) = [pair for pair in compared(out) if "beside" in pair["second"] and pair["first"] == "one"]
+    assert pair["difference"] > 0
+    assert pair["adjusted"] < 0.05
 
 
 def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, monkeypatch):

@@ -100,9 +100,7 @@ def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Seq
     return design.with_beside(places, columns, unit, len(done))
 
 
-def foresee(
-    design: Design, folder: Path, jobs: int | None, difference: float | None, spread: float, share: bool
-) -> None:
+def foresee(design: Design, folder: Path, jobs: int | None, difference: float | None, spread: float, share: bool) -> None:
     """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
     outlooks = outlook.look_ahead(design, share)
     done = len(engine.look(members(design, folder), corruptions=False).done)

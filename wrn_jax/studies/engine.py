@@ -175,7 +175,7 @@ def execute(
 
 
 def next_of(waiting: Sequence[Member], watched: set[str], state: State) -> Member | None:
-    """The next run that waits for no trunk, and that no process has: one may have outlived its study, and ends its run alone."""
+    """The next run that waits for no trunk and that no process has; one may have outlived its study, and ends its run alone."""
     for member in waiting:
         if waits(member, state):
             continue

@@ -68,9 +68,7 @@ class Member:
 
     def can_branch(self) -> bool:
         """Whether the checkpoint of its trunk is there from which it is to go on."""
-        return (
-            self.trunk is not None and self.fork is not None and self.fork.steps in checkpoint_steps(self.trunk.workdir)
-        )
+        return self.trunk is not None and self.fork is not None and self.fork.steps in checkpoint_steps(self.trunk.workdir)
 
     def evaluate(self, checkpoint: str, corruptions: bool) -> list[str]:
         """The arguments of the command that evaluates a checkpoint of it."""
