@@ -18,10 +18,16 @@ from wrn_jax.report import statistics, writing
 from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
-from wrn_jax.studies import display, engine, measure, places
+from wrn_jax.studies import conduct, display, engine, measure, places
+from wrn_jax.studies.design import Design, read_recipes
+from wrn_jax.studies.runs import members
+from wrn_jax.studies.sharing import Fork
 from wrn_jax.training.workdir import claimed
 
 ACCURACY = {"one": 0.5, "two": 0.6}
+LATE = {"epoch 1": 0.3, "epoch 51": 0.2, "epoch 81": 0.0}
+"""As session 04, to the fourth epoch of five."""
+
 KEYS = [f"--config.{key}={value}" for key, value in sample_runs.CHANGES.items()]
 
 
@@ -36,13 +42,22 @@ class World:
     an exit code.
     """
 
-    def __init__(self, monkeypatch):
-        self.commands, self.happens, self.stop = [], {}, ""
+    def __init__(self, monkeypatch, folder):
+        self.folder, self.commands, self.happens, self.stop = folder, [], {}, ""
+        self.dropout = {}
+        self.write("one", None)
+        self.write("two", 0.1)
         monkeypatch.setattr(engine, "start", self.start)
         monkeypatch.setattr(engine, "command_line", list)
         monkeypatch.setattr(engine, "POLL", 0.0)
         monkeypatch.setattr(writing, "write", write_text)
         monkeypatch.setattr(engine.StopRequest, "received", lambda *_: self.stop)
+
+    def write(self, recipe, dropout):
+        """Makes a recipe that is session 04 but for its dropout, None for the same."""
+        self.dropout[recipe] = {} if dropout is None else {"recipe.dropout": dropout}
+        code = f"from wrn_jax.config import load_file\nconfig = load_file('session04').override({self.dropout[recipe]})"
+        (self.folder / f"{recipe}.py").write_text(code)
 
     def start(self, arguments, log, place):
         self.commands.append(arguments)
@@ -51,7 +66,9 @@ class World:
         recipe, seed = re.fullmatch(r"(\w+)-seed([0-9])", log.stem).groups()
         top = ACCURACY[recipe] + int(seed) / 100
         if arguments[0] == "train" and what in (0, "killed"):
-            write_run(workdir, recipe, int(seed), [top - (5 - epoch) / 20 for epoch in range(1, 6 if what == 0 else 3)])
+            kept = map(int, arguments[arguments.index("--branches-after") + 1]) if "--branches-after" in arguments else ()
+            accuracies = [top - (5 - epoch) / 20 for epoch in range(1, 6 if what == 0 else 3)]
+            write_run(workdir, int(seed), accuracies, self.dropout[recipe], kept)
         elif what == 0:
             sample_runs.evaluate(workdir, 5, sample_runs.right(round(400 * top)))
         if what == "killed":
@@ -80,10 +97,10 @@ class Process:
         pass
 
 
-def write_run(workdir, recipe, seed, accuracies):
-    """A run as far as these accuracies go, in place of what was there of it."""
-    changes = {} if recipe == "one" else {"recipe__dropout": 0.1}
-    made = sample_runs.write(workdir.with_name("made"), accuracies, seed, checkpoints=[4 * len(accuracies)], **changes)
+def write_run(workdir, seed, accuracies, changes, kept=()):
+    """A run as far as these accuracies go, in place of what was there of it, with checkpoints after these epochs."""
+    checkpoints = [4 * epoch for epoch in {*kept, len(accuracies)}]
+    made = sample_runs.write(workdir.with_name("made"), accuracies, seed, checkpoints=checkpoints, **changes)
     shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
     shutil.copytree(made, workdir, dirs_exist_ok=True)
     shutil.rmtree(made)
@@ -92,10 +109,7 @@ def write_run(workdir, recipe, seed, accuracies):
 @pytest.fixture
 def world(monkeypatch, tmp_path):
     """With two recipes in its folder."""
-    for name, dropout in (("one", ""), ("two", ".override({'recipe.dropout': 0.1})")):
-        code = f"from wrn_jax.config import load_file\nconfig = load_file('session04'){dropout}"
-        (tmp_path / f"{name}.py").write_text(code)
-    return World(monkeypatch)
+    return World(monkeypatch, tmp_path)
 
 
 def begin(out, *more):
@@ -273,8 +287,7 @@ def test_a_recipe_that_is_edited_meanwhile_and_a_folder_of_another_run_do_not_mi
     with pytest.raises(Interrupted):
         begin(tmp_path / "out")
     world.stop = ""
-    file = tmp_path / "two.py"
-    file.write_text(file.read_text().replace("0.1", "0.2"))
+    world.write("two", 0.2)
     sample_runs.write(tmp_path / "out/runs/one-seed1", [0.1], recipe__scale=0.1, seed=1)
     with pytest.raises(UserError, match="3 of 4 runs failed: one-seed1, two-seed0, two-seed1"):
         again(tmp_path / "out")
@@ -310,6 +323,7 @@ def test_looks_before_the_end_raise_p_and_a_recipe_that_is_worse_fails(world, tm
 def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp_path, capsys, monkeypatch):
     measured = []
     monkeypatch.setattr(measure, "seconds_of_update", lambda arguments: measured.append(arguments) or (0.5, "a machine"))
+    world.write("two", LATE)
     begin(tmp_path / "out", "--dry-run", "--detect", "0.5", "--spread", "0.3", "--seeds", "4")
     said = capsys.readouterr().out
     assert world.commands == []
@@ -321,8 +335,57 @@ def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp
     assert "of all runs: " in said
     # 20 updates of 100 images, and 5 evaluations of 400 images at a third of their cost: 10 s and 3.3 s.
     assert "one: 13s a run (measured: 0.5 s an update, on a machine)" in said
-    assert "all 8 runs: 1m47s, without starting and compiling" in said
+    # The other recipe is trained for one epoch of five.
+    assert re.search(r"goes on from one after epoch 4 of 5: saves [0-9.e+]+ operations a run", said)
+    assert re.search(r"trained once for each seed, to the same bits: saves [0-9.e+]+ of [0-9.e+]+ operations \(40%\)", said)
+    assert "two: 3s a run" in said
+    assert "all 8 runs: 1m04s, without starting and compiling" in said
     assert len(measured) == 1
+
+
+def shared(world):
+    """What the trainings are told of others: after which epochs those branch off, or the run they go on from and where."""
+    options = ("--branches-after", "--branch-from", "--checkpoint")
+    trainings = [words for words in world.commands if words[0] == "train"]
+    return [[words[words.index(name) + 1].rpartition("/")[2] for name in options if name in words] for words in trainings]
+
+
+def test_what_recipes_have_in_common_is_trained_once_for_each_seed(world, tmp_path):
+    world.write("two", LATE)
+    world.happens = {0: 2}  # the first run, so that the one that should go on from it begins by itself
+    with pytest.raises(UserError, match="1 of 4 runs failed: one-seed0"):
+        begin(tmp_path / "out")
+    assert [name for name in names(world) if "train" in name] == [f"train {run}-seed{n}" for n in range(2) for run in ACCURACY]
+    assert shared(world) == [["4"], [], ["4"], ["one-seed1", "4"]]
+
+
+def test_it_is_trained_apart_where_that_is_asked_for(world, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(conduct, "run", lambda *arguments: given.append(arguments[-1]))
+    begin(tmp_path / "out")
+    begin(tmp_path / "out", "--no-share")
+    assert given == [True, False]
+
+
+def test_a_run_waits_for_what_it_goes_on_from_as_long_as_that_may_come(world, tmp_path):
+    world.write("two", LATE)
+    recipes = read_recipes([str(tmp_path / f"{name}.py") for name in ACCURACY], KEYS)
+    trunk, run = members(Design(began="", recipes=recipes, seeds=1), tmp_path, {"two": Fork("one", 3, 12)})
+    state = engine.State()
+    assert not engine.waits(trunk, state)
+    assert engine.waits(run, state)
+    state.failures["one-seed0"] = engine.Failure(2, "")
+    assert not engine.waits(run, state)
+    state.failures.clear()
+    write_run(trunk.workdir, 0, [0.1, 0.2], {})
+    state.runs["one-seed0"] = engine.load(trunk)
+    assert engine.waits(run, state)
+    write_run(trunk.workdir, 0, [0.1, 0.2, 0.3], {})
+    assert not engine.waits(run, state)  # the checkpoint is there, though that run goes on
+    write_run(trunk.workdir, 0, [0.1, 0.2, 0.3, 0.4, 0.5], {})
+    state.runs["one-seed0"] = engine.load(trunk)
+    assert not engine.waits(run, state)  # it has ended without
+    assert "--branch-from" not in run.train()
 
 
 @pytest.mark.slow
