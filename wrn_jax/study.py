@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="train what recipes have in common once for each seed, to the same bits (default: yes)",
     )  # fmt: skip
     parser.add_argument("--jobs", metavar="N", default="auto", help="runs at a time (default: auto, one for each GPU or one)")
+    parser.add_argument("--engine", choices=("local", "ray", "slurm"), default="local", help="what runs them: this machine "
+                        "(default), a cluster of Ray (needs ray), or Slurm (needs submitit)")  # fmt: skip
+    parser.add_argument("--engine-options", nargs="+", default=[], metavar="KEY=VALUE", help="what each run asks for: of Ray "
+                        "options of a task (num_gpus=1), of Slurm parameters of submitit (slurm_partition=gpu)")  # fmt: skip
     parser.add_argument(
         "--dry-run", action="store_true", help="say what will run, how long it takes and what it can show; stop"
     )
@@ -63,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     jobs = None if options.jobs == "auto" else command.whole_number(options.jobs)
     if jobs == 0:
         raise UserError("--jobs 0: should be at least 1, or auto")
-    from wrn_jax.studies import conduct  # here, since mistakes above need not wait for it
+    if options.engine_options and options.engine == "local":
+        raise UserError("--engine-options goes with --engine ray or slurm")
+    from wrn_jax.studies import clusters, conduct  # here, since mistakes above need not wait for it
     from wrn_jax.training.workdir import claimed
 
     asked = (options.out, options.recipes, overrides, options.seeds)
@@ -72,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with claimed(options.out):
         design = conduct.settle(*asked, options.detect)
         design = conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
-        conduct.run(design, options.out, options.corruptions, jobs, options.fail_if_worse, options.share)
+        cluster = None if options.engine == "local" else clusters.find(options.engine, options.engine_options, options.out)
+        conduct.run(design, options.out, options.corruptions, jobs, options.fail_if_worse, options.share, cluster)
 
 
 def points(text: str) -> float:

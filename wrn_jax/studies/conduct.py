@@ -12,7 +12,7 @@ from wrn_jax.runtime.files import reason
 from wrn_jax.studies import beside, engine, outlook, places, summary
 from wrn_jax.studies import design as designs
 from wrn_jax.studies.design import Design, Unit
-from wrn_jax.studies.engine import Place
+from wrn_jax.studies.engine import Place, Start
 from wrn_jax.studies.runs import DIVERGED, members
 
 SEEDS = 3
@@ -45,7 +45,15 @@ def settle(
     return design
 
 
-def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base: str | None, share: bool) -> None:
+def run(
+    design: Design,
+    folder: Path,
+    corruptions: bool,
+    jobs: int | None,
+    base: str | None,
+    share: bool,
+    cluster: Start | None = None,
+) -> None:
     """Runs what is missing and writes the report; see `wrn_jax.study`.
 
     Args:
@@ -55,6 +63,7 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
       jobs: runs at a time; None: as many as there are GPUs, else one.
       base: a recipe; if another of the study is shown to be worse, the process ends with exit code 1. None for no question.
       share: whether what recipes have in common is trained once.
+      cluster: an engine that finds place for the runs elsewhere, all at a time if `jobs` is None; None: here.
     """
     others = beside.load(design)
     known = [recipe.name for recipe in design.recipes] + [group.name for group in others]
@@ -67,7 +76,9 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
         print(line)
     design.write(folder)
     left = [member for member in all_members if member.name not in state.done]
-    rooms = places.find(jobs) if left else [Place()]
+    rooms = [Place()]
+    if left:
+        rooms = [Place()] * min(jobs or len(left), len(left)) if cluster else places.find(jobs)
     if len(rooms) > 1:
         print(f"{len(rooms)} runs at a time")
     operations = {outlook.recipe.name: float(outlook.operations) for outlook in outlooks}
@@ -79,7 +90,9 @@ def run(design: Design, folder: Path, corruptions: bool, jobs: int | None, base:
             console.say(f"the report could not be written ({reason(error)}); going on")
 
     try:
-        engine.execute(all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report)
+        engine.execute(
+            all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report, cluster or engine.start
+        )
     finally:
         groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
     if groups:

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from wrn_jax.report.runs import Run
 from wrn_jax.runtime import console
@@ -28,6 +29,9 @@ POLL = 0.2
 LOOK = 2.0
 """Seconds between two looks at the records of the runs at work."""
 
+MOST_SHOWN = 12
+"""Runs at work that have a line in a terminal."""
+
 INTERRUPTED = 75
 
 
@@ -39,6 +43,27 @@ class Place:
     cores: frozenset[int] | None = None
 
 
+class Process(Protocol):
+    """A command at work, as `subprocess.Popen` has it."""
+
+    @property
+    def returncode(self) -> int | None:
+        """As `poll` last found it."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit code, None as long as it has not ended."""
+        ...
+
+    def terminate(self) -> None:
+        """Has it save and end."""
+        ...
+
+
+Start = Callable[[Sequence[str], Path, Place], Process]
+"""What an engine is: starts a command, its arguments as `Member.train` gives them, with its output at the end of a file."""
+
+
 @dataclasses.dataclass(eq=False)
 class Task:
     """A run at work: its place, the command that it is at, the process, and how many epochs are recorded."""
@@ -46,7 +71,7 @@ class Task:
     member: Member
     place: Place
     arguments: list[str]
-    process: subprocess.Popen
+    process: Process
     rows: Sequence[EpochRow] = ()
 
 
@@ -103,7 +128,7 @@ def start(arguments: Sequence[str], log: Path, place: Place) -> subprocess.Popen
             os.sched_setaffinity(0, place.cores)
             stack.callback(os.sched_setaffinity, 0, before)
         return subprocess.Popen(
-            arguments,
+            command_line([*arguments]),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -119,6 +144,7 @@ def execute(
     operations: Mapping[str, float],
     corruptions: bool,
     report: Callable[[], None],
+    engine: Start,
 ) -> None:
     """Runs all that is missing.
 
@@ -129,6 +155,7 @@ def execute(
       operations: of an epoch, by recipe, from which times are estimated.
       corruptions: whether corrupted images are to be evaluated too.
       report: writes the report; called after every finished run.
+      engine: starts their commands, here or elsewhere.
 
     Raises:
       Interrupted: a signal came; the runs at work have saved and ended.
@@ -140,7 +167,7 @@ def execute(
     watched: set[str] = set()
     stopping = ""
     looked_at = 0.0
-    with showing(len(places) + 1) as shown, StopRequest() as stop:
+    with showing(min(len(places), MOST_SHOWN) + 1) as shown, StopRequest() as stop:
         while tasks or (waiting and not stopping):
             if not stopping and (stopping := stop.received(0)):
                 console.say(f"{stopping}: the runs at work save and end; a second signal ends at once")
@@ -148,13 +175,13 @@ def execute(
                     task.process.terminate()
             while free and waiting and not stopping and (member := next_of(waiting, watched, state)):
                 waiting.remove(member)
-                if task := begin(member, free[0], state, corruptions):
+                if task := begin(member, free[0], state, corruptions, engine):
                     free.pop(0)
                     tasks.append(task)
             for task in [task for task in tasks if task.process.poll() is not None]:
                 tasks.remove(task)
                 # A scheduler may signal the runs as well, which then end before the study has seen its own signal.
-                further = end(task, state, corruptions, bool(stop.received(0)))
+                further = end(task, state, corruptions, bool(stop.received(0)), engine)
                 if further:
                     tasks.append(further)
                     continue
@@ -196,7 +223,7 @@ def waits(member: Member, state: State) -> bool:
     return trunk.name not in state.failures and not is_trained(state.runs.get(trunk.name))
 
 
-def begin(member: Member, place: Place, state: State, corruptions: bool) -> Task | None:
+def begin(member: Member, place: Place, state: State, corruptions: bool, engine: Start) -> Task | None:
     """Starts the command that a run needs next; None if it needs none, or cannot be started, which is told and written down."""
     try:
         arguments = look_at(state, member, corruptions)
@@ -206,15 +233,16 @@ def begin(member: Member, place: Place, state: State, corruptions: bool) -> Task
             raise UserError(f"{member.recipe.file}: was changed since the study began: {change}")
         member.forgive()
         member.log.parent.mkdir(parents=True, exist_ok=True)
-        return Task(member, place, arguments, start(command_line(arguments), member.log, place))
+        return Task(member, place, arguments, engine(arguments, member.log, place))
     except (UserError, OSError) as error:
         fail(state, member, 2, str(error))
         return None
 
 
-def end(task: Task, state: State, corruptions: bool, stopping: bool) -> Task | None:
+def end(task: Task, state: State, corruptions: bool, stopping: bool, engine: Start) -> Task | None:
     """What follows the end of a command: the next one that the run needs, or None. A failure is told and written down."""
     member, code = task.member, task.process.returncode
+    assert code is not None  # since it has ended
     if code == 0:
         try:
             arguments = look_at(state, member, corruptions)
@@ -224,7 +252,7 @@ def end(task: Task, state: State, corruptions: bool, stopping: bool) -> Task | N
             return None
         if arguments == task.arguments:
             return fail(state, member, 2, "its command ended well, and left undone what it was for")
-        return begin(member, task.place, state, corruptions)
+        return begin(member, task.place, state, corruptions, engine)
     if stopping and code != DIVERGED:
         return None
     said = last_line(member.log, lambda line: line.startswith(f"{task.arguments[0]}: ")) or last_line(member.log)
