@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "is there already they may be left out")  # fmt: skip
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where runs and report go")
     parser.add_argument("--seeds", type=command.whole_number, metavar="N", help="runs of each recipe (default: 3)")
+    parser.add_argument("--vary", action="append", default=[], metavar="KEY=VALUE,...", help="make variants of the recipe, one "
+                        "for each value; of several keys one for each combination; chosen from on the hold-out")  # fmt: skip
     parser.add_argument("--corruptions", action="store_true", help="evaluate on corrupted images too")
     parser.add_argument(
         "--share", action=argparse.BooleanOptionalAction, default=True,
@@ -72,11 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     from wrn_jax.studies import clusters, conduct  # here, since mistakes above need not wait for it
     from wrn_jax.training.workdir import claimed
 
-    asked = (options.out, options.recipes, overrides, options.seeds)
+    asked = (options.out, options.recipes, overrides, options.vary, options.seeds)
+    given = {"--detect": options.detect, "--beside": options.beside, "--corruptions": options.corruptions,
+             "--fail-if-worse": options.fail_if_worse}  # fmt: skip
+    about_test = [name for name, value in given.items() if value]
     if options.dry_run:
-        return conduct.foresee(conduct.settle(*asked), options.out, jobs, options.detect, options.spread, options.share)
+        design = conduct.settle(*asked)
+        conduct.check_options(design, about_test)
+        return conduct.foresee(design, options.out, jobs, options.detect, options.spread, options.share)
     with claimed(options.out):
         design = conduct.settle(*asked, options.detect)
+        conduct.check_options(design, about_test)
         design = conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
         cluster = None if options.engine == "local" else clusters.find(options.engine, options.engine_options, options.out)
         conduct.run(design, options.out, options.corruptions, jobs, options.fail_if_worse, options.share, cluster)

@@ -177,14 +177,7 @@ def _finding_row(finding: Finding, groups: Sequence[Group]) -> list[str]:
 
 def reproduction(groups: Sequence[Group]) -> list[Block]:
     """Commands, machines and versions."""
-    rows = [
-        [run.name, group.name, command_of(run), formats.machine(run), _versions(run)] for group in groups for run in group.runs
-    ]
-    note = "The first command of each run; the configuration it resolved to is in the run's config.json."
-    if measures.logs(groups):
-        note += " For a published run: the command that trains its recipe here, in JAX and with other random numbers."
-    heads = ("run", "recipe", "command", "machine", "versions")
-    blocks: list[Block] = [Table("How the runs were made", heads, rows, note=note)]
+    blocks: list[Block] = [runs_made(groups)]
     if commands := missing_evaluations(groups):
         intro = (
             "These add clean gap, calibration and predictions (with --corruptions accuracy on corrupted images too); then "
@@ -192,6 +185,18 @@ def reproduction(groups: Sequence[Group]) -> list[Block]:
         )
         blocks += [Text(intro), Bullets(commands)]
     return blocks
+
+
+def runs_made(groups: Sequence[Group]) -> Table:
+    """The command, machine and versions of each run."""
+    rows = [
+        [run.name, group.name, command_of(run), formats.machine(run), _versions(run)] for group in groups for run in group.runs
+    ]
+    note = "The first command of each run; the configuration it resolved to is in the run's config.json."
+    if measures.logs(groups):
+        note += " For a published run: the command that trains its recipe here, in JAX and with other random numbers."
+    heads = ("run", "recipe", "command", "machine", "versions")
+    return Table("How the runs were made", heads, rows, note=note)
 
 
 def command_of(run: Run) -> str:

@@ -18,13 +18,18 @@ from wrn_jax.runtime.files import write_atomically
 
 def write(groups: Sequence[Group], document: Document, out: Path) -> int:
     """Writes report.md, report.html, comparison.json and plots/ to `out`; the number of plots. Raises UserError."""
+    return write_files(document, collect(groups), out)
+
+
+def write_files(document: Document, figures: Any, out: Path) -> int:
+    """As `write`, with `figures`, plain JSON data, for the content of comparison.json."""
     from wrn_jax.report.render import html_page, pictures  # here, since mistakes before need not wait for them
 
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "report.md", to_markdown(document))
         write_atomically(out / "report.html", html_page.to_html(document))
-        write_atomically(out / "comparison.json", json.dumps(collect(groups), allow_nan=False) + "\n")
+        write_atomically(out / "comparison.json", json.dumps(figures, allow_nan=False) + "\n")
         return len(pictures.save_plots(document, out / "plots"))
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
@@ -44,7 +49,7 @@ def collect(groups: Sequence[Group]) -> dict[str, Any]:
             "aspects": reached.findings, "uses": reached.uses,
         },
     }  # fmt: skip
-    return _plain(figures)
+    return plain(figures)
 
 
 def _recipe(group: Group) -> dict[str, Any]:
@@ -75,11 +80,12 @@ def _recipe(group: Group) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain(node: Any) -> Any:
+def plain(node: Any) -> Any:
+    """Dataclasses, dictionaries and sequences as JSON has them; what is not a number is None."""
     if dataclasses.is_dataclass(node):
         node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
     if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_plain(value) for value in node]
+        return [plain(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node

@@ -1,5 +1,6 @@
 """A study from its design to its report."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,9 @@ from wrn_jax.report import verdict
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import reason
-from wrn_jax.studies import beside, engine, outlook, places, summary
+from wrn_jax.studies import beside, choice, engine, outlook, places, summary
 from wrn_jax.studies import design as designs
+from wrn_jax.studies import grid as grids
 from wrn_jax.studies.design import Design, Unit
 from wrn_jax.studies.engine import Place, Start
 from wrn_jax.studies.runs import DIVERGED, members
@@ -20,22 +22,37 @@ SEEDS = 3
 
 
 def settle(
-    folder: Path, files: Sequence[str], overrides: Sequence[str], seeds: int | None, announced: float | None = None
+    folder: Path,
+    files: Sequence[str],
+    overrides: Sequence[str],
+    vary: Sequence[str],
+    seeds: int | None,
+    announced: float | None = None,
 ) -> Design:
     """The study in `folder`, begun with these recipes if there is none. Raises UserError if it is another one.
 
-    `announced`: the difference that it is made for, in points.
+    Args:
+      folder: of the study.
+      files, overrides: the recipes, and what changes all of them.
+      vary: arguments KEY=VALUE,VALUE of which the recipes' variants are made.
+      seeds: how many; None: as there are, or `SEEDS`.
+      announced: the difference that it is made for, in points.
     """
     design = designs.read(folder)
     if overrides and not files:
         raise UserError(f"{overrides[0]}: name the recipes too that it changes")
+    if vary and not files:
+        raise UserError(f"--vary {vary[0]}: name the recipe too that it varies")
+    grid = grids.parse(vary)
     if design is None:
         if not files:
             raise UserError(f"{folder}: holds no study to go on with; name the recipes to begin one")
-        recipes = designs.read_recipes(files, overrides)
+        recipes = designs.read_recipes(files, overrides, grid)
         design = Design(began=designs.now(), recipes=recipes, seeds=seeds or SEEDS, announced=announced)
+        if grid:
+            design = dataclasses.replace(design, grid=dict(grid), measure=designs.CHOICE_MEASURE, test=designs.CHOICE)
     elif files:
-        design.check(designs.read_recipes(files, overrides), folder / designs.FILE)
+        design.check(designs.read_recipes(files, overrides, grid), folder / designs.FILE)
     if announced not in (None, design.announced):
         was = f"{design.announced:g}" if design.announced else "none"
         raise UserError(f"--detect {announced:g}: was {was} when the study began, and what it is made for is said before it")
@@ -43,6 +60,12 @@ def settle(
         done = engine.look(members(design, folder), corruptions=False).done
         design = design.with_seeds(seeds, len(done))
     return design
+
+
+def check_options(design: Design, given: Sequence[str]) -> None:
+    """Raises UserError for options that are about test accuracies, where the study is a grid."""
+    if design.grid and given:
+        raise UserError(f"{given[0]}: is about test accuracies, and of a grid the best is chosen on the hold-out; leave it out")
 
 
 def run(
@@ -97,7 +120,9 @@ def run(
         groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
     if groups:
         print(f"the report: {folder / 'report.md'}, report.html, comparison.json, plots/")
-        print(verdict.reach(groups).sentence.replace("**", ""))
+        over = summary.is_over(all_members, state.runs, state.failures)
+        reached = choice.reach(design, groups, over) if design.grid else verdict.reach(groups)
+        print(reached.sentence.replace("**", ""))
     if state.failures:
         raise_failures(state, len(all_members), folder)
     if base is not None and (worse := summary.worse_than(design, groups, base)):
@@ -119,7 +144,7 @@ def foresee(design: Design, folder: Path, jobs: int | None, difference: float | 
     done = len(engine.look(members(design, folder), corruptions=False).done)
     lines = [
         *outlook.describe(design, outlooks, done, folder),
-        *outlook.resolution(len(outlooks), design.all_seeds, difference, spread),
+        *([] if design.grid else outlook.resolution(len(outlooks), design.all_seeds, difference, spread)),
         *outlook.times(outlooks, design.all_seeds, len(places.find(jobs))),
     ]
     for line in lines:

@@ -5,6 +5,7 @@ What is decided beforehand cannot be chosen by its result. Seeds that are added 
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 import time
@@ -15,10 +16,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
+from wrn_jax.config.messages import shown
 from wrn_jax.data import own_classes
 from wrn_jax.report.other_runs import Reading
+from wrn_jax.report.runs import recipe_keys
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import write_atomically
+from wrn_jax.studies import grid as grids
+from wrn_jax.studies.grid import Grid
 
 FORMAT = 1
 FILE = "study.json"
@@ -26,6 +31,12 @@ MEASURE = "test accuracy after the last epoch"
 TEST = (
     "Welch's t test over the seeds, two-sided, p < 0.05 after alpha spending over a look at every complete seed from the "
     "second on, and Holm's adjustment over all pairs of recipes"
+)
+
+CHOICE_MEASURE = "validation accuracy after the last epoch"
+CHOICE = (
+    "the recipe with the highest mean over the seeds, the first among equals, of those whose runs have all come to their end; "
+    "the test accuracy is shown of this one alone, and when no run is left"
 )
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -39,7 +50,7 @@ class Recipe:
     """A recipe of a study.
 
     Attributes:
-      name: unique in the study; its runs are called NAME-seedN.
+      name: unique in the study; its runs are called NAME-seedN, with "_" for spaces.
       file: as `load_file` takes it.
       overrides: arguments `--config.KEY=VALUE` that change it.
       config: what both gave when the study began, as plain JSON data; its seed means nothing.
@@ -104,6 +115,7 @@ class Design:
       added: seeds that were added later.
       announced: the difference that it is made for, in points, if that was said.
       beside: runs of other programs that it is compared with.
+      grid: the values that the recipes are the variants of, by key; the best of them is chosen on the hold-out, as `test` says.
     """
 
     began: Text
@@ -114,6 +126,7 @@ class Design:
     added: tuple[Addition, ...] = ()
     announced: Annotated[float, Field(strict=True, gt=0)] | None = None
     beside: Beside | None = None
+    grid: dict[Text, tuple[Text, ...]] | None = None
 
     @property
     def all_seeds(self) -> int:
@@ -126,6 +139,8 @@ class Design:
             raise UserError(f"--seeds {seeds}: the study has {self.all_seeds} already, and what was planned is not taken back")
         if seeds == self.all_seeds:
             return self
+        if self.grid:
+            raise UserError(f"--seeds {seeds}: a grid is chosen from with the {self.seeds} seeds that were planned")
         return dataclasses.replace(self, added=(*self.added, Addition(time=now(), seeds=seeds, finished_runs=finished_runs)))
 
     def with_beside(self, places: Sequence[str], columns: Sequence[str], unit: Unit | None, finished_runs: int) -> Self:
@@ -184,14 +199,39 @@ def read(folder: Path) -> Design | None:
     return design
 
 
-def read_recipes(files: Sequence[str], overrides: Sequence[str]) -> tuple[Recipe, ...]:
-    """Recipes from their files, called after them. Raises UserError."""
+def read_recipes(files: Sequence[str], overrides: Sequence[str], grid: Grid | None = None) -> tuple[Recipe, ...]:
+    """Recipes from their files, called after them; with a grid their variants. Raises UserError."""
     names = [re.sub(r"[^\w.+=-]", "_", Path(file).stem) for file in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{twice}: two recipes have this name; give one of the files another")
-    configs = [read_config(file, overrides).to_dict() for file in files]
-    parts = zip(names, files, configs, strict=True)
-    return tuple(Recipe(name=name, file=file, overrides=tuple(overrides), config=config) for name, file, config in parts)
+    if grid:
+        for name, file in zip(names, files, strict=True):
+            check_values(name, file, overrides, grid)
+    recipes: list[Recipe] = []
+    for name, file in zip(names, files, strict=True):
+        for more, arguments in grids.variants(grid or {}):
+            own = (*overrides, *arguments)
+            config = read_config(file, own).to_dict()
+            recipes.append(Recipe(name=f"{name} {more}" if more else name, file=file, overrides=own, config=config))
+    if long := next((recipe.name for recipe in recipes if len(recipe.name) > grids.LONGEST), None):
+        raise UserError(f"{long[:60]}...: this name is too long for a folder; vary fewer keys at a time")
+    if grid:
+        grids.check([(recipe.name, from_dict(recipe.config, recipe.name)) for recipe in recipes])
+    return tuple(recipes)
+
+
+def check_values(name: str, file: str, overrides: Sequence[str], grid: Grid) -> None:
+    """Raises UserError unless each value of a grid, taken alone, makes another recipe of that in `file` than the others do."""
+    own = recipe_keys(read_config(file, overrides))
+    for key, texts in grid.items():
+        if any(re.match(rf"--config\.{re.escape(key)}(=|$)", override) for override in overrides):
+            raise UserError(f"--vary {key}: --config.{key} sets it as well; choose one")
+        known = [recipe_keys(read_config(file, [*overrides, f"--config.{key}={text}"])) for text in texts]
+        for (one, first), (other, second) in itertools.combinations(zip(texts, known, strict=True), 2):
+            if first == second:
+                raise UserError(f"--vary {key}: {shown(one)} and {shown(other)} make the same recipe of {name}")
+        if known == [own]:
+            raise UserError(f"--vary {key}: {shown(texts[0])} changes nothing of {name}")
 
 
 def read_config(file: str, overrides: Sequence[str]) -> Config:

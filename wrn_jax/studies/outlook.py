@@ -81,14 +81,21 @@ def describe(design: Design, outlooks: Sequence[Outlook], done: int, folder: Pat
     """What will run, in lines."""
     recipes, seeds = len(design.recipes), design.all_seeds
     lines = [f"{folder}: {recipes} recipes x {seeds} seeds = {recipes * seeds} runs, of which {done} are done"]
+    if design.grid:
+        lines.append(f"a grid; judged by the {design.measure}; chosen is {design.test}")
+    first_with: dict[tuple[str, ...], str] = {}
     for outlook in outlooks:
         config, timeline = outlook.setup.config, outlook.setup.timeline
+        found = tuple(checks.report(checks.examine(config, timeline), config.silence))
+        same = first_with.get(found)
+        first_with.setdefault(found, outlook.recipe.name)
         lines += [
             f"{outlook.recipe.name}: WideResNet-{config.model.depth}-{config.model.widen_factor}, {config.data.name}, "
             f"{describe_length(config, timeline)[0]}",
             f"  of a run: {outlook.operations:.3g} operations, {_size(outlook.disk)} of checkpoints at most",
             *shared(outlook),
-            *(f"  {line}" for line in checks.report(checks.examine(config, timeline), config.silence)),
+            *(f"  {line}" for line in found if not same),
+            *([f"  findings: those of {same}"] if same else []),
         ]
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = seeds * sum(outlook.disk for outlook in outlooks)

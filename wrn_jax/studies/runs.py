@@ -42,6 +42,7 @@ class Member:
       log: where its output goes.
       trunk, fork: the run of the same seed that it is to go on from, and where; None for one that begins by itself.
       branches: epochs after which others go on from it.
+      is_evaluated: whether its checkpoints are evaluated: not in a grid, which is chosen from on the hold-out.
     """
 
     recipe: Recipe
@@ -51,6 +52,7 @@ class Member:
     trunk: Self | None = None
     fork: Fork | None = None
     branches: tuple[int, ...] = ()
+    is_evaluated: bool = True
 
     @property
     def name(self) -> str:
@@ -108,7 +110,7 @@ def members(design: Design, folder: Path, forks: Mapping[str, Fork] | None = Non
     forks, found = forks or {}, dict[tuple[str, int], Member]()
     for seed in range(design.all_seeds):
         for recipe in design.recipes:
-            name, fork = f"{recipe.name}-seed{seed}", forks.get(recipe.name)
+            name, fork = f"{recipe.name.replace(' ', '_')}-seed{seed}", forks.get(recipe.name)
             found[recipe.name, seed] = Member(
                 recipe,
                 seed,
@@ -117,6 +119,7 @@ def members(design: Design, folder: Path, forks: Mapping[str, Fork] | None = Non
                 found[fork.trunk, seed] if fork else None,
                 fork,
                 tuple(branching_epochs(forks, recipe.name)),
+                design.grid is None,
             )
     return list(found.values())
 
@@ -145,6 +148,8 @@ def missing(member: Member, run: Run | None, corruptions: bool) -> list[str] | N
     """The arguments of the next command that a run needs; None if it needs none."""
     if run is None or not is_trained(run):
         return member.train()
+    if not member.is_evaluated:
+        return None
     for name, epoch in {"last": run.last.epoch, "best": run.best.epoch}.items():
         evaluation = run.evaluation(epoch)
         if evaluation is None or (corruptions and not evaluation.figures.get("corruptions")):

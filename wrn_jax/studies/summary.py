@@ -9,7 +9,7 @@ from wrn_jax.report.formats import listed
 from wrn_jax.report.render.blocks import Block, Bullets, Section, Text
 from wrn_jax.report.runs import Group, Run
 from wrn_jax.report.sections import cards
-from wrn_jax.studies import power
+from wrn_jax.studies import choice, power
 from wrn_jax.studies.design import Design
 from wrn_jax.studies.runs import DIVERGED, Failure, Member
 
@@ -43,6 +43,10 @@ def write(
     own = compared(design, members, known, complete, design.seeds)
     if not own:
         return ()
+    if design.grid:
+        reached = choice.reach(design, own, is_over(members, known, failures))
+        choice.write(design, reached, operations, describe(design, members, known, failures, complete), folder)
+        return own
     groups = (*own, *beside)
     document = build.build(groups, f"Study: {', '.join(recipe.name for recipe in design.recipes)}", operations)
     blocks = describe(design, members, known, failures, complete)
@@ -98,16 +102,22 @@ def worse_than(design: Design, groups: Sequence[Group], base: str) -> list[str]:
     return worse
 
 
+def is_over(members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]) -> bool:
+    """Whether no run is left: all have come to their end, or diverged and would again."""
+    diverged = [name for name, failure in failures.items() if failure.code == DIVERGED]
+    return all(member.name in diverged or ((run := known.get(member.name)) and run.finished) for member in members)
+
+
 def complete_seeds(
     design: Design, members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]
 ) -> int:
     """How many seeds, from 0 on, every recipe has come to an end with, good or bad."""
 
-    def is_over(member: Member) -> bool:
+    def has_ended(member: Member) -> bool:
         run = known.get(member.name)
         return member.name in failures or (run is not None and run.finished)
 
-    open_seeds = [member.seed for member in members if not is_over(member)]
+    open_seeds = [member.seed for member in members if not has_ended(member)]
     return min([design.all_seeds, *open_seeds])
 
 
@@ -146,7 +156,7 @@ def describe(
             f"Beside it stand runs of other programs ({listed(design.beside.places)}), since "
             f"{formats.count(design.beside.finished_runs, 'run')} were finished. They count in Holm's adjustment."
         )
-    blocks: list[Block] = [Bullets(plan)]
+    blocks: list[Block] = [Bullets(choice.plan(design) if design.grid else plan)]
     for addition in design.added:
         text = (
             f"Seeds were added later, up to seed {addition.seeds - 1}, when {addition.finished_runs} runs were finished. The "
@@ -160,6 +170,9 @@ def describe(
         blocks.append(Text(text, "warning"))
     for name, failure in failures.items():
         how = "diverged" if failure.code == DIVERGED else "failed"
-        text = f"{name} {how}: {failure.text}. A recipe is judged by its other runs, which flatters one that may diverge."
+        what = (
+            "It is not chosen" if design.grid else "A recipe is judged by its other runs, which flatters one that may diverge"
+        )
+        text = f"{name} {how}: {failure.text}. {what}."
         blocks.append(Text(text, "warning"))
     return blocks
