@@ -113,6 +113,9 @@ def run(main: Callable[[], object], program: str) -> int:
     if (lost := entry.lost_output()) and code == 0:
         is_kept = program in KEEP_RESULTS
         code = _say(program, f"standard output is not complete: {lost}", 0 if is_kept else 2)
+    if code == 2 and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(code)  # the ordinary way out would wait for the other processes, which may have ended before
     if listener := entry.listener():
         sys.stdout.flush()
         listener.settle(code)

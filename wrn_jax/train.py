@@ -20,7 +20,7 @@ from wrn_jax.config import Config
 from wrn_jax.config.extension import extended
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime import allocator, devices, hub
-from wrn_jax.runtime.errors import Abandoned, UserError
+from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import reason, user_path
 from wrn_jax.training import loop
 from wrn_jax.training.records import EpochRow, Origin, read_run
@@ -104,10 +104,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         devices.start_processes(options.coordinator, options.processes, options.process)
     try:
         summary = loop.train(config, workdir, resume, options.stop_after, origin, branches=options.branches_after)
+    except (Diverged, Interrupted):  # of all processes at once
+        raise
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        raise Abandoned(f"another process of this run is gone ({reason(error)}); start all again with --resume=auto") from None
+        text = f"another process of this run is gone ({reason(error)}); start all again with --resume=auto"
+        devices.end_all(text, 4)
+        raise Abandoned(text) from None
+    except UserError as error:
+        devices.end_all(str(error), 2)
+        raise
+    except Exception as error:
+        devices.end_all(f"another process of this run failed ({type(error).__name__}: {reason(error)})", 4)
+        raise
     if jax.process_index() == 0:
         for line in closing_lines(summary):
             print(line)

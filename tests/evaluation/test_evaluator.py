@@ -103,6 +103,22 @@ def test_two_batches_are_on_the_devices_at_a_time_and_one_program_runs_all(small
     assert evaluator._logits_step._cache_size() == 1
 
 
+def test_an_evaluation_ends_at_the_next_batch_with_two_on_the_devices(small):
+    evaluator, weights = make(small, 10, 1)
+    evaluator.compile(*weights, evaluator.put(small[3]))
+    begun, asked = [], iter([None, None, KeyboardInterrupt])
+    step, evaluator._step = evaluator._step, lambda *arguments: begun.append(step(*arguments)) or begun[-1]
+
+    def check():
+        if error := next(asked):
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluator(*weights, evaluator.put(small[3]), check)
+    assert len(begun) == 2
+    assert begun[0]["count"].is_ready()
+
+
 class TestDraw:
     @pytest.fixture(autouse=True)
     def _small_blocks(self, monkeypatch):

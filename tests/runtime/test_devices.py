@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import types
 
 import jax
@@ -130,3 +131,43 @@ def test_waiting_for_the_others_says_for_whom_and_ends_before_jax_aborts():
     assert done.returncode == 2
     assert "waiting for the 2 processes at 127.0.0.1:1 ..." in done.stderr
     assert done.stderr.splitlines()[-1] == "train: --distributed: the 2 processes did not all come to meet at 127.0.0.1:1"
+
+
+class Store:
+    """What the processes of a run keep in common, and how often one waited until all knew."""
+
+    def __init__(self):
+        self.values, self.waited = {}, 0
+
+    def key_value_set(self, key, value):
+        if key in self.values:
+            raise jax.errors.JaxRuntimeError("ALREADY_EXISTS: there")
+        self.values[key] = value
+
+    def key_value_try_get(self, key):
+        if key not in self.values:
+            raise jax.errors.JaxRuntimeError("NOT_FOUND: not there")
+        return self.values[key]
+
+    def wait_at_barrier(self, name, milliseconds):
+        self.waited += 1
+
+
+def test_an_error_of_one_process_ends_the_others_with_its_line(monkeypatch):
+    store, ended = Store(), []
+    monkeypatch.setattr(devices, "_store", lambda: store)
+    monkeypatch.setattr(devices.entry, "end", lambda *how: ended.append(how))
+    monkeypatch.setattr(devices, "_ending", threading.Lock())
+    devices.end_all("alone", 2)
+    assert not store.values
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    times = iter([lambda: None, lambda: devices.end_all("DIR: is gone", 2)])
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: next(times)())
+    # The process that told it ends by itself ...
+    devices._hear_of_an_end()
+    assert (ended, store.waited) == ([], 1)
+    # ... and the others hear of it, once.
+    monkeypatch.setattr(devices, "_ending", threading.Lock())
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: None)
+    devices._hear_of_an_end()
+    assert (ended, store.waited) == ([("train", "DIR: is gone", 2)], 2)

@@ -19,7 +19,7 @@ def test_notices_a_signal_and_restores_the_handlers(number):
     with StopRequest() as stop:
         assert stop.received(0) == ""
         os.kill(os.getpid(), number)
-        assert stop.received(1) == number.name
+        assert stop.pending() == stop.received(1) == number.name
     assert [signal.getsignal(number) for number in entry.SIGNALS] == before
 
 

@@ -211,7 +211,10 @@ class TestDamage:
         folder, abstract, shardings = run
         for step in "12":
             self.cut(max((folder / step).rglob("*"), key=lambda path: path.stat().st_size))
-        with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="none can be read; the last, 2: its files"):
+        with (
+            Checkpoints(folder) as checkpoints,
+            pytest.raises(UserError, match=r"none can be gone on from; the last, 2, is damaged \(its"),
+        ):
             checkpoints.restore_last(abstract, shardings)
         assert (folder / "1").is_dir()  # nothing was moved: somebody may want to look
         assert (folder / "2").is_dir()

@@ -247,7 +247,7 @@ def test_many_devices_train_like_one(finished, tmp_path):
     assert summary.last.epoch == 5
 
 
-def test_late_sharpness_goes_on_in_the_same_bits(tmp_path, monkeypatch):
+def test_late_sharpness_goes_on_in_the_same_bits_after_a_signal_in_an_epoch_and_in_its_evaluation(tmp_path, monkeypatch):
     # Two programs, and calls of several steps that end where the kind of step changes.
     late = {"optimizer.sam_rho": {"epoch 1": 0.0, "step 12": 0.1}, "optimizer.sam_every": 2, "recipe.scale": 0.02}
     config = small_config(**late)
@@ -256,7 +256,15 @@ def test_late_sharpness_goes_on_in_the_same_bits(tmp_path, monkeypatch):
         patch.setattr(loop.StopRequest, "received", lambda self, step: "SIGTERM" if step == 14 else "")
         with pytest.raises(Interrupted, match="SIGTERM: saved after step 15"):
             loop.train(config, tmp_path / "stopped")
-    loop.train(config, tmp_path / "stopped", resume=True)
+    with monkeypatch.context() as patch:
+        asked = iter(["", "", "", "SIGTERM"])  # at the first batch of the second split
+        patch.setattr(loop.StopRequest, "pending", lambda self: next(asked))
+        patch.setattr(loop.StopRequest, "received", lambda self, step: "")
+        with pytest.raises(Interrupted, match="SIGTERM: saved after step 20, before the evaluation of epoch 2; continue"):
+            loop.train(config, tmp_path / "stopped", resume=True)
+    summary = loop.train(config, tmp_path / "stopped", resume=True)
+    with Checkpoints(tmp_path / "stopped" / "checkpoints") as checkpoints:
+        assert [(one.step, one.accuracy) for one in checkpoints.all()][-1] == (20, summary.last.valid_accuracy)
     straight, stopped = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
     timings = {"seconds": None, "images_per_second": None}
     assert len(straight) == 2
@@ -333,6 +341,7 @@ class TestReadStep:
             setup=types.SimpleNamespace(network=types.SimpleNamespace(dtype=dtype)),
             saver=types.SimpleNamespace(last_step=40),
             rollbacks=2,
+            back_to=(30, 20),
         )
         with loop.console.Progress("epoch", 3, "step", active=False) as progress:
             loop.read_step(attempt, 1, sums, progress, self.metrics | changed, 2)
@@ -352,7 +361,24 @@ class TestReadStep:
     def test_what_scaling_cannot_help_ends_the_run(self, dtype, scale):
         with pytest.raises(Diverged, match=r"at step 2, in epoch 1: loss nan.*; the last checkpoint is of step 40") as error:
             self.read(dtype, EpochSums(), finite=False, loss=np.nan, loss_scale=scale)
-        assert error.value.rollbacks == 2
+        assert (error.value.rollbacks, error.value.back_to) == (2, (30, 20))
+
+
+@pytest.mark.parametrize(("saved", "targets"), [([10, 20, 30], [30, 20, 10]), ([], [0])])
+def test_goes_back_to_no_checkpoint_twice(tmp_path, monkeypatch, saved, targets):
+    began = []
+
+    def run(config, workdir, resume, rollbacks, back_to, *rest):
+        began.append((resume, back_to))
+        raise Diverged("no longer finite", rollbacks, back_to)
+
+    monkeypatch.setattr(loop, "run", run)
+    monkeypatch.setattr(loop, "checkpoint_steps", lambda workdir: saved)
+    with pytest.raises(
+        Diverged, match=r"no longer finite; the run went .*nothing before it is left; a lower recipe\.learning_"
+    ):
+        loop.train(Config().override({"on_nonfinite": "rollback", "max_rollbacks": 9}), tmp_path)
+    assert began == [(False, ()), *((True, tuple(targets[:count])) for count in range(1, len(targets) + 1))]
 
 
 class TestRollback:
@@ -375,18 +401,26 @@ class TestRollback:
         self.failures = 2
         workdir = tmp_path / "run"
         assert loop.train(small_config(on_nonfinite="rollback"), workdir).last.epoch == 5
-        assert [line.partition("(rollback ")[2] for line in lines if "going back to it" in line] == ["1 of 3)", "2 of 3)"]
+        told = [line.partition("; going back to ")[2] for line in lines if "going back to" in line]
+        order = "with the data in another order"
+        assert told == [f"step 20, {order} (rollback 1 of 3)", f"step 10, {order} (rollback 2 of 3)"]
+        # The one that led there twice is out of the way, and saved anew.
+        aside = workdir.resolve() / "diverged" / "20"
+        assert f"checkpoint 20 led twice to numbers that are not finite; moved to {aside}" in lines
+        assert aside.is_dir()
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            assert [saved.notes.back_to for saved in checkpoints.all()] == [(), *[(20, 10)] * 4]
         before, after = metrics(finished.workdir), metrics(workdir)
-        assert after[:2] == before[:2]
-        assert after[2]["train_loss"] != before[2]["train_loss"]
+        assert after[:1] == before[:1]
+        assert after[1]["train_loss"] != before[1]["train_loss"]
         assert [row["epoch"] for row in after] == [1, 2, 3, 4, 5]
         headers = [json.loads(line) for line in (workdir / "header.jsonl").read_text().splitlines()]
-        assert [(header["first_step"], header["rollbacks"]) for header in headers] == [(0, 0), (20, 1), (20, 2)]
+        assert [(header["first_step"], header["rollbacks"]) for header in headers] == [(0, 0), (20, 1), (10, 2)]
 
     def test_gives_up_after_the_last(self, tmp_path, lines):
         self.failures = 9
         config = small_config(on_nonfinite="rollback", max_rollbacks=1)
-        with pytest.raises(Diverged, match=r"last checkpoint is of step 20; gave up after 1 rollbacks"):
+        with pytest.raises(Diverged, match=r"last checkpoint is of step 20; gave up after 1 rollbacks; .*usually help"):
             loop.train(config, tmp_path / "run")
         # What was learned about the data order survives a restart.
         self.failures = 0

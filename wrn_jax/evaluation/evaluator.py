@@ -98,7 +98,7 @@ class Evaluator:
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._sharding = devices.batch_sharded(mesh)
         compiler_options = devices.compiler_options(mesh.devices.flat[0])
-        self._step = jax.jit(make_eval_step(graphdef, normalisation), compiler_options=compiler_options)
+        self._step: Any = jax.jit(make_eval_step(graphdef, normalisation), compiler_options=compiler_options)
         self._logits_step = jax.jit(make_logits_step(graphdef, normalisation), compiler_options=compiler_options)
 
     def put(self, split: Split) -> Batches:
@@ -107,9 +107,23 @@ class Evaluator:
         pairs = zip(self._batches(split.images, 0, size), self._batches(split.labels, -1, size), strict=True)
         return [(self._place(images), self._place(labels)) for images, labels in pairs]
 
-    def __call__(self, params: Any, batch_stats: Any, batches: Batches) -> dict[str, float]:
-        """`loss` (mean cross-entropy), `accuracy` and `top5` (0..1), `count` (images) over all batches of `put`."""
-        sums = [self._step(params, batch_stats, images, labels) for images, labels in batches]
+    def compile(self, params: Any, batch_stats: Any, batches: Batches) -> None:
+        """Compiles the evaluation of networks and batches of these shapes, and from then on of no others."""
+        self._step = self._step.lower(params, batch_stats, *batches[0]).compile()
+
+    def __call__(
+        self, params: Any, batch_stats: Any, batches: Batches, check: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
+        """`loss` (mean cross-entropy), `accuracy` and `top5` (0..1), `count` (images) over all batches of `put`.
+
+        `check` is called before every batch; what it raises ends the evaluation, with two batches on the devices at most.
+        """
+        sums: list[dict[str, jax.Array]] = []
+        for images, labels in batches:
+            if len(sums) > 1:
+                jax.block_until_ready(sums[-2])
+            check()
+            sums.append(self._step(params, batch_stats, images, labels))
         # Sums of a batch are exact or nearly so in float32; over the batches they are added in float64.
         totals = {name: sum(float(s[name]) for s in sums) for name in ("loss", "correct", "top5", "count")}
         count = totals["count"]

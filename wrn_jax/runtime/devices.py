@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -173,6 +174,52 @@ def start_processes(coordinator: str | None, count: int | None, index: int | Non
         raise UserError(f"--distributed: {reason(error, 300)}") from None
     finally:
         limit.cancel()
+    threading.Thread(target=_hear_of_an_end, daemon=True).start()
+
+
+_ENDED = "wrn_jax/ended"
+_ending = threading.Lock()
+"""Held by the thread that ends this process because of an error."""
+
+
+def end_all(text: str, code: int) -> None:
+    """Has the other processes of the run end with this line and exit code, wherever they are; nothing if there are none.
+
+    They may wait in a computation for this process, so no computation can tell them. Returns once they know, after a few
+    seconds at most. Not again in a process that another one is ending.
+    """
+    if jax.distributed.is_initialized():
+        _ending.acquire()
+        store = _store()
+        with contextlib.suppress(Exception):  # another one was first
+            store.key_value_set(_ENDED, f"{code} {text}")
+        with contextlib.suppress(Exception):
+            store.wait_at_barrier(_ENDED, 5_000)
+
+
+def _hear_of_an_end() -> None:
+    """Ends this process when another one calls `end_all`."""
+    store = _store()
+    while True:
+        time.sleep(0.5)
+        try:
+            code, _, text = store.key_value_try_get(_ENDED).partition(" ")
+        except jax.errors.JaxRuntimeError as error:
+            if "NOT_FOUND" in str(error):
+                continue
+            return  # the first process is gone: JAX tells
+        if _ending.acquire(blocking=False):
+            with contextlib.suppress(Exception):
+                store.wait_at_barrier(_ENDED, 5_000)
+            entry.end("train", text, int(code))
+        return
+
+
+def _store() -> Any:
+    """What the processes of a run keep in common on the first one, by key; JAX has no public way there."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
 
 
 def wait_for_all(name: str) -> None:
@@ -181,9 +228,9 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def lead_says(value: bool) -> bool:
-    """What the first process of the run gives, on every process; all must call it."""
-    return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
+def lead_says(value: int) -> int:
+    """What the first process of the run gives, a number of 31 bits, on every process; all must call it."""
+    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"

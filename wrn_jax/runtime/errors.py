@@ -10,11 +10,12 @@ class Diverged(Exception):
 
     Attributes:
       rollbacks: how often the run had gone back to a checkpoint before.
+      back_to: the finished updates of those checkpoints; 0 is the beginning.
     """
 
-    def __init__(self, text: str, rollbacks: int = 0):
+    def __init__(self, text: str, rollbacks: int = 0, back_to: tuple[int, ...] = ()):
         super().__init__(text)
-        self.rollbacks = rollbacks
+        self.rollbacks, self.back_to = rollbacks, back_to
 
 
 class Interrupted(Exception):

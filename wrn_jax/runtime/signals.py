@@ -63,10 +63,14 @@ class StopRequest:
         self._number = self._number or number
         self._noted_at = time.monotonic()
 
+    def pending(self) -> str:
+        """The name of the signal that came, else ""; in a run of several processes "", as only `received` has them agree."""
+        return signal.Signals(self._number).name if self._number and self._is_single else ""
+
     def received(self, step: int) -> str:
         """The name of the signal that came, else "". In a run of several processes, call it with every `step` on all."""
         if self._is_single:
-            return signal.Signals(self._number).name if self._number else ""
+            return self.pending()
         # The sync point is true for one step only, and a run may not be able to stop right there.
         self._stops = self._stops or multihost_utils.reached_preemption_sync_point(step)
         return signal.SIGTERM.name if self._stops else ""

@@ -211,7 +211,7 @@ class Checkpoints:
                 raise SaveFailed(files.reason(failure)) from None
 
     def save(self, state: Any, step: int, epoch: int, accuracy: float | None, notes: CheckpointNotes) -> None:
-        """Starts to save a `TrainState`, once the save before is done.
+        """Starts to save a `TrainState`, once the save before is done; one of an unevaluated epoch gives way to the evaluated.
 
         Args:
           state: the state after `step` updates.
@@ -226,7 +226,8 @@ class Checkpoints:
         self.wait()
         if self._has_failed:  # again: others of its writers may have gone on for a while
             self.remove_unfinished()
-        if any(checkpoint.step == step for checkpoint in self._orbax.checkpoints):
+        present = [checkpoint for checkpoint in self._orbax.checkpoints if checkpoint.step == step]
+        if present and (accuracy is None or present[0].metrics):
             return  # it got there, though its start ended in an error
         details: dict[str, Any] = {
             "format": FORMAT,
@@ -243,6 +244,7 @@ class Checkpoints:
                 _parts(state),
                 metrics=None if accuracy is None else {"accuracy": accuracy, "epoch": epoch},
                 custom_metadata=self._metadata | details,
+                overwrite=bool(present),
             )
         except Exception as error:  # whatever the file system, Orbax or its C++ parts make of it
             raise self._failed(error) from None
@@ -307,50 +309,54 @@ class Checkpoints:
         except Exception:
             raise _Damaged("its description cannot be read") from None
 
-    def restore_last(self, like: Any, shardings: Any, start_average: bool = False) -> tuple[Saved | None, Any, list[str]]:
-        """The newest checkpoint that can be read back as it was written; damaged ones after it are set aside.
+    def restore_last(
+        self, like: Any, shardings: Any, start_average: bool = False, newest: int = sys.maxsize
+    ) -> tuple[Saved | None, Any, list[str]]:
+        """The newest checkpoint that can be read back as it was written; those after it are set aside.
 
         Args:
           like: a state, or abstract state, of the same structure.
           shardings: the sharding of each of its arrays.
           start_average: whether an average that a checkpoint does not hold begins from its weights.
+          newest: the most updates that it may have; what follows those after it was not finite.
 
         Returns:
-          The checkpoint and its state, or None and `like` if there is none; and a line about each damaged one.
+          The checkpoint and its state, or None and `like` if there is none; and a line about each that is set aside.
 
         Raises:
           UserError: a checkpoint holds a network of another shape, or there are checkpoints and none can be read.
         """
-        damaged: dict[int, str] = {}
+        reasons: dict[int, tuple[str, str]] = {}
         for saved in reversed(self.all()):
             try:
+                if saved.step > newest:
+                    reasons[saved.step] = "led twice to numbers that are not finite", "diverged"
+                    continue
                 if not saved.is_described:
                     raise _Damaged("its description cannot be read")
                 state = self.restore(saved.step, like, shardings, start_average)
             except _Damaged as error:
-                damaged[saved.step] = str(error)
+                reasons[saved.step] = f"is damaged ({error})", "damaged"
                 continue
-            return saved, state, [self._set_aside(step, reason) for step, reason in damaged.items()]
-        if damaged:
-            step, reason = next(iter(damaged.items()))
-            raise UserError(f"{self.directory}: holds checkpoints, but none can be read; the last, {step}: {reason}")
+            return saved, state, [self._set_aside(step, *reason) for step, reason in reasons.items()]
+        if reasons:
+            step, (reason, _) = next(iter(reasons.items()))
+            raise UserError(f"{self.directory}: holds checkpoints, but none can be gone on from; the last, {step}, {reason}")
         return None, like, []
 
-    def _set_aside(self, step: int, reason: str) -> str:
-        """Moves a damaged checkpoint out of the way, so that its step can be saved again; a line about it."""
-        aside = self.directory.with_name("damaged") / str(step)
+    def _set_aside(self, step: int, reason: str, folder: str) -> str:
+        """Moves a checkpoint to this folder of the run, so that its step can be saved again; a line about it."""
+        aside = self.directory.with_name(folder) / str(step)
         if jax.process_index() == 0:
             try:
                 aside.parent.mkdir(exist_ok=True)
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.directory / str(step)).rename(aside)
             except OSError as error:
-                raise UserError(
-                    f"checkpoint {step} is damaged ({reason}), and cannot be moved to {aside}: {error.strerror}"
-                ) from None
+                raise UserError(f"checkpoint {step} {reason}, and cannot be moved to {aside}: {error.strerror}") from None
         wait_for_all(f"checkpoint {step} set aside")
         self._orbax.reload()
-        return f"checkpoint {step} is damaged ({reason}); moved to {aside}"
+        return f"checkpoint {step} {reason}; moved to {aside}"
 
     def restore(self, step: int, like: Any, shardings: Any, start_average: bool = False) -> Any:
         """The `TrainState` saved after `step` updates; arguments and errors as in `restore_last`."""

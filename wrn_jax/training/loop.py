@@ -31,10 +31,13 @@ from wrn_jax.training.saver import Saver
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.state import TrainState
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
-from wrn_jax.training.workdir import begun, check_checkpoints, check_workdir, saved_origin
+from wrn_jax.training.workdir import begun, check_checkpoints, check_workdir, checkpoint_steps, saved_origin
 
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
+
+ADVICE = "a lower recipe.learning_rate, a longer warm-up or clipped gradients (optimizer.clip_norm) usually help; start anew"
+"""To somebody whose run diverges wherever it begins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Attempt:
       data: on the devices.
       evaluator: for its splits.
       rollbacks: how often the run has gone back to a checkpoint.
+      back_to: the finished updates of those checkpoints.
       saved: the checkpoint; of step 0 where there was none.
       state: the state after all updates so far.
       stop: whether to stop.
@@ -102,6 +106,7 @@ class Attempt:
     data: PlacedData
     evaluator: Evaluator
     rollbacks: int
+    back_to: tuple[int, ...]
     saved: Saved
     state: TrainState
     stop: StopRequest
@@ -136,6 +141,8 @@ def train(
 ) -> Summary:
     """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
+    To the last one, but to none twice: one that the run diverges from again may be finite and hopeless. It is set aside.
+
     Args:
       config: the configuration.
       workdir: where records and checkpoints go; created when missing.
@@ -150,18 +157,23 @@ def train(
       Diverged: loss or gradient norm became non-finite.
       Interrupted: a signal came; everything is saved.
     """
-    workdir, rollbacks = files.user_path(workdir), 0
+    workdir, rollbacks, back_to = files.user_path(workdir), 0, ()
     while True:
         try:
-            return run(config, workdir, resume, rollbacks, stop_after, origin, hook, branches)
+            return run(config, workdir, resume, rollbacks, back_to, stop_after, origin, hook, branches)
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
             if error.rollbacks >= config.max_rollbacks:
-                raise Diverged(f"{error}; gave up after {error.rollbacks} rollbacks") from None
-            rollbacks, resume = error.rollbacks + 1, True
-            text = f"{error}; going back to it, with the data in another order (rollback {rollbacks} of {config.max_rollbacks})"
-            console.say(text, active=jax.process_index() == 0)
+                raise Diverged(f"{error}; gave up after {error.rollbacks} rollbacks; {ADVICE}") from None
+            left = set(checkpoint_steps(workdir) or [0]) - set(error.back_to)
+            target = devices.lead_says(max(left, default=-1))
+            if target < 0:
+                raise Diverged(f"{error}; the run went back there before, and nothing before it is left; {ADVICE}") from None
+            rollbacks, back_to, resume = error.rollbacks + 1, (*error.back_to, target), True
+            where = f"step {target}" if target else "the beginning"
+            how = f"with the data in another order (rollback {rollbacks} of {config.max_rollbacks})"
+            console.say(f"{error}; going back to {where}, {how}", active=jax.process_index() == 0)
 
 
 def run(
@@ -169,14 +181,16 @@ def run(
     workdir: Path,
     resume: bool,
     rollbacks: int,
+    back_to: tuple[int, ...],
     stop_after: int | None,
     origin: Origin | None,
     hook: Hook | None,
     branches: Sequence[int],
 ) -> Summary:
-    """One attempt of `train`, from the last checkpoint to the end; `rollbacks` counts the attempts that diverged."""
+    """One attempt of `train`, from the last checkpoint to the end; before it, `rollbacks` diverged, and it goes on from the
+    last of `back_to`."""
     with contextlib.ExitStack() as to_close:
-        attempt = prepare(config, workdir, resume, rollbacks, origin, hook, branches, to_close)
+        attempt = prepare(config, workdir, resume, rollbacks, back_to, origin, hook, branches, to_close)
         done, epochs = attempt.saved.epoch, attempt.setup.timeline.epochs
         if stop_after is not None and not 1 <= stop_after <= epochs:
             raise UserError(f"--stop-after {stop_after}: should be an epoch of the run, 1 to {epochs}")
@@ -213,6 +227,7 @@ def prepare(
     workdir: Path,
     resume: bool,
     rollbacks: int,
+    back_to: tuple[int, ...],
     origin: Origin | None,
     hook: Hook | None,
     branches: Sequence[int],
@@ -240,7 +255,10 @@ def prepare(
     checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata, branched))
     checkpoints.remove_unfinished()
     check_checkpoints(checkpoints.all(), workdir, config, data.digests)
-    saved, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings, config.optimizer.start_average)
+    newest = back_to[-1] if back_to else sys.maxsize
+    saved, state, aside = checkpoints.restore_last(
+        setup.abstract_state, setup.shardings, config.optimizer.start_average, newest
+    )
     to_save: list[tuple[Saved, TrainState]] = []
     if saved is None:
         beginning = beginning or begin(origin)
@@ -250,20 +268,20 @@ def prepare(
         rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
     if saved.step != int(state.step):
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
-    rollbacks = max(rollbacks, saved.notes.rollbacks)
+    rollbacks, back_to = max(rollbacks, saved.notes.rollbacks), back_to or saved.notes.back_to
     header = make_header(setup, data.judge, saved.step, rollbacks, origin, changes)
     past = [event for event in timeline.events() if event.step < saved.step]
     log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead, flatten(config.to_dict()), hook))
     saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
     for kept, its_state in to_save:  # the run can go on without the one that it branched from
         saver.save(its_state, kept.step, kept.epoch, kept.accuracy, kept.notes)
-    for line in [*opening_lines(header, config, timeline), *damaged]:
+    for line in [*opening_lines(header, config, timeline), *aside]:
         say(line)
     if resume:
         say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
     for line in changes:
         say(f"changed from here on: {line}")
-    return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, saved, state, StopRequest(), saver, log)
+    return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, back_to, saved, state, StopRequest(), saver, log)
 
 
 def place_data(setup: Setup, evaluator: Evaluator) -> PlacedData:
@@ -294,6 +312,7 @@ def compile_programs(attempt: Attempt) -> Programs:
     )
     example = (attempt.state, data.images, data.labels, order(key, np.int32(1)), np.int32(1))
     train_steps = {kind: jit_train_steps(setup, kind).lower(*example).compile() for kind in kinds}
+    attempt.evaluator.compile(attempt.state.params, attempt.state.batch_stats, data.splits["test"])
     attempt.began = attempt.drawn = time.perf_counter()
     attempt.say(f"compiled in {console.format_duration(attempt.began - begin)}")
     return Programs(lambda epoch: order(key, np.int32(epoch)), train_steps)
@@ -328,7 +347,7 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
                 read(unread)
                 unread = None
                 sums.seconds = time.perf_counter() - begin
-                notes = CheckpointNotes(rollbacks=attempt.rollbacks, sums=sums)
+                notes = CheckpointNotes(rollbacks=attempt.rollbacks, back_to=attempt.back_to, sums=sums)
                 saver.save(attempt.state, step, epoch - 1, None, notes)
             if signal and step < end:
                 raise Interrupted(f"{signal}: saved after step {step}; continue with --resume --workdir {attempt.workdir}")
@@ -338,25 +357,26 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
 
 
 def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
-    """Evaluates, records, saves and tells. Raises Diverged."""
+    """Evaluates, records, saves and tells. Raises Diverged, Interrupted."""
     timeline, state, judge = attempt.setup.timeline, attempt.state, attempt.data.judge
     begin, step = time.perf_counter(), epoch * timeline.steps_per_epoch
-    raw = evaluate(attempt, state.params, state.batch_stats)
-    results, raw_results = raw, None
-    if state.average is not None:
-        results = raw_results = raw
-        if sums.last["average_decay"] > 0:
-            results = evaluate(attempt, state.average["params"], state.average["batch_stats"])
+    try:
+        results, raw_results = evaluate_epoch(attempt, epoch, sums)
+    except Interrupted:  # the resumed run evaluates
+        notes = CheckpointNotes(rollbacks=attempt.rollbacks, back_to=attempt.back_to, sums=sums)
+        attempt.saver.save(state, step, epoch - 1, None, notes)
+        raise
     if not math.isfinite(sum(result["loss"] for result in results.values())):
-        raise Diverged(f"the loss of the evaluation after epoch {epoch} is no longer finite", attempt.rollbacks)
+        text = f"the loss of the evaluation after epoch {epoch} is no longer finite"
+        raise Diverged(text, attempt.rollbacks, attempt.back_to)
 
     # The saver records, then saves: a resumed run drops records that its checkpoint does not reach.
     row = make_row(attempt.setup, epoch, sums, results, sums.seconds + time.perf_counter() - begin, raw_results)
     attempt.log.epoch(row)
-    notes = CheckpointNotes(rollbacks=attempt.rollbacks, metrics=row)
+    notes = CheckpointNotes(rollbacks=attempt.rollbacks, back_to=attempt.back_to, metrics=row)
     attempt.saver.save(state, step, epoch, row.accuracy(judge), notes)
 
-    per_step = (time.perf_counter() - attempt.began) / (step - attempt.saved.step)
+    per_step = (time.perf_counter() - attempt.began) / max(step - attempt.saved.step, 1)
     is_best = epochs_without_better(attempt) == 0
     attempt.say(epoch_line(row, timeline.epochs, judge if is_best else None, per_step * (timeline.steps - step)))
     if line := not_learning(attempt.log.rows, timeline, attempt.setup.dataset.num_classes):
@@ -366,9 +386,29 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
         attempt.drawn = time.perf_counter()
 
 
-def evaluate(attempt: Attempt, params: Any, batch_stats: Any) -> dict[str, dict[str, float]]:
-    """What the evaluator says of a network, by split."""
-    return {name: attempt.evaluator(params, batch_stats, batches) for name, batches in attempt.data.splits.items()}
+Results = dict[str, dict[str, float]]
+"""What the evaluator says of a network, by split."""
+
+
+def evaluate_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> tuple[Results, Results | None]:
+    """The results of the epoch, and in a run with a weight average those of the network itself. Raises Interrupted."""
+    state, step = attempt.state, epoch * attempt.setup.timeline.steps_per_epoch
+
+    def check() -> None:
+        if signal := attempt.stop.pending():
+            text = f"{signal}: saved after step {step}, before the evaluation of epoch {epoch}"
+            raise Interrupted(f"{text}; continue with --resume --workdir {attempt.workdir}")
+
+    def evaluate(params: Any, batch_stats: Any) -> Results:
+        splits = attempt.data.splits.items()
+        return {name: attempt.evaluator(params, batch_stats, batches, check) for name, batches in splits}
+
+    raw = evaluate(state.params, state.batch_stats)
+    if state.average is None:
+        return raw, None
+    if sums.last["average_decay"] == 0:
+        return raw, raw
+    return evaluate(state.average["params"], state.average["batch_stats"]), raw
 
 
 def close(attempt: Attempt) -> None:
@@ -437,6 +477,7 @@ def read_step(
             f"loss {metrics['loss']:g}, gradient norm {metrics['gradient_norm']:g} (a lower learning rate or a longer warm-up "
             f"may help); {f'the last checkpoint is of step {last}' if last else 'there is no checkpoint yet'}",
             attempt.rollbacks,
+            attempt.back_to,
         )
     sums.add(metrics)
     progress.advance(note=f"loss {metrics['loss']:.3f}")

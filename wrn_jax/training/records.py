@@ -242,7 +242,7 @@ class EpochSums:
       skipped: updates that loss scaling skipped.
       skipped_in_a_row: those since the last that was not.
       seconds: spent on the epoch, before the interruption that the run goes on after.
-      last: metrics of the last update, as plain numbers; not part of a checkpoint.
+      last: metrics of the last update, as plain numbers; a checkpoint keeps the moving values of them.
     """
 
     loss: Number = 0.0
@@ -263,9 +263,9 @@ class EpochSums:
             self.examples += metrics["examples"]
         self.last = metrics
 
-    def to_dict(self) -> dict[str, float | int]:
-        """The sums as plain numbers, to go on from."""
-        return {name: value for name, value in vars(self).items() if name != "last"}
+    def to_dict(self) -> dict[str, Any]:
+        """The sums as plain data, to go on from."""
+        return vars(self) | {"last": {name: self.last[name] for name in MOVING if name in self.last}}
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -275,19 +275,22 @@ class CheckpointNotes:
 
     Attributes:
       rollbacks: how often the run had gone back to a checkpoint; the order of the data depends on it.
+      back_to: the finished updates of those checkpoints, 0 for the beginning; empty in what older versions wrote.
       sums: of the unfinished epoch; None at the end of one.
       metrics: the row of the epoch that it finishes; None within one.
     """
 
     rollbacks: Count
+    back_to: tuple[Count, ...] = ()
     sums: EpochSums | None = None
     metrics: EpochRow | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The notes as plain JSON data; what is None is left out."""
+        """The notes as plain JSON data; what is None or empty is left out."""
         parts = {"sums": self.sums, "metrics": self.metrics}
         trees = {name: part.to_dict() for name, part in parts.items() if part is not None}
-        return {"format": FORMAT, "rollbacks": self.rollbacks} | trees
+        back_to = {"back_to": list(self.back_to)} if self.back_to else {}
+        return {"format": FORMAT, "rollbacks": self.rollbacks} | back_to | trees
 
     @classmethod
     def from_dict(cls, tree: Any, source: str) -> Self:

@@ -70,7 +70,8 @@ class Saver:
         self._saved_at = time.monotonic()
         if not is_finite(state):
             last = f"the last checkpoint is of step {self.last_step}" if self.last_step else "there is no checkpoint yet"
-            raise Diverged(f"the state after step {step} is no longer finite, and is not saved; {last}", notes.rollbacks)
+            text = f"the state after step {step} is no longer finite, and is not saved; {last}"
+            raise Diverged(text, notes.rollbacks, notes.back_to)
         self._asked = (state, step, epoch, accuracy, notes)
         for _ in range(2):  # the first failure may be the save before's
             self._failure = self._start()
