@@ -158,7 +158,7 @@ def test_a_damaged_file_is_one_line(prepared, tmp_path, content):
 def test_a_form_that_is_not_read_is_called_what_it_is(tmp_path, file):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds (Arrow|files for Matlab|a zip|image files)"):
+    with pytest.raises(UserError, match=r"holds (Arrow|files for Matlab|a zip|image files; --config.data.name=own)"):
         loading.load(config.Data(directory=str(tmp_path), download=False))
 
 

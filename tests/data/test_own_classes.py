@@ -60,9 +60,9 @@ def test_without_names_classes_are_called_by_their_numbers(tmp_path):
     ("change", "message"),
     [
         ({"y_test": None}, "y_test not found, only x_train, y_train, x_test"),
-        ({"x_test": np.zeros((6, 28, 28, 3), np.uint8)}, r"x_test is uint8 \[6, 28, 28, 3\]; expected uint8 \[N, 32, 32, 3\]"),
+        ({"x_test": np.zeros((6, 28, 28, 3), np.uint8)}, r"x_test is uint8 \[6, 28, 28, 3\]; expected uint8 \[6, 32, 32, 3\]"),
         ({"x_test": np.zeros((6, 32, 32, 3))}, r"x_test is float64 \[6, 32, 32, 3\]"),
-        ({"y_test": np.zeros(6)}, r"y_test is float64 \[6\]; expected integers \[6\]"),
+        ({"y_test": np.zeros(6)}, r"y_test is float64 \[6\]; expected integers, one for each"),
         ({"y_test": np.array([0, 0, 1, 1, 2, 3])}, "labels of test go from 0 to 3; expected 0 to 2"),
         ({"y_test": np.array([0, 0, 1, 1, 2, -1])}, "labels of test go from -1 to 2"),
         ({"y_train": np.repeat(np.arange(0, 6, 2), 4)}, "no train image of class 1"),
@@ -93,6 +93,18 @@ def test_folders_that_are_not_one_are_refused(tmp_path):
         own_classes.read(tmp_path)
     with pytest.raises(UserError, match=r"data\.directory: should name"):
         own_classes.read(None)
+
+
+def test_to_describe_a_set_no_image_is_read(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", **(arrays() | {"x_train": np.array(["no images"])}))
+    write_folder(tmp_path / "b", arrays())
+    for path in (tmp_path / "b").glob("*/*/*.png"):
+        path.write_text("no image")
+    for place in ("a.npz", "b"):
+        data = own_classes.described(Config(data=Data(name="own", directory=str(tmp_path / place)))).data
+        assert (data.own_train, data.own_test) == (12, 6)
+        with pytest.raises(UserError, match=r"png: cannot be read|x_train is <U9 \[1\]; expected uint8 \[12, "):
+            loading.load(data)
 
 
 def test_other_images_than_the_configuration_says_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from wrn_jax.config.datasets import DATASETS
-from wrn_jax.data import cifar
+from wrn_jax.data import cifar, own_classes
 from wrn_jax.data.cifar import SPLITS, Split
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason
@@ -99,7 +99,7 @@ _NOT_READ = {
     ".arrow": "Arrow files of Hugging Face; write them with `to_parquet`, as train.parquet and test.parquet",
     ".mat": "files for Matlab; the archive for Python or the binary one is read",
     ".zip": "a zip file; unpack it",
-    ".png": "image files; write them to a .npz as x_train, y_train, x_test and y_test",
+    **dict.fromkeys(own_classes.SUFFIXES, "image files; --config.data.name=own reads them, in train/CLASS/ and test/CLASS/"),
 }
 
 

@@ -4,8 +4,11 @@ What the network and the plan need to know of it (class names and numbers of ima
 configuration, so that a run says what it was trained on and is evaluated without the files at hand.
 """
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +31,13 @@ def described(config: Config) -> Config:
     """`config`, with what its own data set holds; unchanged with another data set, or where it says so already.
 
     Raises:
-      UserError: there are no such data, or they are not what they should be.
+      UserError: there are no such data, or their labels are not what they should be; the images are looked at by `read`.
     """
     if not DATASETS[config.data.name].own or config.data.class_names:
         return config
-    splits, names = read(config.data.directory)
-    sizes = {f"data.own_{split}": len(splits[split].labels) for split in SPLITS}
+    with _opened(config.data.directory) as own:  # of the images only how many there are
+        sizes = {f"data.own_{split}": len(own.labels[split]) for split in SPLITS}
+        names = own.names
     return config.override({"data.class_names": list(names), **sizes}, str(config.data.directory))
 
 
@@ -47,32 +51,54 @@ def read(directory: str | Path | None) -> tuple[dict[str, Split], tuple[str, ...
     Raises:
       UserError: there is nothing of the kind, or an image has another size, or the labels do not fit.
     """
+    with _opened(directory) as own:
+        splits = {}
+        for split in SPLITS:
+            images = own.images(split)
+            _check_images(own.place, split, images, len(own.labels[split]))
+            splits[split] = Split(images, own.labels[split].astype(np.int32))
+        return splits, own.names
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Own:
+    """A set of one's own: its place, labels by split, class names, and what reads the images of a split."""
+
+    place: Path
+    labels: Mapping[str, np.ndarray]
+    names: tuple[str, ...]
+    images: Callable[[str], np.ndarray]
+
+
+@contextlib.contextmanager
+def _opened(directory: str | Path | None) -> Generator[_Own]:
+    """The set there, its labels checked. Raises UserError, in the block too."""
     if directory is None:
         raise UserError("data.directory: should name the .npz file or the folder of the data set 'own'")
     place = user_path(directory)
     try:
-        arrays, names = _npz(place) if place.is_file() else _folder(place)
+        with np.load(place, allow_pickle=False) if place.is_file() else contextlib.nullcontext() as content:
+            own = _folder(place) if content is None else _npz(place, content)
+            for split in SPLITS:
+                _check_labels(place, split, own.labels[split], len(own.names))
+            yield own
     except UserError:
         raise
     except Exception as error:  # numpy, zipfile and Pillow each have their own; all mean the same here
         raise UserError(f"{place}: cannot be read ({reason(error)})") from None
-    for split in SPLITS:
-        _check(place, split, *arrays[split], len(names))
-    return {split: Split(images, labels.astype(np.int32)) for split, (images, labels) in arrays.items()}, names
 
 
-def _npz(path: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-    with np.load(path, allow_pickle=False) as content:
-        wanted = [f"{kind}_{split}" for kind in "xy" for split in SPLITS]
-        if missing := [name for name in wanted if name not in content]:
-            raise UserError(f"{path}: {', '.join(missing)} not found, only {', '.join(content) or 'nothing'}")
-        arrays = {split: (content[f"x_{split}"], np.squeeze(content[f"y_{split}"])) for split in SPLITS}
-        top = int(arrays["train"][1].max(initial=0)) if np.issubdtype(arrays["train"][1].dtype, np.integer) else 0
-        names = [str(name) for name in content["class_names"]] if "class_names" in content else None
-    return arrays, tuple(names or map(str, range(top + 1)))
+def _npz(path: Path, content: Any) -> _Own:
+    wanted = [f"{kind}_{split}" for kind in "xy" for split in SPLITS]
+    if missing := [name for name in wanted if name not in content]:
+        raise UserError(f"{path}: {', '.join(missing)} not found, only {', '.join(content) or 'nothing'}")
+    labels = {split: np.squeeze(content[f"y_{split}"]) for split in SPLITS}
+    top = int(labels["train"].max(initial=0)) if np.issubdtype(labels["train"].dtype, np.integer) else 0
+    names = [str(name) for name in content["class_names"]] if "class_names" in content else map(str, range(top + 1))
+    return _Own(path, labels, tuple(names), lambda split: content[f"x_{split}"])
 
 
-def _folder(place: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+def _folder(place: Path) -> _Own:
     tests = [name for name in TEST_FOLDERS if (place / name).is_dir()]
     if not (place / "train").is_dir() or len(tests) != 1:
         raise UserError(
@@ -84,21 +110,25 @@ def _folder(place: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tupl
     if other := sorted(set(classes["train"]) ^ set(classes["test"])):
         raise UserError(f"{place}: class {other[0]!r} is in one of {', '.join(path.name for path in folders.values())} only")
     names = classes["train"]
-    return {split: _images(folder, names) for split, folder in folders.items()}, tuple(names)
+    files = {
+        split: [
+            (path, label)
+            for label, name in enumerate(names)
+            for path in sorted((folder / name).iterdir())
+            if path.suffix.lower() in SUFFIXES
+        ]
+        for split, folder in folders.items()
+    }
+    labels = {split: np.array([label for _, label in found], np.int32) for split, found in files.items()}
+    return _Own(place, labels, tuple(names), lambda split: _images([path for path, _ in files[split]]))
 
 
-def _images(folder: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _images(files: Sequence[Path]) -> np.ndarray:
     from PIL import Image
 
-    files = [
-        (path, label)
-        for label, name in enumerate(names)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in SUFFIXES
-    ]
     height, width, _ = shape = DATASETS["own"].image_shape
     images = np.empty((len(files), *shape), np.uint8)
-    for index, (path, _) in enumerate(files):
+    for index, path in enumerate(files):
         try:
             with Image.open(path) as image:
                 if image.size != (width, height):
@@ -106,16 +136,18 @@ def _images(folder: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
                 images[index] = np.asarray(image.convert("RGB"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason(error)})") from None
-    return images, np.array([label for _, label in files], np.int32)
+    return images
 
 
-def _check(place: Path, split: str, images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    shape = DATASETS["own"].image_shape
-    if images.dtype != np.uint8 or images.shape[1:] != shape:
-        expected = ", ".join(map(str, shape))
-        raise UserError(f"{place}: x_{split} is {images.dtype} {list(images.shape)}; expected uint8 [N, {expected}]")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
-        raise UserError(f"{place}: y_{split} is {labels.dtype} {list(labels.shape)}; expected integers [{len(images)}]")
+def _check_images(place: Path, split: str, images: np.ndarray, count: int) -> None:
+    expected = (count, *DATASETS["own"].image_shape)
+    if images.dtype != np.uint8 or images.shape != expected:
+        raise UserError(f"{place}: x_{split} is {images.dtype} {list(images.shape)}; expected uint8 {list(expected)}")
+
+
+def _check_labels(place: Path, split: str, labels: np.ndarray, num_classes: int) -> None:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise UserError(f"{place}: y_{split} is {labels.dtype} {list(labels.shape)}; expected integers, one for each image")
     counts = np.bincount(np.clip(labels, 0, num_classes), minlength=num_classes)
     if labels.min(initial=0) < 0 or len(counts) > num_classes:
         raise UserError(f"{place}: labels of {split} go from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
