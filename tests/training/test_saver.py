@@ -32,7 +32,7 @@ class FakeCheckpoints:
 
     def __init__(self):
         self.starts_to_fail = self.writes_to_fail = 0
-        self.steps = []
+        self.steps, self.remains = [], None
         self._pending = None
 
     def save(self, state, step, *about):
@@ -46,6 +46,8 @@ class FakeCheckpoints:
         pending, self._pending = self._pending, None
         if pending is not None and self.writes_to_fail > 0:
             self.writes_to_fail -= 1
+            if self.remains:
+                self.remains.rmdir()
             raise SaveFailed("Input/output error")
         if pending is not None:
             self.steps.append(pending)
@@ -90,7 +92,7 @@ def test_no_checkpoint_is_newer_than_its_record(run):
     run.epoch()
     run.epoch()
     assert run.recorded == run.saved == [4]
-    assert len(run.lines) == 4
+    assert len(run.lines) == 2
     assert all("metrics.jsonl.tmp: could not be written (Is a directory); going on" in line for line in run.lines)
     message = r"checkpoints: the state after step 12 is not saved: .*metrics\.jsonl\.tmp: could not .*; mend it, then --resume$"
     with pytest.raises(UserError, match=message):
@@ -121,6 +123,16 @@ def test_a_save_that_fails_in_the_background_is_told_at_the_next(run):
     run.saver.finish()
     assert run.saved == [8]
     assert run.lines == ["a checkpoint could not be saved (Input/output error); going on, and trying again"]
+
+
+def test_what_a_failed_save_left_on_a_full_disk_gives_way_to_the_records(run):
+    run.epoch()
+    run.checkpoints.writes_to_fail, run.checkpoints.remains = 1, run.workdir / "metrics.jsonl.tmp"
+    run.checkpoints.remains.mkdir()
+    run.epoch()
+    assert run.lines == ["a checkpoint could not be saved (Input/output error); going on, and trying again"]
+    assert run.recorded == [4, 8]
+    assert run.saved == [8]
 
 
 def test_a_state_that_is_not_finite_is_not_saved(run):

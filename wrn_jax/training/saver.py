@@ -73,18 +73,23 @@ class Saver:
             text = f"the state after step {step} is no longer finite, and is not saved; {last}"
             raise Diverged(text, notes.rollbacks, notes.back_to)
         self._asked = (state, step, epoch, accuracy, notes)
+        told = None
         for _ in range(2):  # the first failure may be the save before's
             self._failure = self._start()
             if self._failure is None:
                 return
-            self._say(f"{self._failure}; going on, and trying again")
+            if self._failure != told:
+                self._say(f"{self._failure}; going on, and trying again")
+            told = self._failure
 
     def _start(self) -> str | None:
         """Records, and starts the save asked for last; what went wrong, or None."""
         failure = self._log.write()
-        if devices.lead_says(failure is not None):
-            return failure or "the first process could not write the records"
+        is_recorded = not devices.lead_says(failure is not None)
         try:
+            if not is_recorded:
+                self._checkpoints.wait()  # if it fails, what it wrote goes: on a full disk that is room for the records
+                return failure or "the first process could not write the records"
             self._checkpoints.save(*self._asked)
         except SaveFailed as error:
             return f"a checkpoint could not be saved ({error})"
