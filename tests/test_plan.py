@@ -185,6 +185,18 @@ class TestTwo:
         assert "early_stopping_patience none 15" in text
         assert "B: session04_as_executed: findings: 6" in text
 
+    def test_a_ramp_is_compared_by_the_share_of_its_way(self, tmp_path):
+        path = tmp_path / "ramp.py"
+        phases = '{"epoch 1": "full", "epoch 41": Ramp("full", "minimal", epochs(30)), "epoch 71": "minimal"}'
+        path.write_text(
+            "from wrn_jax.config import *\n"
+            f"config = load_file('session04').override({{'recipe.augmentation': {phases}, 'data.validation_size': 5000}})\n"
+        )
+        lines = [" ".join(line.split()) for line in output("session04", str(path)).splitlines()]
+        place = next(i for i, line in enumerate(lines) if line.startswith("different values"))
+        assert lines[place + 2] == "augmentation 41-70 reduced full to minimal, 0 to 100 %"
+        assert "41 reduced 41 ramp full to minimal over 30 epochs" in lines
+
     def test_runs_of_other_lengths_are_compared_by_the_share_that_is_done(self, miniature):
         text = output("session04", str(miniature))
         assert "different values: none, where both runs have come equally far" in text

@@ -44,6 +44,17 @@ def test_the_updates_in_common_are_those_of_the_shorter_run_or_up_to_the_first_d
     assert agreed_steps(FLAT, FLAT.override({"seed": 1})) == 0
 
 
+def test_ramps_agree_as_far_as_their_ends_and_their_shares_do():
+    def ramp(end, length):
+        course = {"epoch 2": {"kind": "ramp", "start": "full", "end": end, "over": f"{length} epochs"}, "epoch 4": "off"}
+        return FLAT.override({"recipe.augmentation": {"epoch 1": "full"} | course})
+
+    assert agreed_steps(FLAT, ramp("off", 2)) == 11  # the first update of a ramp still has the old strengths
+    assert agreed_steps(ramp("off", 2), ramp("off", 3)) == 11
+    assert agreed_steps(ramp("off", 2), ramp("minimal", 2)) == 11
+    assert agreed_steps(ramp("off", 2), ramp("off", 2)) == 50
+
+
 def test_positions_that_follow_the_length_differ_with_it():
     """The rates of the first update are the same, 0.01, and no others."""
     assert first_differences(BASE, BASE.override({"recipe.scale": 0.1})) == {"recipe.scale": 1}

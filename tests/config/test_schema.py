@@ -177,6 +177,15 @@ class TestArguments:
                 "recipe.augmentation = 'heavy': should be one of off, minimal, reduced, full",
             ),
             (
+                "recipe.augmentation={epoch(1): Ramp('full', 'none at all', epochs(3))}",
+                "recipe.augmentation = 'none at all': should be one of off, minimal, reduced, full",
+            ),
+            (
+                "recipe.augmentation=Linear(0, 1, epochs(3))",
+                "recipe.augmentation.epoch 1 = {'start': 0.0, 'end': 1.0, 'over': '3 epochs', 'since': N...:"
+                " should be the name of an augmentation level, or an object whose 'kind' is ramp",
+            ),
+            (
                 "augmentation_levels.full.rotate=500",
                 "augmentation_levels.full.rotate = 500.0: should be between 0 and 180",
             ),

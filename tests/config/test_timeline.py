@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from wrn_jax.config import Config, Recipe, Strengths, epoch, load_file
+from wrn_jax.config import Config, Ramp, Recipe, Strengths, epoch, epochs, from_dict, last, load_file
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import MOST_SAMPLED, Timeline
 
@@ -67,6 +67,50 @@ def test_levels_are_traced_strengths():
         )
     assert found == [("full", 8, 15), ("reduced", 6, 10), ("minimal", 4, 0)]
     assert at._cache_size() == 1
+
+
+class TestRamp:
+    """Ten epochs of ten updates: "a" rises to "c" over five epochs and stays, "b" from epoch 7, back to "a" in the last two."""
+
+    config = Config(
+        augmentation_levels={
+            "a": Strengths(),
+            "b": Strengths(rotate=90.0),
+            "c": Strengths(flip_probability=0.1, rotate=30.0),
+        },
+        recipe=Recipe(
+            epochs=10,
+            augmentation={epoch(1): Ramp("a", "c", epochs(5)), epoch(7): "b", last(2): Ramp("c", "a", epochs(2))},
+        ),
+    )
+    line = Timeline(config, 10)
+
+    def test_strengths_are_on_the_line_and_its_ends_are_the_levels_to_the_bit(self):
+        at = jax.jit(self.line.at)
+        steps = (0, 10, 49, 50, 59, 60, 80, 90, 99, 500)
+        found = [(float(now.strengths.rotate), float(now.strengths.flip_probability)) for now in map(at, np.int32(steps))]
+        ends = {0: (0, 0), 50: (30, np.float32(0.1)), 59: (30, np.float32(0.1)), 60: (90, 0), 80: (30, np.float32(0.1))}
+        assert {step: found[steps.index(step)] for step in ends} == ends
+        between = [(6, 0.02), (29.4, 0.098), (15, 0.05), (1.5, 0.005), (0, 0)]
+        np.testing.assert_allclose([found[steps.index(step)] for step in (10, 49, 90, 99, 500)], between, rtol=1e-5)
+        assert at._cache_size() == 1
+
+    def test_it_is_written_with_its_ends_and_the_share_of_the_way(self):
+        rows = [row["augmentation"] for row in self.line.table()]
+        rise, fall = ([f"{way} ({share} %)" for share in shares]
+                      for way, shares in (("a to c", (18, 38, 58, 78, 98)), ("c to a", (45, 95))))  # fmt: skip
+        assert rows == [*rise, "c", "b", "b", *fall]
+        assert [(event.epoch, str(event)) for event in self.line.events()] == [
+            (7, "augmentation: ramp a to c over 5 epochs -> b"),
+            (9, "augmentation: b -> ramp c to a over 2 epochs"),
+        ]
+        assert self.line.levels_at(self.line.values["augmentation"]) == ["a", "c", "b", "c", "a"]
+        assert self.line.probabilities == {"flip_probability"}
+
+    def test_it_shortens_with_the_recipe_and_is_read_back(self):
+        tenth = Timeline(self.config.override({"recipe.scale": 0.5}), 10)
+        np.testing.assert_array_equal(tenth.values["augmentation"][::5], self.line.values["augmentation"][::10])
+        assert from_dict(self.config.to_dict(), "itself") == self.config
 
 
 def test_probabilities_are_those_of_the_levels_that_the_recipe_has():

@@ -59,6 +59,14 @@ def test_stronger_augmentation_stands_higher(tmp_path):
     assert (strip.span, strip.low) == ("minimal → full → reduced", [0.0, 2.0, 1.0])
 
 
+def test_a_ramp_between_two_levels_is_a_slope(tmp_path):
+    ramp = {"kind": "ramp", "start": "full", "end": "minimal", "over": "40 epochs"}
+    group = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], recipe__augmentation={"epoch 1": "minimal", "epoch 41": ramp})
+    (strip,) = [strip for strip in cards.cards([group], {}).cards[0].strips if strip.label == "augmentation"]
+    assert (strip.span, strip.low[0]) == ("minimal → full → minimal", 0.0)
+    assert strip.low[-9:] == [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]
+
+
 def test_a_saw_tooth_is_a_band_of_few_parts():
     card = cards.cards(sample_runs.published(), {}).cards[0]
     rate = card.strips[0]

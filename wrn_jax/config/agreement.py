@@ -1,5 +1,7 @@
 """How far two configurations are the same run: which keys differ, and from which update on each changes a number."""
 
+from typing import Any
+
 import numpy as np
 
 from wrn_jax.config.moving import MOVING
@@ -69,12 +71,19 @@ def _first_unlike_values(one: Config, other: Config, timelines: tuple[Timeline, 
             levels = [[(level, config.augmentation_levels[level]) for level in timeline.level_names]
                       for config, timeline in zip((one, other), timelines, strict=True)]  # fmt: skip
             distinct = levels[0] + [level for level in levels[1] if level not in levels[0]]
-            a, b = (np.array([distinct.index(level) for level in own])[of] for own, of in zip(levels, (a, b), strict=True))
-        unlike = np.flatnonzero(a != b)
+            a, b = (_level_parts(own, of, distinct) for own, of in zip(levels, (a, b), strict=True))
+        unlike = np.flatnonzero((a != b) if a.ndim == 1 else (a != b).any(axis=0))
         if len(unlike):
             place = unlike[0]
             first[name] = int(steps[place - 1]) + 1 if place else 0
     return first
+
+
+def _level_parts(levels: list[Any], places: np.ndarray, distinct: list[Any]) -> np.ndarray:
+    """The level below, the one above, each by its place in `distinct`, and the share of the latter; float64 [3, n]."""
+    known = np.array([distinct.index(level) for level in levels])
+    below = np.floor(places).astype(int)
+    return np.stack([known[below], known[np.ceil(places).astype(int)], places - below])
 
 
 def _is_of(key: str, owners: tuple[str, ...]) -> bool:

@@ -330,7 +330,7 @@ def _small_hold_out(config: Config, timeline: Timeline) -> list[Finding]:
 def _idle_augmentation(config: Config, timeline: Timeline) -> list[Finding]:
     findings = []
     for index, name in enumerate(timeline.level_names):
-        used = np.flatnonzero(timeline.values["augmentation"] == index)
+        used = np.flatnonzero(np.abs(timeline.values["augmentation"] - index) < 1)
         given = {key for key, strength in dataclasses.asdict(config.augmentation_levels[name]).items() if strength > 0}
         texts = []
         if given and not any(key.endswith("probability") for key in given):

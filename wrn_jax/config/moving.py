@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError, core_schema
 
-from wrn_jax.config.schedules import PositionField, Schedule, epoch, extremes
+from wrn_jax.config.schedules import LevelSchedule, PositionField, Schedule, epoch, extremes
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -83,7 +83,7 @@ def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
 
 
 Phases = Annotated[dict[PositionField, Schedule], BeforeValidator(_as_phases), AfterValidator(_check_order)]
-LevelPhases = Annotated[dict[PositionField, str], BeforeValidator(_as_phases), AfterValidator(_check_order)]
+LevelPhases = Annotated[dict[PositionField, LevelSchedule], BeforeValidator(_as_phases), AfterValidator(_check_order)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -118,7 +118,7 @@ class Recipe:
     augmentation: Annotated[LevelPhases, MovingValue("augmentation", is_level=True)] = Field(
         default_factory=lambda: {epoch(1): "full"}
     )
-    """Name of an augmentation level."""
+    """Name of an augmentation level, or a ramp between two."""
     checkpoint_epochs: tuple[Positive, ...] = ()
     """Epochs (of the recipe as written) after which a checkpoint is kept for good."""
 

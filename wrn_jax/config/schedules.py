@@ -7,11 +7,13 @@ count from 1; "last 15 epochs": where they begin; "75 %" of the run), a `Duratio
     dropout = {epoch(1): 0.3, epoch(51): 0.2, epoch(81): 0.1}                        # piecewise constant
     learning_rate = {epoch(1): Linear(0.01, 0.1, epochs(5)),                         # a join of pieces
                      epoch(6): WarmRestarts(0.1, 1e-4, epochs(25), since=epoch(1))}
+    augmentation = {epoch(1): Ramp("minimal", "full", epochs(50))}                   # levels by name
 
 Scaling a recipe stretches what is given in epochs; what is given in steps counts updates and stays as it is. Positions from
 the end and shares of the run follow the number of epochs as well, so that a shortened recipe keeps its shape.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -365,9 +367,26 @@ class Exponential:
         return f"exponential from {self.start:g}, times {self.factor:g} every {clock.stretch(self.every)}{floor}"
 
 
+@checked_dataclass(frozen=True, config=_STRICT)
+class Ramp:
+    """From the augmentation level `start` to the level `end`: each strength in a straight line over `over`, then constant."""
+
+    start: str
+    end: str
+    over: DurationField
+    since: PositionField | None = None
+    kind: Literal["ramp"] = "ramp"
+
+    def describe(self, clock: Clock) -> str:
+        """What it does, in words, durations as they are on `clock`."""
+        return f"ramp {self.start} to {self.end} over {clock.stretch(self.over)}"
+
+
 def _kind(value: Any) -> str | None:
     if _is_number(value):
         return "number"
+    if isinstance(value, str):
+        return "level"
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
     return kind if isinstance(kind, str) else None
 
@@ -387,8 +406,16 @@ Schedule = Annotated[
         "one_cycle or warm_restarts",
     ),
 ]
-SCHEDULES = (Linear, Polynomial, Exponential, Cosine, OneCycle, WarmRestarts)
-KINDS = ("number", *(schedule.kind for schedule in SCHEDULES))
+LevelSchedule = Annotated[
+    Annotated[str, Tag("level")] | Annotated[Ramp, Tag("ramp")],
+    Discriminator(
+        _kind,
+        custom_error_type="schedule",
+        custom_error_message="Input should be the name of an augmentation level, or an object whose 'kind' is ramp",
+    ),
+]
+SCHEDULES = (Linear, Polynomial, Exponential, Cosine, OneCycle, WarmRestarts, Ramp)
+KINDS = ("number", "level", *(schedule.kind for schedule in SCHEDULES))
 
 
 def step_decay(start: float, factor: float, positions: Sequence[Position]) -> dict[Position, float]:
@@ -414,6 +441,12 @@ def constant_then_decay(peak: float, warm_up: Duration, decay: Duration, end: fl
         raise ValueError("decay: should be in epochs, or a share of the run")
     fall = last(decay.amount) if decay.unit == "epochs" else Position(100 - decay.amount, "%")
     return {epoch(1): Linear(0.0, peak, warm_up), fall: Linear(peak, end, decay)}
+
+
+def levels_of(phases: Mapping[Position, Any]) -> tuple[str, ...]:
+    """The names of the augmentation levels in a table of phases, each once, in the order in which they are written."""
+    ends = [(value.start, value.end) if isinstance(value, Ramp) else (value,) for value in phases.values()]
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(ends)))
 
 
 def extremes(schedule: Any) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.levels import LEVELS, Strengths
 from wrn_jax.config.messages import cut, error, printable, shown
 from wrn_jax.config.moving import MOVING, STRICT, Images, Optimizer, Positive, Recipe
-from wrn_jax.config.schedules import KINDS, SCHEDULES, Duration, Position
+from wrn_jax.config.schedules import KINDS, SCHEDULES, Duration, Position, levels_of
 
 NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -198,7 +198,7 @@ class Config:
 
     @model_validator(mode="after")
     def _known_levels(self) -> Self:
-        for name in self.recipe.augmentation.values():
+        for name in levels_of(self.recipe.augmentation):
             if name not in self.augmentation_levels:
                 known = ", ".join(self.augmentation_levels) or "augmentation_levels, which is empty"
                 raise PydanticCustomError(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from wrn_jax.config.datasets import planned_sizes, steps_per_epoch
 from wrn_jax.config.levels import Strengths
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.schedules import Clock, Schedule, beginnings, extremes, join
+from wrn_jax.config.schedules import Clock, Linear, Position, Ramp, Schedule, beginnings, extremes, join, levels_of
 from wrn_jax.config.schema import Config
 
 MOST_SAMPLED = 2**19
@@ -27,7 +27,8 @@ class Hyperparameters:
     """The moving values at one step.
 
     Attributes:
-      values: by the names of `MOVING`: float32 scalars, the augmentation level as an int32 index.
+      values: by the names of `MOVING`: float32 scalars. The augmentation level is its place among `Timeline.level_names`, as
+        int32; in a recipe with ramps as float32, 0.25 being a quarter of the way from the first to the second.
       strengths: of that level.
     """
 
@@ -69,7 +70,8 @@ class Timeline:
       epochs: epochs of the run.
       steps: updates of the run.
       steps_per_epoch: updates in an epoch.
-      level_names: the augmentation levels of the recipe, in the order of `Hyperparameters.augmentation`.
+      level_names: the augmentation levels of the recipe by their places; the two of a ramp are neighbours, for which one may be
+        there twice.
       probabilities: those of the strengths that are above 0 in one of these levels.
       checkpoint_epochs: epochs of the run after which a checkpoint is kept for good.
     """
@@ -83,9 +85,9 @@ class Timeline:
         self.steps = self.epochs * steps_per_epoch
         # The exact ratio of the lengths, so that rounding to whole epochs moves the phases along with the end.
         self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs, recipe.epochs)
-        self.level_names = tuple(dict.fromkeys(recipe.augmentation.values()))
-        level_phases = {where: self.level_names.index(name) for where, name in recipe.augmentation.items()}
-        self._level = join(level_phases, self.clock)
+        self.level_names, places = _level_places(recipe.augmentation)
+        self._level = join(places, self.clock)
+        self._has_ramps = any(isinstance(value, Ramp) for value in recipe.augmentation.values())
         self._functions = {name: join(self._phases[name], self.clock) for name in NUMERIC}
         levels = [config.augmentation_levels[name] for name in self.level_names]
         self._strengths = jax.tree.map(lambda *values: np.array(values, np.float32), *levels)
@@ -104,11 +106,18 @@ class Timeline:
 
     def at(self, step: jax.Array) -> Hyperparameters:
         """The values at `step` (int32 scalar, traced or not); jittable."""
-        level = self._level(step).astype(jnp.int32)
-        return Hyperparameters(
-            values={name: function(step) for name, function in self._functions.items()} | {"augmentation": level},
-            strengths=jax.tree.map(lambda values: jnp.asarray(values)[level], self._strengths),
-        )
+        level = self._level(step)
+        if self._has_ramps:
+            below = jnp.floor(level).astype(jnp.int32)
+            above, share = jnp.minimum(below + 1, len(self.level_names) - 1), level - below
+            # In this form both ends are the levels to the bit.
+            between = lambda values: (1 - share) * values[below] + share * values[above]  # noqa: E731
+            strengths = jax.tree.map(lambda values: between(jnp.asarray(values)), self._strengths)
+        else:
+            level = level.astype(jnp.int32)
+            strengths = jax.tree.map(lambda values: jnp.asarray(values)[level], self._strengths)
+        numbers = {name: function(step) for name, function in self._functions.items()}
+        return Hyperparameters(numbers | {"augmentation": level}, strengths)
 
     @functools.cached_property
     def sampled(self) -> np.ndarray:
@@ -137,7 +146,7 @@ class Timeline:
 
     @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:
-        """Every moving value at the steps `sampled`: float32 [n] by name; `augmentation` as index, int32 [n]."""
+        """Every moving value at the steps `sampled`, [n] by name, as in `Hyperparameters.values`."""
         return self._computed(self.sampled)
 
     def values_at(self, steps: np.ndarray) -> dict[str, np.ndarray]:
@@ -186,8 +195,17 @@ class Timeline:
         return beginnings(self._phases[name], self.clock)
 
     def written(self, name: str, value: Any) -> float | str:
-        """One of the `values` as it is written: a number, or the name of the augmentation level."""
-        return self.level_names[value] if MOVING[name].is_level else shortest(value)
+        """One of the `values` as it is written: a number, or the augmentation level, on a ramp "minimal to full (25 %)"."""
+        if not MOVING[name].is_level:
+            return shortest(value)
+        place = int(value)
+        share = round(100 * float(value - place))
+        return f"{self.level_names[place]} to {self.level_names[place + 1]} ({share} %)" if share else self.level_names[place]
+
+    def levels_at(self, places: np.ndarray) -> list[str]:
+        """The augmentation levels at these of the `values` in the order in which they come, on a ramp both of its ends."""
+        ends = np.stack([np.floor(places), np.ceil(places)], axis=1).astype(int)
+        return [self.level_names[place] for place in dict.fromkeys(ends.ravel().tolist())]
 
     def epoch_of(self, step: int) -> int:
         """The epoch (from 1) that update `step` (from 0) belongs to."""
@@ -237,7 +255,7 @@ class Timeline:
                     never.append(f"{name} {self._describe(value)} at {position}")
         return never
 
-    def _describe(self, value: float | str | Schedule) -> str:
+    def _describe(self, value: float | str | Schedule | Ramp) -> str:
         if isinstance(value, str):
             return value
         return f"{value:g}" if isinstance(value, int | float) else value.describe(self.clock)
@@ -253,6 +271,28 @@ class Timeline:
     @functools.cached_property
     def _events_by_step(self) -> dict[int, list[Event]]:
         return {step: list(group) for step, group in itertools.groupby(self.events(), lambda event: event.step)}
+
+
+def _level_places(phases: Mapping[Position, str | Ramp]) -> tuple[tuple[str, ...], dict[Position, Any]]:
+    """Augmentation levels as numbers: the levels by their places, and the phases with places for names, ramps as lines."""
+    names = levels_of(phases)
+    for value in phases.values():
+        if isinstance(value, Ramp) and (value.start, value.end) not in itertools.pairwise(names):
+            names += (value.start, value.end)
+    places: dict[Position, Any] = {}
+    for where, value in phases.items():
+        if isinstance(value, Ramp):
+            first = float([*itertools.pairwise(names)].index((value.start, value.end)))
+            places[where] = Linear(first, first + 1, value.over, value.since)
+        else:
+            places[where] = names.index(value)
+    return names, places
+
+
+def level_course(recipe: Any, names: Sequence[str]) -> np.ndarray:
+    """The augmentation level at each of the `sampled` steps of a `Timeline` as its place among `names`, float64 [n]."""
+    places = [names.index(name) for name in recipe.level_names]
+    return np.interp(recipe.values["augmentation"], range(len(places)), places)
 
 
 def shown_in(timelines: Iterable[Timeline]) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from wrn_jax.config import Config, checks
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.timeline import Timeline, shortest, shown_in
+from wrn_jax.config.timeline import Timeline, level_course, shortest, shown_in
 from wrn_jax.planning import cost
 from wrn_jax.planning.description import Plan, bars, describe_length, labels, table
 
@@ -68,6 +68,7 @@ def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str
     names = [name for name in dict.fromkeys([*left, *right]) if not name.startswith("silence.")]
     different = [(name, left.get(name, "-"), right.get(name, "-")) for name in names if left.get(name) != right.get(name)]
     same = [name for name in names if left.get(name) == right.get(name)]
+    usual |= {name: "0.0" for name in same if name.startswith("augmentation_levels.") and name not in usual}
     at_default = [name for name in same if left[name] == usual.get(name)]
     shared = [f"{name} {left[name]}" for name in same if name not in at_default]
     for name in shown_in((a.timeline, b.timeline)):
@@ -106,11 +107,16 @@ def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]
     same_length = a.epochs == b.epochs
     count = a.epochs if same_length else min(100, a.steps, b.steps)
     rows = []
-    for name in MOVING:
-        parts_a, parts_b = (_parts(timeline, name, count) for timeline in (a, b))
+    for name, value in MOVING.items():
+        parts_a, parts_b = (_parts(timeline, timeline.values[name], count) for timeline in (a, b))
+        compared = parts_a, parts_b
+        if value.is_level:
+            levels = list(dict.fromkeys(a.level_names + b.level_names))
+            compared = [_parts(timeline, level_course(timeline, levels), count) for timeline in (a, b)]
         joins = {begin * count // timeline.steps for timeline in (a, b) for begin, _ in timeline.beginnings(name)}
-        tolerance = 0.02 * float(max(timeline.values[name].max() for timeline in (a, b)))
-        differ = [_differ(*pair, tolerance) for pair in zip(parts_a, parts_b, strict=True)]
+        highest = max(float(timeline.values[name].max()) for timeline in (a, b))
+        tolerance = 0.02 * (1.0 if value.is_level else highest)
+        differ = [_differ(*pair, tolerance) for pair in zip(*compared, strict=True)]
         title, first = name, 0
         for index in range(1, count + 1):
             if index < count and index not in joins and differ[index] == differ[first]:
@@ -118,17 +124,18 @@ def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]
             if differ[first]:
                 begin, end = (first + 1, index) if same_length else (round(100 * first / count), round(100 * index / count))
                 where = str(begin) if begin == end else f"{begin}-{end}"
-                rows.append((title, where, _summary(parts_a[first:index]), _summary(parts_b[first:index])))
+                texts = [
+                    (_level_summary if value.is_level else _summary)(timeline, np.concatenate(parts[first:index]))
+                    for timeline, parts in ((a, parts_a), (b, parts_b))
+                ]
+                rows.append((title, where, texts[0], texts[1]))
                 title = ""  # named once
             first = index
     return rows
 
 
-def _parts(timeline: Timeline, name: str, count: int) -> list[np.ndarray]:
-    """The values of a run in `count` equal parts; levels by their names."""
-    values = timeline.values[name]
-    if name == "augmentation":
-        values = np.array(timeline.level_names)[values]
+def _parts(timeline: Timeline, values: np.ndarray, count: int) -> list[np.ndarray]:
+    """The values of a run in `count` equal parts."""
     return np.split(values, timeline.index([round(index * timeline.steps / count) for index in range(1, count)]))
 
 
@@ -137,13 +144,18 @@ def _differ(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     if len(a) == len(b):
         return not np.array_equal(a, b)
     middle_a, middle_b = a[len(a) // 2], b[len(b) // 2]
-    return middle_a != middle_b if a.dtype.kind == "U" else bool(abs(middle_a - middle_b) > tolerance)
+    return bool(abs(middle_a - middle_b) > tolerance)
 
 
-def _summary(parts: Sequence[np.ndarray]) -> str:
-    values = np.concatenate(parts)
-    if values.dtype.kind == "U":
-        return ", ".join(dict.fromkeys(values.tolist()))
+def _level_summary(timeline: Timeline, places: np.ndarray) -> str:
+    names = timeline.levels_at(places)
+    if (places == np.floor(places)).all():
+        return ", ".join(names)
+    shares = [round(100 * float(place - np.floor(places.min()))) for place in (places[0], places[-1])]
+    return " to ".join(names) + (f", {shares[0]} to {shares[1]} %" if len(names) == 2 else "")
+
+
+def _summary(timeline: Timeline, values: np.ndarray) -> str:
     if values.min() == values.max():
         return f"{shortest(values[0]):g}"
     return f"{values.min():.3g} to {values.max():.3g}, mean {values.mean(dtype=np.float64):.3g}"

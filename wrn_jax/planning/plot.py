@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wrn_jax.config.moving import MOVING
-from wrn_jax.config.timeline import shown_in
+from wrn_jax.config.timeline import level_course, shown_in
 from wrn_jax.runtime.drawing import plain_text
 from wrn_jax.training.records import SPLITS, EpochRow
 
@@ -18,7 +18,7 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
 
     Args:
       path: the PNG file.
-      recipes: by label, an object with `values` (every moving value, [n] by name, `augmentation` as index), `edges` (where they
+      recipes: by label, an object with `values` (every moving value, [n] by name, `augmentation` as place), `edges` (where they
         begin and the last one ends, in finished epochs, [n + 1]), `level_names` and `shown`, such as a `Timeline`.
       title: the heading; may be empty.
       rows: the finished epochs of a run, whose accuracies are drawn below; may be empty.
@@ -37,7 +37,7 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
         for index, (label, recipe) in enumerate(recipes.items()):
             column = recipe.values[name]
             if MOVING[name].is_level:
-                column = np.array([levels.index(level) for level in recipe.level_names])[column]
+                column = level_course(recipe, levels)
             # Dense restarts fill an area: they go below, so that they do not hide the other recipe.
             order = 3 if travelled[index] == max(travelled) else 4
             look = {"color": ("tab:blue", "tab:orange")[index], "ls": ("-", "--")[index], "lw": 1.4, "zorder": order}

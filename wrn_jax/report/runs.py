@@ -16,6 +16,7 @@ import numpy as np
 
 from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten
 from wrn_jax.config.messages import printable
+from wrn_jax.config.schedules import levels_of
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.evaluation import files
 from wrn_jax.report import other_runs, published_runs
@@ -415,7 +416,7 @@ def _test_images(config: Config) -> str:
 def recipe_keys(config: Config) -> dict[str, Any]:
     """The keys, by dotted name, that make a recipe: without seed, place, safety settings and augmentation levels not used."""
     tree = config.to_dict()
-    used = set(config.recipe.augmentation.values())
+    used = levels_of(config.recipe.augmentation)
     tree["augmentation_levels"] = {name: level for name, level in tree["augmentation_levels"].items() if name in used}
     free = ("seed", *FREE_ON_RESUME)
     return {key: value for key, value in flatten(tree).items() if key not in free}

@@ -16,7 +16,6 @@ import numpy as np
 
 from wrn_jax.config import Config, flatten
 from wrn_jax.config.moving import MOVING
-from wrn_jax.config.timeline import shortest
 from wrn_jax.data import loading
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
 from wrn_jax.runtime import console, devices, environment, files
@@ -496,7 +495,6 @@ def make_row(
     With an average, `results` are of it once it has begun, and `raw_results` of the network itself.
     """
     timeline = setup.timeline
-    level = timeline.level_names[int(sums.last["augmentation"])]
     counted = max(sums.examples, 1)
     valid = results.get("valid", {})
     both = {}
@@ -506,7 +504,7 @@ def make_row(
     return EpochRow(
         epoch=epoch,
         step=epoch * timeline.steps_per_epoch,
-        moving={name: level if value.is_level else shortest(sums.last[name]) for name, value in MOVING.items()},
+        moving={name: timeline.written(name, sums.last[name]) for name in MOVING},
         train_loss=sums.loss / counted,
         train_accuracy=sums.correct / counted,
         valid_loss=valid.get("loss"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from wrn_jax.config.levels import Strengths
 from wrn_jax.config.moving import MOVING
-from wrn_jax.config.timeline import Timeline
+from wrn_jax.config.timeline import Timeline, level_course
 from wrn_jax.report import formats, measures, statistics
 from wrn_jax.report.formats import NONE, NOT_RECORDED
 from wrn_jax.report.render.blocks import Block, Card, Cards, Plot, Series, Strip, Table, Text
@@ -102,8 +102,8 @@ def _strip(timeline: Timeline, levels: Mapping[str, Strengths], name: str) -> St
     """A moving value: its lowest and highest in each of equal parts of the run, or between its changes."""
     value, edges, column = MOVING[name], timeline.edges, timeline.values[name].astype(float)
     if value.is_level:
-        span = " → ".join(timeline.level_names[int(index)] for index in dict.fromkeys(column.tolist()))
-        column = _strength_ranks(levels, timeline.level_names)[column.astype(int)]
+        span = " → ".join(timeline.levels_at(column))
+        column = level_course(timeline, _by_strength(levels, timeline.level_names))
     else:
         low, high = float(column.min()), float(column.max())
         span = f"{low if abs(low) > 1e-5 * high else 0.0:.3g} to {high:.3g}"
@@ -115,10 +115,11 @@ def _strip(timeline: Timeline, levels: Mapping[str, Strengths], name: str) -> St
     return Strip(value.label, span, at, [float(part.min()) for part in parts], [float(part.max()) for part in parts])
 
 
-def _strength_ranks(levels: Mapping[str, Strengths], names: Sequence[str]) -> np.ndarray:
-    """The rank of each augmentation level: by all its strengths, each as a share of the highest among the levels."""
+def _by_strength(levels: Mapping[str, Strengths], names: Sequence[str]) -> list[str]:
+    """The augmentation levels by all their strengths, each as a share of the highest among them; the weakest first."""
     table = np.array([dataclasses.astuple(levels[name]) for name in names], float)
-    return np.argsort(np.argsort((table / np.maximum(table.max(axis=0), 1e-9)).sum(axis=1), kind="stable")).astype(float)
+    order = np.argsort((table / np.maximum(table.max(axis=0), 1e-9)).sum(axis=1), kind="stable")
+    return list(dict.fromkeys(names[place] for place in order))
 
 
 def _reached(group: Group) -> Strip:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.timeline import Timeline
+from wrn_jax.config.timeline import Timeline, level_course
 from wrn_jax.report import formats, measures
 from wrn_jax.report.render.blocks import Plot, Series
 from wrn_jax.report.runs import Group
@@ -62,16 +62,12 @@ def hyperparameters(groups: Sequence[Group]) -> list[Plot]:
             plots += _stepped(groups, name, label.capitalize(), label, lines, description)
     names = list(dict.fromkeys(name for timeline in timelines if timeline is not None for name in timeline.level_names))
     if len(names) > 1:
-        lines = [None if timeline is None else _level_places(timeline, names) for timeline in timelines]
+        lines = [None if timeline is None else level_course(timeline, names) for timeline in timelines]
         legend = ", ".join(f"{place} {name}" for place, name in enumerate(names))
         description = f"The level of augmentation up to the end of every epoch and of every phase: {legend}."
         title = f"Augmentation level ({legend})"
         plots += _stepped(groups, "augmentation", title, "augmentation level", lines, description)
     return plots
-
-
-def _level_places(timeline: Timeline, names: Sequence[str]) -> np.ndarray:
-    return np.array([names.index(name) for name in timeline.level_names], float)[timeline.values["augmentation"]]
 
 
 def marks(groups: Sequence[Group]) -> tuple[tuple[float, str], ...]:
