@@ -15,6 +15,7 @@ from tensorboardX.proto.event_pb2 import Event as EventMessage
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from tests.sample_runs import HEADER
+from wrn_jax.config import LEVELS
 from wrn_jax.config.timeline import Event
 from wrn_jax.planning import plot
 from wrn_jax.runtime import environment, files
@@ -161,7 +162,8 @@ def test_curves_are_drawn(tmp_path, held_out):
 def make_recipe(first, levels):
     values = {name: np.linspace(first, 0, 50, dtype=np.float32) for name in ("learning_rate", "dropout")}
     values["augmentation"] = np.repeat(np.arange(len(levels), dtype=np.int32), 50 // len(levels))
-    return SimpleNamespace(values=values, level_names=levels, edges=np.arange(51) / 10, shown=tuple(values))
+    strengths = {name: LEVELS.get(name, LEVELS["off"]) for name in levels}
+    return SimpleNamespace(values=values, level_names=levels, levels=strengths, edges=np.arange(51) / 10, shown=tuple(values))
 
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
@@ -176,6 +178,26 @@ def test_recipe_is_drawn(tmp_path):
     assert ORANGE not in colors
 
 
+def test_what_rests_has_no_panel_but_is_named_and_stronger_levels_stand_higher(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *args, **options: drawn.append(figure))
+    falling, resting, other = (make_recipe(0.3, ("full", "minimal")) for _ in range(3))
+    resting.values = resting.values | {"dropout": np.full(50, 0.2, np.float32), "augmentation": np.zeros(50, np.int32)}
+    other.values = resting.values | {"dropout": np.zeros(50, np.float32)}
+    for recipes in ({"one": falling}, {"one": resting}, {"A": resting, "B": other}):
+        plot.draw_recipe(tmp_path / "plan.png", recipes, "")
+    panels = [{axis.get_ylabel(): axis for axis in figure.axes} for figure in drawn]
+    assert [list(axes) for axes in panels] == [
+        ["learning rate", "dropout", "augmentation"], ["learning rate"], ["learning rate", "dropout"],
+    ]  # fmt: skip
+    texts = [figure.axes[-1].get_xlabel().split("\n")[-1] for figure in drawn]
+    assert texts == ["epoch", "does not move: dropout 0.2, augmentation full", "does not move: augmentation full"]
+    levels = panels[0]["augmentation"]
+    assert [label.get_text() for label in levels.get_yticklabels()] == ["minimal", "full"]
+    assert levels.get_lines()[0].get_ydata()[0] == 1
+    assert [label.get_text() for label in panels[2]["dropout"].get_yticklabels()] == ["0", "0.2"]
+
+
 @pytest.mark.parametrize("dense", ["A", "B"])
 def test_two_recipes_are_drawn_over_each_other_and_dense_restarts_hide_nothing(tmp_path, dense):
     recipes = {"A": make_recipe(0.1, ("full", "minimal")), "B": make_recipe(0.1, ("minimal", "mine"))}
@@ -183,7 +205,8 @@ def test_two_recipes_are_drawn_over_each_other_and_dense_restarts_hide_nothing(t
     for recipe in recipes.values():
         recipe.values["learning_rate"] = np.tile(np.float32([0.1, 0]), 10_000)
         recipe.edges = np.arange(20_001) / 10
-        recipe.values["dropout"] = recipe.values["augmentation"] = np.zeros(20_000, np.int32)
+        recipe.values["dropout"] = np.linspace(0.1, 0, 20_000, dtype=np.float32)
+        recipe.values["augmentation"] = np.zeros(20_000, np.int32)
     other.values["learning_rate"] = np.linspace(0.1, 0, 20_000, dtype=np.float32)
     plot.draw_recipe(tmp_path / "plan.png", recipes, "")
     with Image.open(tmp_path / "plan.png") as picture:

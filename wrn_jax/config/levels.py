@@ -1,8 +1,10 @@
 """Augmentation levels: how strongly the images are changed, by name."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
+import numpy as np
 
 
 @jax.tree_util.register_dataclass
@@ -71,3 +73,10 @@ LEVELS: dict[str, Strengths] = {
         value=10.0,
     ),
 }
+
+
+def by_strength(levels: Mapping[str, Strengths]) -> list[str]:
+    """Names of levels, the weakest first: by all strengths, each as a share of the highest among these levels."""
+    table = np.array([dataclasses.astuple(strengths) for strengths in levels.values()], float)
+    order = np.argsort((table / np.maximum(table.max(axis=0), 1e-9)).sum(axis=1), kind="stable")
+    return [list(levels)[place] for place in order]

@@ -72,6 +72,7 @@ class Timeline:
       steps_per_epoch: updates in an epoch.
       level_names: the augmentation levels of the recipe by their places; the two of a ramp are neighbours, for which one may be
         there twice.
+      levels: their strengths by name.
       probabilities: those of the strengths that are above 0 in one of these levels.
       checkpoint_epochs: epochs of the run after which a checkpoint is kept for good.
     """
@@ -89,7 +90,8 @@ class Timeline:
         self._level = join(places, self.clock)
         self._has_ramps = any(isinstance(value, Ramp) for value in recipe.augmentation.values())
         self._functions = {name: join(self._phases[name], self.clock) for name in NUMERIC}
-        levels = [config.augmentation_levels[name] for name in self.level_names]
+        self.levels = {name: config.augmentation_levels[name] for name in self.level_names}
+        levels = [self.levels[name] for name in self.level_names]
         self._strengths = jax.tree.map(lambda *values: np.array(values, np.float32), *levels)
         self.probabilities = frozenset(
             name for level in levels for name, value in vars(level).items() if name.endswith("probability") and value > 0

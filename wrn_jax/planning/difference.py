@@ -124,11 +124,12 @@ def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]
             if differ[first]:
                 begin, end = (first + 1, index) if same_length else (round(100 * first / count), round(100 * index / count))
                 where = str(begin) if begin == end else f"{begin}-{end}"
-                texts = [
-                    (_level_summary if value.is_level else _summary)(timeline, np.concatenate(parts[first:index]))
-                    for timeline, parts in ((a, parts_a), (b, parts_b))
-                ]
-                rows.append((title, where, texts[0], texts[1]))
+                ranges = np.concatenate(parts_a[first:index]), np.concatenate(parts_b[first:index])
+                if value.is_level:
+                    texts = _level_summary(a, ranges[0]), _level_summary(b, ranges[1])
+                else:
+                    texts = _summary(ranges[0]), _summary(ranges[1])
+                rows.append((title, where, *texts))
                 title = ""  # named once
             first = index
     return rows
@@ -155,7 +156,7 @@ def _level_summary(timeline: Timeline, places: np.ndarray) -> str:
     return " to ".join(names) + (f", {shares[0]} to {shares[1]} %" if len(names) == 2 else "")
 
 
-def _summary(timeline: Timeline, values: np.ndarray) -> str:
+def _summary(values: np.ndarray) -> str:
     if values.min() == values.max():
         return f"{shortest(values[0]):g}"
     return f"{values.min():.3g} to {values.max():.3g}, mean {values.mean(dtype=np.float64):.3g}"

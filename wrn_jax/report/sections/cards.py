@@ -1,12 +1,11 @@
 """What a recipe is, costs and reaches: the cards, the table that a report opens with, and accuracy against cost."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from wrn_jax.config.levels import Strengths
+from wrn_jax.config.levels import by_strength
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline, level_course
 from wrn_jax.report import formats, measures, statistics
@@ -80,9 +79,8 @@ def _card(place: int, group: Group, operations: float | None) -> Card:
         texts = [f"{MOVING[name].label} {timeline.phases([name])[-1].after}" for name in constant]
         facts.append(("does not move", ", ".join(texts)))
     strips: list[Strip] = []
-    if timeline is not None and group.config is not None:
-        levels = group.config.augmentation_levels
-        strips = [_strip(timeline, levels, name) for name in measures.shown([group]) if name not in constant]
+    if timeline is not None:
+        strips = [_strip(timeline, name) for name in measures.shown([group]) if name not in constant]
     what = formats.listed([strip.label for strip in strips])
     return Card(
         f"recipe-{place + 1}",
@@ -98,12 +96,12 @@ def _moves(timeline: Timeline, name: str) -> bool:
     return name == "learning_rate" or bool(np.ptp(timeline.values[name].astype(float)))
 
 
-def _strip(timeline: Timeline, levels: Mapping[str, Strengths], name: str) -> Strip:
+def _strip(timeline: Timeline, name: str) -> Strip:
     """A moving value: its lowest and highest in each of equal parts of the run, or between its changes."""
     value, edges, column = MOVING[name], timeline.edges, timeline.values[name].astype(float)
     if value.is_level:
         span = " → ".join(timeline.levels_at(column))
-        column = level_course(timeline, _by_strength(levels, timeline.level_names))
+        column = level_course(timeline, by_strength(timeline.levels))
     else:
         low, high = float(column.min()), float(column.max())
         span = f"{low if abs(low) > 1e-5 * high else 0.0:.3g} to {high:.3g}"
@@ -113,13 +111,6 @@ def _strip(timeline: Timeline, levels: Mapping[str, Strengths], name: str) -> St
     parts = np.split(column, changes)
     at = [float(edges[0]), *(float(edges[change]) for change in changes), float(edges[-1])]
     return Strip(value.label, span, at, [float(part.min()) for part in parts], [float(part.max()) for part in parts])
-
-
-def _by_strength(levels: Mapping[str, Strengths], names: Sequence[str]) -> list[str]:
-    """The augmentation levels by all their strengths, each as a share of the highest among them; the weakest first."""
-    table = np.array([dataclasses.astuple(levels[name]) for name in names], float)
-    order = np.argsort((table / np.maximum(table.max(axis=0), 1e-9)).sum(axis=1), kind="stable")
-    return list(dict.fromkeys(names[place] for place in order))
 
 
 def _reached(group: Group) -> Strip:
