@@ -119,5 +119,19 @@ def test_names_of_outputs():
 
 
 def test_without_a_temperature_it_says_so():
-    (line,) = predict.as_text(types.SimpleNamespace(temperature=None), {}, [])
-    assert line == "probabilities: not calibrated; no temperature was fitted to these weights"
+    text = "not calibrated; no temperature was fitted to these weights"
+    for network, of in ((None, ""), ("average", " of the weight average"), ("raw", " without the weight average")):
+        (line,) = predict.as_text(types.SimpleNamespace(temperature=None, network=network), {}, [])
+        assert line == f"probabilities{of}: {text}"
+
+
+def test_the_network_that_is_asked_for_is_the_one_that_is_loaded(monkeypatch):
+    def load(source, checkpoint, data, network):
+        raise UserError(f"asked for {network}")
+
+    monkeypatch.setattr("wrn_jax.api.load_model", load)
+    for network, asked in (([], "None"), (["--network", "raw"], "raw")):
+        with pytest.raises(UserError, match=f"^asked for {asked}$"):
+            predict.main(["--workdir", "run", *network, "image.png"])
+    with pytest.raises(UserError, match=r"^--network goes with --workdir"):
+        predict.main(["--weights", "model.safetensors", "--network", "raw", "image.png"])

@@ -39,6 +39,7 @@ class TrainedModel:
       class_names: of the outputs, in their order.
       mean, std: of the normalisation, per channel, for pixels in 0..1; the network does it itself.
       checkpoint: that of the run; None for a file of weights.
+      network: of a checkpoint with a weight average "average", or "raw" for the network itself; None for others.
       figures: the evaluation of these weights, as in `evaluations/step-STEP.json` of the run; empty where there is none.
     """
 
@@ -51,6 +52,7 @@ class TrainedModel:
     figures: dict[str, Any]
     _evaluator: Evaluator
     checkpoint: Saved | None = None
+    network: str | None = None
 
     @property
     def temperature(self) -> float | None:
@@ -155,7 +157,7 @@ def load_model(
     Raises:
       UserError: there is no such run, checkpoint, file or repository, or it is damaged.
     """
-    text, saved, figures, published = os.fspath(source), None, {}, None
+    text, saved, network_name, figures, published = os.fspath(source), None, None, {}, None
     if text.startswith(hub.PREFIX):
         path = hub.fetch(text.removeprefix(hub.PREFIX))
         published = path.parent
@@ -170,6 +172,7 @@ def load_model(
         model = export.restore(path, checkpoint, network)
         config, weights, saved = model.config, (model.params, model.batch_stats), model.saved
         num_classes = model.num_classes
+        network_name = model.network if saved.network == "average" else None
         figures = _figures(path / "evaluations" / f"{saved.evaluation_name(model.network)}.json")
     else:
         read = weight_layouts.read_weights(path)
@@ -187,7 +190,7 @@ def load_model(
     evaluator = Evaluator(definition.graphdef, Normalisation(mean, std), config.eval_batch_size, mesh)
     params, batch_stats = devices.replicate(weights, mesh)
     names = datasets.output_names(info.label_names, num_classes)
-    return TrainedModel(config, params, batch_stats, names, mean, std, figures, evaluator, saved)
+    return TrainedModel(config, params, batch_stats, names, mean, std, figures, evaluator, saved, network_name)
 
 
 def _figures(path: Path) -> dict[str, Any]:

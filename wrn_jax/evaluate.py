@@ -169,7 +169,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
             stem = checkpoint.evaluation_name(network_name)
             written = write(out, stem, head, setup, examined, options.save_train)
             if options.gallery:
-                write_gallery(out / f"step-{checkpoint.step}.html", title, dataset, examined)
+                write_gallery(out / f"{stem}.html", title, dataset, examined)
     if damaged:
         raise UserError("; ".join(damaged))
     return written

@@ -43,15 +43,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint", default="best", metavar="WHICH", help="of a run: best (default), last, or the number of an epoch"
     )
+    command.add_network(parser)
     parser.add_argument("--data", choices=datasets.DATASETS, help="of a file that does not say: what it was trained on")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--contact-sheet", type=user_path, metavar="FILE", help="also draw the pictures and classes as PNG")
     parser.add_argument("images", nargs="+", type=user_path, metavar="IMAGE", help="a picture in a file")
     options = parser.parse_args(argv)
+    if options.network and not options.workdir:
+        raise UserError("--network goes with --workdir: published weights and files hold one network")
     from wrn_jax import api  # here, since the help need not wait for all that trains
 
     source = options.workdir or options.weights or f"{hub.PREFIX}{options.hub}"
-    model = api.load_model(source, options.checkpoint, options.data)
+    model = api.load_model(source, options.checkpoint, options.data, options.network)
     height, width, _ = datasets.info(model.config.data).image_shape
     read: dict[Path, Picture] = {}
     troubles: list[str] = []
@@ -81,6 +84,7 @@ def likeliest(probabilities: np.ndarray, names: Sequence[str]) -> list[tuple[str
 def as_json(model: "TrainedModel", read: dict[Path, Picture], found: list[list[tuple[str, float]]]) -> dict[str, Any]:
     """What was predicted, as plain JSON data."""
     return {
+        "network": model.network,
         "temperature": model.temperature,
         "images": [
             {
@@ -101,7 +105,8 @@ def as_text(model: "TrainedModel", read: dict[Path, Picture], found: list[list[t
     calibrated = "not calibrated; no temperature was fitted to these weights"
     if temperature:
         calibrated = f"calibrated with temperature {temperature:.3f}, fitted on the hold-out"
-    lines = [f"probabilities: {calibrated}"]
+    network = {"average": " of the weight average", "raw": " without the weight average"}.get(model.network or "", "")
+    lines = [f"probabilities{network}: {calibrated}"]
     for (path, picture), classes in zip(read.items(), found, strict=True):
         size = f"{picture.size[0]}x{picture.size[1]}"
         lines.append(f"{printable(str(path))} ({', '.join(filter(None, [size, picture.change]))})")

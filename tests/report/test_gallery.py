@@ -50,6 +50,7 @@ def test_what_stands_on_the_page():
     assert "25.00%" in text.text
     assert "12.50%" in text.text
     assert isinstance(plot, Plot)
+    assert (plot.title, "before any temperature" in text.text) == ("Accuracy by confidence, before any temperature", True)
     assert len(plot.series) == 2
 
 

@@ -107,7 +107,7 @@ def _reliability(figures: Mapping[str, Any], scored: Scored) -> list[Text | Plot
     ends = [0.0, 100.0]
     plot = Plot(
         "reliability",
-        "Accuracy by confidence",
+        "Accuracy by confidence, before any temperature",
         "confidence (%)",
         "accuracy (%)",
         [
@@ -125,7 +125,7 @@ def _reliability(figures: Mapping[str, Any], scored: Scored) -> list[Text | Plot
     )
     temperature = figures.get("temperature")
     test = figures["splits"]["test"]
-    text = f"Calibration error {test['calibration_error']:.2%}, before any scaling, which is what the plot shows."
+    text = f"Calibration error {test['calibration_error']:.2%}, before any temperature, as the plot shows it."
     if temperature:
         text += (
             f" With the temperature {temperature['value']:.3f}, fitted on the hold-out, it is "

@@ -16,7 +16,7 @@ def draw_curves(
     path: Path, rows: Sequence[EpochRow], transitions: Sequence[tuple[float, str]], values: Mapping[str, np.ndarray],
     edges: np.ndarray, title: str,
 ) -> None:  # fmt: skip
-    """Draws accuracy, loss, rate, dropout, mixup and the gap over the epochs, transitions marked.
+    """Draws accuracy, loss, rate, two more values that move, and the gap over the epochs, transitions marked.
 
     Args:
       path: the PNG file.
@@ -36,6 +36,7 @@ def draw_curves(
     figure = Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, 3)
     figure.suptitle(title)
+    size = 3 if len(rows) <= 60 else 0  # of markers, which would hide the lines
     styles = {"train": ("tab:blue", "o", "-"), "valid": ("tab:green", "s", "--"), "test": ("tab:orange", "^", "-.")}
     for axis, quantity, factor, label in (
         (axes[0, 0], "accuracy", 100, "accuracy (%)"),
@@ -44,22 +45,24 @@ def draw_curves(
         for split in ("train", "valid", "test") if held_out else ("train", "test"):
             color, marker, line = styles[split]
             name = SPLITS[split] + (" (augmented, mixed)" if split == "train" else "")
-            axis.plot(epochs, factor * column(f"{split}_{quantity}"), line, color=color, marker=marker, ms=3, label=name)
-        if any(row.network for row in rows):
+            axis.plot(epochs, factor * column(f"{split}_{quantity}"), line, color=color, marker=marker, ms=size, label=name)
+        averaged = np.array([row.network == "average" for row in rows])
+        if averaged.any():
             for split in ("valid", "test") if held_out else ("test",):
-                raw = factor * column(f"raw_{split}_{quantity}")
-                axis.plot(epochs, raw, ":", color=styles[split][0], lw=1, label=f"{SPLITS[split]}, without the average")
+                raw = np.where(averaged, factor * column(f"raw_{split}_{quantity}"), np.nan)
+                axis.plot(epochs, raw, ":", color=styles[split][0], lw=1.4, label=f"{SPLITS[split]}, without the average")
         axis.set_title(label, pad=14)
         axis.legend(loc="best", fontsize=8)
-    for axis, name in zip((axes[0, 2], axes[1, 0], axes[1, 1]), NUMERIC, strict=False):
+    moving = [name for name in NUMERIC[1:] if name in values and np.ptp(values[name])]
+    for axis, name in zip((axes[0, 2], axes[1, 0], axes[1, 1]), dict.fromkeys([NUMERIC[0], *moving, *NUMERIC]), strict=False):
         axis.plot(edges, np.append(values[name], values[name][-1]), color="tab:red", drawstyle="steps-post")
         axis.set_title(MOVING[name].label, pad=14)
         axis.set_ylim(0, max(1e-9, 1.08 * float(values[name].max())))
     judge = "valid" if held_out else "test"
     gap = 100 * (column("train_accuracy") - column(f"{judge}_accuracy"))
-    axes[1, 2].plot(epochs, gap, color="tab:purple", marker="o", ms=3)
+    axes[1, 2].plot(epochs, gap, color="tab:purple", marker="o", ms=size)
     axes[1, 2].axhline(0, color="black", lw=0.8)
-    axes[1, 2].set_title(f"gap: training minus {SPLITS[judge]} accuracy (points)", pad=14)
+    axes[1, 2].set_title(f"training minus {SPLITS[judge]} accuracy (points)", pad=14)
     marks: dict[float, list[str]] = {}
     for when, text in transitions:
         marks.setdefault(when, []).append(text)
