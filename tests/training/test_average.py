@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,55 +16,78 @@ from wrn_jax.planning import cost
 from wrn_jax.report.runs import load
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import Interrupted, UserError
-from wrn_jax.training import loop
+from wrn_jax.training import average, loop
 from wrn_jax.training.checkpoints import Checkpoints
-from wrn_jax.training.records import read_rows
+from wrn_jax.training.records import CheckpointNotes, read_rows
 from wrn_jax.training.setup import make_setup
 
 pytestmark = pytest.mark.slow
 
 AVERAGE = {"optimizer.average_decay": {"epoch 1": 0.0, "step 5": 0.99}}
 LATE_SAM = {"optimizer.sam_rho": {"epoch 1": 0.0, "step 10": 0.1}}
+# Few images, and nothing that is not the average's makes the programs longer.
+PLAIN = load_file("configs/session04.py").override(
+    CHANGES
+    | {
+        "devices": 1,
+        "data.embedded_train": 200,
+        "recipe.scale": 1.0,
+        "recipe.epochs": 3,
+        "recipe.batch_size": 20,
+        "recipe.learning_rate": 0.1,
+        "recipe.augmentation": "off",
+        "recipe.dropout": 0.0,
+        "recipe.mixup_alpha": 0.0,
+        "recipe.label_smoothing": 0.0,
+    }
+)
+CONFIG = PLAIN.override(AVERAGE | LATE_SAM)
+"""Three epochs of five updates, the average from the second on, sharpness-aware in the third."""
 
 
-def small_config(**changes):
-    base = load_file("configs/session04.py").override(CHANGES | {"devices": 1, "recipe.scale": 0.03, "recipe.batch_size": 80})
-    return base.override(changes)
+@pytest.fixture(scope="module", autouse=True)
+def _shared_programs():
+    """All runs here have one recipe with an average, so their steps are compiled once; nothing is drawn."""
+    compiled, compile_programs = {}, loop.compile_programs
 
+    def shared(attempt):
+        recipe = repr(attempt.setup.config.override({"optimizer.start_average": False}))
+        if recipe not in compiled:
+            compiled[recipe] = compile_programs(attempt)
+        return compiled[recipe]
 
-@pytest.fixture(autouse=True)
-def _undrawn(monkeypatch):
-    monkeypatch.setattr(loop, "draw", lambda attempt: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile_programs", shared)
+        patch.setattr(loop, "draw", lambda attempt: None)
+        yield
+    assert len(compiled) <= 1
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Three epochs of five updates, the average from the second on, sharpness-aware in the third."""
+def finished(tmp_path_factory, _shared_programs):
+    """The run of `CONFIG`."""
     workdir = tmp_path_factory.mktemp("average") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw", lambda attempt: None)
-        loop.train(small_config(**AVERAGE, **LATE_SAM), workdir)
+    loop.train(CONFIG, workdir)
     return workdir
 
 
-def state_of(workdir, config):
+def state_of(workdir, config, start_average=False):
     setup = make_setup(config, devices.make_mesh(1))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        _, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings)
+        _, state, damaged = checkpoints.restore_last(setup.abstract_state, setup.shardings, start_average)
     assert not damaged
     return dataclasses.replace(state, key=jax.random.key_data(state.key))
 
 
 def test_an_interrupted_run_ends_in_the_same_bits(finished, tmp_path, monkeypatch):
-    config = small_config(**AVERAGE, **LATE_SAM)
     stops = iter([None] * 7 + ["SIGTERM"])
     with monkeypatch.context() as patch:
         patch.setattr(loop.StopRequest, "received", lambda self, step: next(stops, None))
         with pytest.raises(Interrupted):
-            loop.train(config, tmp_path / "run")
-    loop.train(config, tmp_path / "run", resume=True)
+            loop.train(CONFIG, tmp_path / "run")
+    loop.train(CONFIG, tmp_path / "run", resume=True)
     assert metrics(tmp_path / "run") == metrics(finished)
-    jax.tree.map(np.testing.assert_array_equal, state_of(tmp_path / "run", config), state_of(finished, config))
+    jax.tree.map(np.testing.assert_array_equal, state_of(tmp_path / "run", CONFIG), state_of(finished, CONFIG))
 
 
 def test_rows_say_which_network_they_are_of(finished):
@@ -79,7 +103,7 @@ def test_evaluation_export_and_loading_take_either_network(finished, tmp_path, c
     row = read_rows(finished / "metrics.jsonl")[-1]
     losses = {}
     for arguments in ([], ["--network", "raw"]):
-        path = evaluate.main(["--workdir", str(finished), "--checkpoint", "last", "--no-train", *arguments])
+        path = evaluate.main(["--workdir", str(finished), "--checkpoint", "last", "--no-train", "--gallery", *arguments])
         record = json.loads(path.read_text())
         losses[record["network"]] = record["splits"]["test"]["loss"]
     assert losses["average"] == pytest.approx(row.test_loss, rel=1e-4)
@@ -87,32 +111,34 @@ def test_evaluation_export_and_loading_take_either_network(finished, tmp_path, c
     output = capsys.readouterr().out
     assert ", weight average: 100 test images" in output
     assert ", without its weight average: 100 test images" in output
-    state = state_of(finished, small_config(**AVERAGE, **LATE_SAM))
+    galleries = {name: (finished / "evaluations" / f"{name}.html").read_text() for name in ("step-15", "step-15-raw")}
+    assert ["without its weight average" in page for page in galleries.values()] == [False, True]
+    state = state_of(finished, CONFIG)
     for network, params in ((None, state.average["params"]), ("raw", state.params)):
         model = api.load_model(finished, "last", network=network)
         jax.tree.map(np.testing.assert_array_equal, model.params, params)
+        assert model.network == (network or "average")
     facts = export.describe(export.restore(finished, "last"))
     assert (facts["network"], facts["accuracy"]) == ("average", pytest.approx(row.valid_accuracy))
     facts = export.describe(export.restore(finished, "last", "raw"))
     assert (facts["network"], facts["accuracy"]) == ("raw", None)
 
 
-def test_a_checkpoint_without_an_average_begins_one_by_a_key_alone(tmp_path, monkeypatch):
-    plain, late = small_config(), {"optimizer.average_decay": {"epoch 1": 0.0, "step 10": 0.99}}
-    setup = make_setup(plain, devices.make_mesh(1))
+def test_a_checkpoint_without_an_average_begins_one_by_a_key_alone(tmp_path):
+    setup, averaged = (make_setup(config, devices.make_mesh(1)) for config in (PLAIN, CONFIG))
     assert setup.abstract_state.average is None
-    assert (
-        cost.state_bytes(make_setup(small_config(**late), devices.make_mesh(1)).abstract_state)
-        > cost.state_bytes(setup.abstract_state) + 4 * setup.network.num_parameters
-    )
+    more = cost.state_bytes(averaged.abstract_state) - cost.state_bytes(setup.abstract_state)
+    assert more > 4 * setup.network.num_parameters
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.StopRequest, "received", lambda self, step: "SIGTERM" if step == 10 else None)
-        with pytest.raises(Interrupted):
-            loop.train(plain, workdir)
+    state = jax.jit(setup.create_state)(jax.random.key(PLAIN.seed))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        checkpoints.save(dataclasses.replace(state, step=jnp.int32(3)), 3, 0, None, CheckpointNotes(rollbacks=0))
+    (workdir / "config.json").write_text(json.dumps(setup.config.to_dict()))
     with pytest.raises(UserError, match=r"--network average: .* no average"):
         export.restore(workdir, "last", "average")
     with pytest.raises(UserError, match=r"holds no average.*optimizer\.start_average=true"):
-        loop.train(small_config(**late), shutil.copytree(workdir, tmp_path / "without"), resume=True)
-    loop.train(small_config(**late, **{"optimizer.start_average": True}), workdir, resume=True)
-    assert [row.network for row in read_rows(workdir / "metrics.jsonl")] == [None, None, "average"]
+        loop.train(CONFIG, shutil.copytree(workdir, tmp_path / "without"), resume=True)
+    begun = state_of(workdir, averaged.config, start_average=True).average
+    jax.tree.map(np.testing.assert_array_equal, begun, average.begin(state.params, state.batch_stats))
+    loop.train(CONFIG.override({"optimizer.start_average": True}), workdir, resume=True)
+    assert [row.network for row in read_rows(workdir / "metrics.jsonl")] == ["raw", "average", "average"]
