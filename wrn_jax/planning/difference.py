@@ -112,11 +112,11 @@ def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]
         compared = parts_a, parts_b
         if value.is_level:
             levels = list(dict.fromkeys(a.level_names + b.level_names))
-            compared = [_parts(timeline, level_course(timeline, levels), count) for timeline in (a, b)]
+            compared = tuple(_parts(timeline, level_course(timeline, levels), count) for timeline in (a, b))
         joins = {begin * count // timeline.steps for timeline in (a, b) for begin, _ in timeline.beginnings(name)}
         highest = max(float(timeline.values[name].max()) for timeline in (a, b))
         tolerance = 0.02 * (1.0 if value.is_level else highest)
-        differ = [_differ(*pair, tolerance) for pair in zip(*compared, strict=True)]
+        differ = [_differ(part_a, part_b, tolerance) for part_a, part_b in zip(*compared, strict=True)]
         title, first = name, 0
         for index in range(1, count + 1):
             if index < count and index not in joins and differ[index] == differ[first]:
@@ -126,10 +126,9 @@ def differing_values(a: Timeline, b: Timeline) -> list[tuple[str, str, str, str]
                 where = str(begin) if begin == end else f"{begin}-{end}"
                 ranges = np.concatenate(parts_a[first:index]), np.concatenate(parts_b[first:index])
                 if value.is_level:
-                    texts = _level_summary(a, ranges[0]), _level_summary(b, ranges[1])
+                    rows.append((title, where, _level_summary(a, ranges[0]), _level_summary(b, ranges[1])))
                 else:
-                    texts = _summary(ranges[0]), _summary(ranges[1])
-                rows.append((title, where, *texts))
+                    rows.append((title, where, _summary(ranges[0]), _summary(ranges[1])))
                 title = ""  # named once
             first = index
     return rows
