@@ -28,6 +28,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -506,6 +507,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error("nothing to measure: give --models or --input-pipeline")
         if options.torch_python is None and (options.against == "torch" or options.input_pipeline):
             parser.error("--against torch and --input-pipeline need --torch-python FILE")
+        if options.torch_python is not None and shutil.which(options.torch_python) is None:
+            parser.error(f"--torch-python {options.torch_python}: No such file, or not one that runs")
         if options.against == "torch" and "float16" in options.precision:
             parser.error("--against torch: float16 is not compared; float32 or bfloat16 are")
         if options.same_allocator and options.against is None:

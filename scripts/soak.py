@@ -56,11 +56,11 @@ KEYS = {
     "model.depth": 10,
     "model.widen_factor": 1,
     "data.name": "embedded",
-    "data.embedded_train": 500,
+    "data.embedded_train": 260,
     "data.embedded_test": 100,
     "data.validation_size": 100,
     "recipe.scale": 0.05,
-    "recipe.batch_size": 40,
+    "recipe.batch_size": 16,
     "eval_batch_size": 40,
     "checkpoint_steps": 4,
 }

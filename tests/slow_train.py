@@ -1,4 +1,4 @@
-"""The training command with a pause after every step, so that a test can interrupt it where it means to."""
+"""The training command with a pause after every step, so that a test can interrupt it where it means to, and no picture."""
 
 from wrn_jax.runtime import entry
 
@@ -11,7 +11,7 @@ import time
 from wrn_jax import command, train
 from wrn_jax.training import loop
 
-PAUSE = 0.1
+PAUSE = 0.1  # seconds
 
 
 def pausing(read_step):
@@ -26,4 +26,5 @@ def pausing(read_step):
 
 if __name__ == "__main__":
     loop.read_step = pausing(loop.read_step)
+    loop.draw = lambda attempt: None
     sys.exit(command.run(train.main, "train"))

@@ -1,4 +1,4 @@
-"""A run small enough for tests: session 04 in five epochs of ten steps on 400 drawn images, with a hold-out."""
+"""A run small enough for tests: session 04 in five epochs of ten steps on 160 drawn images, with a hold-out."""
 
 import json
 import os
@@ -9,11 +9,11 @@ CHANGES = {
     "model.depth": 10,
     "model.widen_factor": 1,
     "data.name": "embedded",
-    "data.embedded_train": 500,
+    "data.embedded_train": 260,
     "data.embedded_test": 100,
     "data.validation_size": 100,
     "recipe.scale": 0.05,
-    "recipe.batch_size": 40,
+    "recipe.batch_size": 16,
     "eval_batch_size": 40,
 }
 ARGUMENTS = ["--config", "configs/session04.py", *(f"--config.{key}={value}" for key, value in CHANGES.items())]

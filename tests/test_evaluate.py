@@ -69,7 +69,7 @@ class TestChoose:
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Drawn images, 100 of them for testing, 100 held out, 400 for training."""
+    """Drawn images, 100 of them for testing, 100 held out, 160 for training."""
     return loading.load(CONFIG.data)
 
 
@@ -128,7 +128,7 @@ def weights(states, tmp_path_factory):
     return path
 
 
-SMALL = ["--config.data.name=embedded", "--config.data.embedded_train=500", "--config.data.embedded_test=100"]
+SMALL = ["--config.data.name=embedded", "--config.data.embedded_train=260", "--config.data.embedded_test=100"]
 
 
 def fingerprints(folder):
@@ -168,7 +168,7 @@ def test_figures_and_predictions_of_every_image(run, dataset, logits, tmp_path):
         np.testing.assert_allclose(arrays[f"{name}_confidence"], probabilities.max(1), rtol=2e-3)
         np.testing.assert_allclose(arrays[f"{name}_own"], own, rtol=2e-3, atol=1e-7)
         assert (arrays[f"{name}_predicted"].dtype, arrays[f"{name}_own"].dtype) == (np.uint8, np.float16)
-    assert counts == {"test": 100, "valid": 100, "train": 400}
+    assert counts == {"test": 100, "valid": 100, "train": 160}
     gap = figures["splits"]["train"]["accuracy"] - figures["splits"]["test"]["accuracy"]
     assert figures["clean_gap"] == pytest.approx(gap, abs=1e-6)
     assert arrays["test_digest"] == hashlib.sha256(dataset.test.labels.astype("<i4").tobytes()).hexdigest()
@@ -362,7 +362,7 @@ def test_an_export_is_evaluated_on_its_own_images(run, tmp_path, capsys):
     assert figures["temperature"]["value"] == pytest.approx(from_run["temperature"]["value"], abs=1e-5)
     assert (figures["data"], figures["mean"]) == ("embedded", [0.498] * 3)
     assert "(embedded), normalised with mean 0.4980 0.4980 0.4980, std 0.2450 0.2450 0.2450 (that in" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"data.embedded_train = 600: the run had 500"):
+    with pytest.raises(UserError, match=r"data.embedded_train = 600: the run had 260"):
         call("--weights", file, "--config.data.embedded_train=600")
 
 

@@ -115,7 +115,7 @@ def test_safetensors_hold_the_bits_of_the_run_and_what_they_are(exported):
         "step": 10, "epoch": 1, "accuracy": 0.3,
         "data_digests": {},
         "data_keys": {
-            "validation_size": 100, "validation_seed": 0, "embedded_train": 500, "embedded_test": 100, "embedded_seed": 0,
+            "validation_size": 100, "validation_seed": 0, "embedded_train": 260, "embedded_test": 100, "embedded_seed": 0,
                 "class_names": [], "own_train": 1, "own_test": 1,
         },
     }  # fmt: skip

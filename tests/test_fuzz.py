@@ -134,21 +134,21 @@ def try_arguments(arguments):
     return None
 
 
-@examples(700)
+@examples(350)
 @given(key=st.sampled_from(KEYS), value=VALUES | FITTING.map(str), apart=st.booleans())
 def test_a_value_of_a_key(key, value, apart):
     line = try_arguments([f"--config.{key}", value] if apart else [f"--config.{key}={value}"])
     assert line is None or key in line
 
 
-@examples(300)
+@examples(150)
 @given(key=st.sampled_from(PHASED), value=PHASES)
 def test_moving_values(key, value):
     line = try_arguments([f"--config.{key}={json.dumps(value)}"])
     assert line is None or key in line
 
 
-@examples(150)
+@examples(75)
 @given(scale=st.floats(1e-6, 1000), epochs=st.integers(1, 2**31), batch_size=st.integers(1, 10**6), value=PHASES)
 def test_lengths(scale, epochs, batch_size, value):
     changes = {"scale": scale, "epochs": epochs, "batch_size": batch_size, "learning_rate": json.dumps(value)}
@@ -156,7 +156,7 @@ def test_lengths(scale, epochs, batch_size, value):
     assert line is None or any(f"recipe.{name}" in line for name in changes)
 
 
-@examples(150)
+@examples(75)
 @given(
     period=st.integers(1, 10**9 - 1).map(steps) | st.integers(1, 10**9 - 1).map(epochs),
     multiplier=st.integers(1, 1000),
@@ -176,14 +176,14 @@ def test_long_cycles_are_exact(period, multiplier, step):
     np.testing.assert_allclose(line, min(1, step / clock.length(period)), rtol=1e-6)
 
 
-@examples(250)
+@examples(125)
 @given(key=st.sampled_from(SECTIONS), value=VALUES)
 def test_a_value_of_a_section(key, value):
     line = try_arguments([f"--config.{key}={value}"])
     assert line is None or key.partition(".")[0] in line
 
 
-@examples(400)
+@examples(200)
 @given(key=misspelt(), value=VALUES | FITTING.map(str))
 def test_a_misspelt_key(key, value):
     line = try_arguments([f"--config.{key}={value}"])
@@ -191,7 +191,7 @@ def test_a_misspelt_key(key, value):
     assert line is None or shown[:90] in line or key.rpartition(".")[0] in line
 
 
-@examples(200)
+@examples(100)
 @given(tree=st.dictionaries(NAMES, TREES, max_size=4) | TREES)
 def test_a_tree(tree):
     try:
@@ -204,7 +204,7 @@ def test_a_tree(tree):
         check_accepted(config)
 
 
-@examples(300)
+@examples(150)
 @given(data=st.data())
 def test_a_tree_with_one_part_changed(data):
     tree = Config().to_dict()
@@ -251,7 +251,7 @@ def repr_of(value):
     return hex(value) if type(value) is int else repr(value)
 
 
-@examples(400)
+@examples(200)
 @given(key=st.sampled_from([key for key in KEYS if key.count(".") < 2] + ["augmentation_levels"]), value=EXPRESSIONS)
 def test_a_configuration_file(tmp_path_factory, key, value):
     section, _, name = key.rpartition(".")
@@ -270,14 +270,14 @@ def test_a_configuration_file(tmp_path_factory, key, value):
         check_accepted(config)
 
 
-@examples(100)
+@examples(60)
 @given(name=TEXT.filter(lambda text: not text.startswith(("h", "config."))), value=TEXT, bare=st.booleans())
 def test_an_unknown_option(name, value, bare):
     with pytest.raises(UserError):
         train.main([f"--x{name}", value] if bare else [f"--x{name}={value}"])
 
 
-@examples(100)
+@examples(60)
 @given(arguments=st.lists(TEXT | VALUES, max_size=3).filter(lambda texts: not any(text.startswith("-") for text in texts)))
 def test_stray_arguments(arguments):
     with pytest.raises(UserError):
@@ -287,7 +287,7 @@ def test_stray_arguments(arguments):
     check_line(error)
 
 
-@examples(100)
+@examples(60)
 @given(changes=st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 10**4), "scale": st.floats(1e-9, 1000)}))
 def test_no_run_is_shorter_than_an_epoch(changes):
     config = Config(recipe=Recipe(batch_size=10**5, **changes))
