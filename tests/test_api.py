@@ -26,15 +26,15 @@ def test_a_configuration_by_name():
 
 @pytest.mark.slow
 def test_a_session(tmp_path, monkeypatch, capsys):
-    """Two epochs of ten steps, interrupted after the first."""
-    config = wrn_jax.load_config("session04", CHANGES | {"recipe.scale": 0.02, "devices": 1})
+    """Five epochs of ten steps, interrupted after the first."""
+    config = wrn_jax.load_config("session04", CHANGES | {"devices": 1})
     workdir = tmp_path / "run"
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     say = console.say
 
     def say_and_interrupt(text, active=True):
         say(text, active)
-        if text.startswith("epoch 1/2 "):
+        if text.startswith("epoch 1/5 "):
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
@@ -44,13 +44,13 @@ def test_a_session(tmp_path, monkeypatch, capsys):
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert [row["epoch"] for row in metrics(workdir)] == [1]
     summary = wrn_jax.train_model(config, workdir, resume="auto")
-    assert (summary.workdir, summary.last.epoch) == (workdir, 2)
-    assert [row["epoch"] for row in metrics(workdir)] == [1, 2]
+    assert (summary.workdir, summary.last.epoch) == (workdir, 5)
+    assert [row["epoch"] for row in metrics(workdir)] == [1, 2, 3, 4, 5]
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ") and "images/s" in line]
-    assert [line.split()[1] for line in printed] == ["1/2", "2/2"]  # each once
+    assert [line.split()[1] for line in printed] == [f"{epoch}/5" for epoch in range(1, 6)]  # each once
 
     figures = wrn_jax.evaluate_model(workdir, "last", "--no-train")
-    assert figures["epoch"] == 2
+    assert figures["epoch"] == 5
     model = wrn_jax.load_model(workdir, "last")
     from wrn_jax.data import loading
 

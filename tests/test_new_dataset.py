@@ -37,7 +37,7 @@ def test_trains_evaluates_plans_and_exports(tmp_path, monkeypatch, capsys):
     loop.train(config, workdir)
     rows = metrics(workdir)
     assert len(rows) == 2
-    assert rows[-1]["step"] == 2 * 2  # 80 images in batches of 40
+    assert rows[-1]["step"] == 2 * 5  # 80 images in batches of 16
     assert np.isfinite(rows[-1]["train_loss"])
 
     capsys.readouterr()

@@ -5,16 +5,13 @@ import time
 
 import pytest
 
-from tests.small import ARGUMENTS as FIVE_EPOCHS
-from tests.small import CHANGES, finish, metrics, start
+from tests.small import ARGUMENTS, CHANGES, finish, metrics, start
 from wrn_jax.config import load_file
 from wrn_jax.training import loop
 
 pytestmark = pytest.mark.slow
 
-# Two epochs of seven steps are enough here, where two cores serve two processes.
-SIZES = {"recipe.scale": 0.02, "recipe.batch_size": 24, "eval_batch_size": 48}
-ARGUMENTS = [*FIVE_EPOCHS, *(f"--config.{key}={value}" for key, value in SIZES.items())]
+EPOCHS = 3  # of five are enough here, where two cores serve two processes
 
 
 def start_all(count, workdir, *arguments, devices=2, module="train"):
@@ -22,14 +19,15 @@ def start_all(count, workdir, *arguments, devices=2, module="train"):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    shared = ["--distributed", "--coordinator", address, "--processes", count, "--workdir", workdir, *arguments]
+    joined = ["--distributed", "--coordinator", address, "--processes", count]
+    shared = [*joined, "--workdir", workdir, "--stop-after", EPOCHS, *arguments]
     return [start(module, *ARGUMENTS, *shared, "--process", index, devices=devices) for index in range(count)]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    loop.train(load_file("configs/session04.py").override(CHANGES | SIZES | {"devices": 1}), workdir)
+    loop.train(load_file("configs/session04.py").override(CHANGES | {"devices": 1}), workdir, stop_after=EPOCHS)
     return metrics(workdir)
 
 
@@ -41,7 +39,7 @@ def run_all(processes):
 
 
 def assert_same_training(rows, alone):
-    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
     for found, expected in zip(rows, alone, strict=True):
         # Rounding differs with the order of the sums, and grows with the steps.
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-2)
@@ -60,7 +58,7 @@ def test_two_processes_of_two_devices_train_like_one_and_one_of_them_writes(alon
     assert_same_training(metrics(workdir), alone)
     assert len((workdir / "header.jsonl").read_text().splitlines()) == 1
     lines = [[line for line in output.splitlines() if "images/s" in line] for output, _ in ended]
-    assert [len(found) for found in lines] == [2, 0]
+    assert [len(found) for found in lines] == [EPOCHS, 0]
 
 
 def wait_for(process, beginning):
@@ -81,7 +79,7 @@ def test_a_preemption_notice_to_one_and_later_a_kill_stop_all_and_the_run_is_the
     assert first.startswith("train: SIGTERM: saved after ")
 
     first, second = start_all(2, tmp_path / "run", *arguments, module="tests.slow_train")
-    wait_for(first, "epoch 2, step")
+    wait_for(first, "epoch 3, step")
     second.kill()
     killed = time.monotonic()
     _, errors = first.communicate(timeout=120)
