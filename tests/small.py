@@ -1,9 +1,11 @@
 """A run small enough for tests: session 04 in five epochs of ten steps on 160 drawn images, with a hold-out."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 CHANGES = {
     "model.depth": 10,
@@ -49,3 +51,24 @@ def metrics(workdir):
     """The records of a run without what a clock measured."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
+
+
+@contextlib.contextmanager
+def each_program_once():
+    """Within, runs in this process trace and compile the step of a configuration for the first of them alone."""
+    from wrn_jax.training import loop  # commands that are started need none of it
+
+    jitted, jit = {}, loop.jit_train_steps
+    of_no_step = {
+        "recipe.checkpoint_epochs": [], "checkpoint_steps": None, "early_stopping_patience": None, "on_nonfinite": "stop",
+        "max_rollbacks": 3,
+    }  # fmt: skip
+
+    def jit_once(setup, *kind):
+        key = (repr(setup.config.override(of_no_step)), setup.mesh, *kind)
+        if key not in jitted:
+            jitted[key] = jit(setup, *kind)
+        return jitted[key]
+
+    with mock.patch.object(loop, "jit_train_steps", jit_once):
+        yield

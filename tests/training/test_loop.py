@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.sample_runs import HEADER
-from tests.small import CHANGES, metrics
+from tests.small import CHANGES, each_program_once, metrics
 from wrn_jax.config import Config, load_file
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline
@@ -44,24 +44,14 @@ class Finished:
     compiled: list
 
 
-@pytest.fixture(scope="module")
-def programs():
-    """As `jit_train_steps`; a configuration that another run has had is not traced and compiled once more."""
-    jitted, real = {}, loop.jit_train_steps
-
-    def jit_train_steps(setup, *kind):
-        unimportant = {"recipe.checkpoint_epochs": [], "checkpoint_steps": None, "early_stopping_patience": None}
-        without = setup.config.override(unimportant | {"on_nonfinite": "stop", "max_rollbacks": 3})
-        key = (repr(without), setup.mesh, *kind)
-        if key not in jitted:
-            jitted[key] = real(setup, *kind)
-        return jitted[key]
-
-    return jit_train_steps
+@pytest.fixture(scope="module", autouse=True)
+def _sooner():
+    with each_program_once():
+        yield
 
 
 @pytest.fixture(scope="module")
-def finished(programs, tmp_path_factory):
+def finished(tmp_path_factory):
     """One run of session 04 through all its phases."""
     workdir = tmp_path_factory.mktemp("runs") / "small"
     compiled, lines = [], []
@@ -72,17 +62,15 @@ def finished(programs, tmp_path_factory):
     config = small_config()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.console, "say", lambda text, active=True: lines.append(text))
-        patch.setattr(loop, "jit_train_steps", programs)
         summary = loop.train(config, workdir)
     jax.monitoring.unregister_event_duration_listener(listener)
     return Finished(config, workdir, summary, "\n".join(lines), compiled)
 
 
 @pytest.fixture(autouse=True)
-def _sooner(programs, monkeypatch):
-    """Only the run above draws its curves, which takes a second, and each program is traced once."""
+def _undrawn(monkeypatch):
+    """Only the run above draws its curves, which takes a second."""
     monkeypatch.setattr(loop, "draw", lambda attempt: None)
-    monkeypatch.setattr(loop, "jit_train_steps", programs)
 
 
 def test_compiles_the_training_step_once_over_all_phases(finished):
@@ -247,16 +235,17 @@ def test_an_unwritable_work_directory_is_one_line(tmp_path):
         loop.train(small_config(), tmp_path / "file" / "run")
 
 
+def assert_like_one_device(workdir, finished, epochs):
+    rows, expected = metrics(workdir), metrics(finished.workdir)[:epochs]
+    for row, one in zip(rows, expected, strict=True):
+        # Rounding differs with the order of the sums, and grows with the steps.
+        assert row["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4 if row["epoch"] == 1 else 1e-2)
+        assert (row["epoch"], row["learning_rate"]) == (one["epoch"], one["learning_rate"])
+
+
 def test_many_devices_train_like_one(finished, tmp_path):
-    summary = loop.train(small_config(devices=8, sharding="fsdp"), tmp_path / "many")
-    one, many = (
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in (finished.workdir, tmp_path / "many")
-    )
-    # Rounding differs with the order of the sums, and grows with the steps.
-    assert many[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-4)
-    assert many[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-2)
-    assert summary.last.epoch == 5
+    loop.train(small_config(devices=8, sharding="fsdp"), tmp_path / "many", stop_after=2)
+    assert_like_one_device(tmp_path / "many", finished, 2)
 
 
 def test_a_signal_in_an_evaluation_saves_before_it_and_the_run_goes_on_as_if_nothing_had_been(finished, tmp_path, monkeypatch):
@@ -272,26 +261,14 @@ def test_a_signal_in_an_evaluation_saves_before_it_and_the_run_goes_on_as_if_not
     assert metrics(tmp_path / "run") == metrics(finished.workdir)[:2]
 
 
-def test_a_run_of_eight_devices_continues_on_two_and_on_one(finished, tmp_path):
-    workdir = tmp_path / "run"
-    stopped = small_config(devices=8, sharding="fsdp")
-    with pytest.MonkeyPatch.context() as patch:
-        # As if a signal came in the fourth epoch, and again in the fifth.
-        patch.setattr(loop.StopRequest, "received", lambda self, step: "SIGTERM" if step == 33 else "")
-        with pytest.raises(Interrupted, match="SIGTERM: saved after step 34"):
-            loop.train(stopped, workdir)
-        patch.setattr(loop.StopRequest, "received", lambda self, step: "SIGTERM" if step == 41 else "")
-        with pytest.raises(Interrupted, match="SIGTERM: saved after step 42"):
-            loop.train(small_config(devices=2), workdir, resume=True)
-    loop.train(small_config(devices=1), workdir, resume=True)
-    one, moved = (
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in (finished.workdir, workdir)
-    )
-    assert [row["epoch"] for row in moved] == [1, 2, 3, 4, 5]
-    for found, expected in zip(moved, one, strict=True):
-        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-2)
-        assert found["learning_rate"] == expected["learning_rate"]
+def test_a_run_of_eight_devices_continues_on_two_and_on_one(finished, tmp_path, monkeypatch):
+    for count, sharding, last in ((8, "fsdp", 13), (2, "replicated", 21)):
+        with monkeypatch.context() as patch:  # as if a signal came in the second epoch, and again in the third
+            patch.setattr(loop.StopRequest, "received", lambda self, step, last=last: "SIGTERM" if step == last else "")
+            with pytest.raises(Interrupted, match=f"SIGTERM: saved after step {last + 1}"):
+                loop.train(small_config(devices=count, sharding=sharding), tmp_path / "run", resume=last > 13)
+    loop.train(small_config(devices=1), tmp_path / "run", resume=True, stop_after=3)
+    assert_like_one_device(tmp_path / "run", finished, 3)
 
 
 def test_a_full_disk_does_not_end_a_run(finished, tmp_path, monkeypatch):

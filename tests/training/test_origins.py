@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.small import metrics
+from tests.small import each_program_once, metrics
 from wrn_jax import train
 from wrn_jax.config import Config, step
 from wrn_jax.models import weight_layouts
@@ -30,6 +30,12 @@ BASE = Config().override(
 LATE = {"recipe.dropout": {"epoch 1": 0.1, "epoch 2": 0.2, "epoch 4": 0.0}, "early_stopping_patience": 9}
 FALL = {"kind": "linear", "start": 0.1, "end": 0.0, "over": "5 steps"}
 NEW = BASE.override(LATE | {"recipe.learning_rate": {"epoch 1": 0.1, "step 15": FALL}})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sooner():
+    with each_program_once():
+        yield
 
 
 @pytest.fixture(autouse=True)
