@@ -14,6 +14,7 @@ from tests.small import CHANGES, each_program_once, metrics
 from wrn_jax.config import Config, load_file
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline
+from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.training import loop, messages
@@ -199,13 +200,12 @@ def test_resuming_nothing_is_refused(tmp_path):
 
 
 def test_early_stopping_counts_epochs_since_the_best_and_holds_on_resume(tmp_path, monkeypatch):
-    accuracies, real = iter([0.1, 0.3, 0.2, 0.9]), loop.evaluate
-
-    def evaluate(*arguments):
-        found = real(*arguments)
-        return found | {"valid": found["valid"] | {"accuracy": next(accuracies)}}
-
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    evaluate, accuracies = (
+        Evaluator.__call__,
+        iter([0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 0.9, 0.9]),
+    )  # of both splits
+    call = lambda self, *arguments: evaluate(self, *arguments) | {"accuracy": next(accuracies)}  # noqa: E731
+    monkeypatch.setattr(Evaluator, "__call__", call)
     config = small_config(early_stopping_patience=1, recipe__checkpoint_epochs=[])
     summary = loop.train(config, tmp_path / "early")
     assert (summary.best.epoch, summary.last.epoch) == (2, 3)
