@@ -8,7 +8,7 @@ from wrn_jax.report import formats, measures, published_runs, verdict
 from wrn_jax.report.formats import JUDGES, NONE, NOT_RECORDED
 from wrn_jax.report.render.blocks import Block, Bullets, Document, Section, Table, Text
 from wrn_jax.report.runs import Group, Run
-from wrn_jax.report.sections import cards, configuration, curves, epochs, published_comparison, seeds
+from wrn_jax.report.sections import cards, configuration, curves, descent, epochs, published_comparison, seeds
 from wrn_jax.report.verdict import Finding, Verdict
 
 
@@ -27,6 +27,7 @@ def build(groups: Sequence[Group], title: str | None = None, operations: Mapping
         Section("Accuracy by epoch", [epochs.epochs(groups)]),
         Section("Curves", curves.curves(groups)),
         Section("What moved", [epochs.transitions(groups), *curves.hyperparameters(groups)]),
+        Section("Descent", descent.descent(groups)),
         Section("Milestones", [epochs.milestones(group, groups) for group in groups]),
         Section("Each recipe by itself", epochs.portraits(groups)),
         Section("Artifacts", [epochs.artifacts(group) for group in groups]),

@@ -243,7 +243,8 @@ def _averaged(name: str, rows: Sequence[EpochRow]) -> list[str]:
 
 def _history(name: str, headers: Sequence[Header]) -> tuple[str, ...]:
     """What a reader must know of a run that is not one recipe from random weights on."""
-    origins = [header.origin.describe() for header in headers if header.origin]
+    # A branch that is the same recipe until there is as good as trained apart; the report draws where it left.
+    origins = [header.origin.describe() for header in headers if header.origin and not header.origin.is_seamless]
     changes = [f"from update {header.first_step + 1} on: {'; '.join(header.changes)}" for header in headers if header.changes]
     return tuple(f"{_label(name)}: {_label(text)}." for text in [*origins[-1:], *changes])
 

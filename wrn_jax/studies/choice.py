@@ -13,7 +13,7 @@ from wrn_jax.report import build, formats, measures, statistics, writing
 from wrn_jax.report.formats import NONE, listed
 from wrn_jax.report.render.blocks import Block, Bullets, Document, Section, Table, Text
 from wrn_jax.report.runs import Group
-from wrn_jax.report.sections import configuration, curves
+from wrn_jax.report.sections import configuration, curves, descent
 from wrn_jax.studies.design import Design
 
 JUDGED = "valid_accuracy"
@@ -81,6 +81,7 @@ def write(design: Design, choice: Choice, operations: Mapping[str, float], study
         Section("The study", study),
         Section("Value by value", _by_value(design, groups), folded=True),
         Section("Configuration", [configuration.table(groups)], folded=True),
+        Section("Descent", descent.descent(groups), folded=True),
         Section("How to reproduce it", [build.runs_made(groups), *_further(choice)], folded=True),
     ]
     document = Document(f"Grid over {listed(list(design.grid or {}))}", [section for section in sections if section.blocks])

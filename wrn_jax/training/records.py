@@ -163,6 +163,11 @@ class Origin:
     agreed: Count | None = None
     classes: tuple[Count, Count] | None = None
 
+    @property
+    def is_seamless(self) -> bool:
+        """Whether the run has the bits of one that was trained from the start by its own recipe."""
+        return self.kind == "branch" and self.step is not None and self.agreed == self.step
+
     def describe(self) -> str:
         """Where the run comes from, in words."""
         where = self.source if self.step is None else f"{self.source} after update {self.step} (epoch {self.epoch})"
