@@ -21,7 +21,7 @@ from wrn_jax.config import Model, Optimizer
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed, best_of, checksum
+from wrn_jax.training.checkpoints import Checkpoints, Saved, SaveFailed, best_of, checksum, why
 from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.records import CheckpointNotes
 from wrn_jax.training.state import TrainState, create_state
@@ -374,3 +374,15 @@ def test_an_interrupt_while_one_is_read_is_no_damage(tmp_path, monkeypatch):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('RESOURCE_EXHAUSTED: Failed writing: "/a/b": Failed to write 9 bytes to file 3: No space left on device '
+         "[os_error_code='28']", "No space left on device"),
+        ("another failure", "another failure"),
+    ],
+)  # fmt: skip
+def test_of_a_failed_write_the_operating_systems_reason_is_told(text, told):
+    assert why(ValueError(text)) == told

@@ -269,7 +269,7 @@ class Checkpoints:
         self.remove_unfinished()
         with contextlib.suppress(Exception):
             self._orbax.reload()  # it has forgotten those that the new one would have replaced
-        return SaveFailed(files.reason(error))
+        return SaveFailed(why(error))
 
     def remove_unfinished(self) -> None:
         """Removes what dead or failed saves left; not to be called while another process saves."""
@@ -465,6 +465,12 @@ class Checkpoints:
             warnings.simplefilter("ignore", RuntimeWarning)
             gc.collect()  # coroutines that never began complain when they are collected: now
         raise _Damaged("its files cannot be read")
+
+
+def why(error: BaseException) -> str:
+    """As `files.reason`; of what TensorStore tells, the operating system's reason, which follows long paths."""
+    told = re.search(r": ([^:\[]+) \[os_error_code=", str(error))
+    return told[1] if told else files.reason(error)
 
 
 def _hush_abandoned_tasks() -> None:
