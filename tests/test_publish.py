@@ -155,6 +155,7 @@ def test_up_and_down(run, there, tmp_path, capsys, monkeypatch):
         "user/some-model@v9": "has no such revision",
         "other/empty": r"holds no weights; looked for model\.safetensors",
         "nonsense": "is no repository of the Hub; should be USER/NAME",
+        "../up": "is no repository of the Hub; should be USER/NAME",
     }.items():
         with pytest.raises(UserError, match=message):
             hub.fetch(name)

@@ -77,6 +77,12 @@ def test_a_file_that_is_not_one_is_refused(tmp_path, change, message):
     one_line(error)
 
 
+def test_images_of_sixteen_bits_are_scaled(tmp_path):
+    folder = write_folder(tmp_path / "a", arrays())
+    Image.fromarray(np.full((32, 32), 200 * 257, np.uint16)).save(folder / "test" / "ant" / "00.png")
+    assert (own_classes.read(folder)[0]["test"].images[0] == 200).all()
+
+
 def test_folders_that_are_not_one_are_refused(tmp_path):
     folder = write_folder(tmp_path / "a", arrays())
     (folder / "test" / "dog").mkdir()

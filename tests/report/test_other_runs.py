@@ -116,6 +116,10 @@ def test_every_form_is_read(tmp_path, form):
     ("epoch,test_acc\n1,60\n", [], "fraction", "no fraction of 1"),
     ("epoch,test_acc\n1,101\n", [], None, "which are no accuracies"),
     ("epoch,test_acc,loss\n5,60,2\n6,,2\n10,61,2\n", [], None, "of epochs 5, 10"),
+    ("epoch,test_acc\n-1,60\n", [], None, "of epochs -1"),
+    ("epoch,test_acc\n1,nan\n", [], None, "no column holds finite numbers"),
+    ("epoch;test_acc\n1;0,5\n", [], None, "no column holds finite numbers, with a point"),
+    ("epoch,test_acc,test_acc\n1,60,61\n", [], None, "column test_acc is there twice"),
     ("step,test_acc\n100,60\n200,61\n900,62\n", [], None, "after 100 to 700 steps"),
 ])  # fmt: skip
 def test_what_cannot_be_told_is_refused_in_one_line(tmp_path, text, pairs, unit, message):
@@ -171,3 +175,9 @@ def test_seeds_of_another_program_get_a_verdict_against_ours(tmp_path):
     text = to_markdown(build.build(by_name, operations={"ours": 1e15}))
     assert not re.search(r"\bnan\b", text)
     assert "| training accuracy, last epoch (%) | 50.00 ± 1.00 | - |" in text  # what they did not record
+
+
+def test_truth_values_are_no_accuracies(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"epoch": 1, "test_acc": true, "loss": 2}\n')
+    with pytest.raises(UserError, match=r"no column is called a test accuracy; .* one of: loss"):
+        runs.load(str(tmp_path / "a.jsonl"), Reading.of([]))

@@ -126,6 +126,8 @@ def _folder(place: Path) -> _Own:
 def _images(files: Sequence[Path]) -> np.ndarray:
     from PIL import Image
 
+    from wrn_jax.data.pictures import in_eight_bits
+
     height, width, _ = shape = DATASETS["own"].image_shape
     images = np.empty((len(files), *shape), np.uint8)
     for index, path in enumerate(files):
@@ -133,7 +135,7 @@ def _images(files: Sequence[Path]) -> np.ndarray:
             with Image.open(path) as image:
                 if image.size != (width, height):
                     raise UserError(f"{path}: is {image.width} x {image.height} pixels; resize all to {width} x {height}")
-                images[index] = np.asarray(image.convert("RGB"))
+                images[index] = np.asarray(in_eight_bits(image).convert("RGB"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     return images

@@ -58,11 +58,17 @@ def read(path: Path, height: int, width: int) -> Picture:
     return Picture(np.asarray(image), size, " and ".join(changes))
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def in_eight_bits(image: Image.Image) -> Image.Image:
+    """The image with channels of 8 bits; grey of more bits is scaled."""
     if image.mode.startswith(("I", "F")):  # 16 bits or more, which Pillow would cut off at 255
         values = np.asarray(image, np.float64)
         top = 65535.0 if image.mode.startswith("I") else 255.0 if values.max() > 1 else 1.0
-        image = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+        return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    return image
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    image = in_eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

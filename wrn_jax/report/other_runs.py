@@ -90,6 +90,8 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], list[str]]:
         column = next((name for name in named if name in curves), None) if named else _by_alias(curves, names)
         if column is not None:
             taken[quantity] = curves[column]
+    if not curves:
+        raise UserError(f"{path}: no column holds finite numbers, with a point as decimal mark, by epoch or step")
     if "test_accuracy" not in taken:
         listing = ", ".join(curves) or "none"
         named = reading.columns.get("test_accuracy")
@@ -148,7 +150,7 @@ def _unit(path: Path, accuracies: Mapping[str, Curve], unit: str | None) -> tupl
 def _check_epochs(path: Path, is_epoch: bool, ends: Sequence[float]) -> None:
     """Raises UserError where the test accuracy is known to be of some epochs only."""
     gaps = [after - before for before, after in itertools.pairwise(ends)]
-    if is_epoch and (ends[0] > 1 or any(gap != 1 for gap in gaps)):
+    if is_epoch and (not 0 <= ends[0] <= 1 or any(gap != 1 for gap in gaps)):
         listing = ", ".join(f"{end:g}" for end in ends[:5])
         raise UserError(f"{path}: the test accuracy is of epochs {listing}, ...; it should be there after every one")
     if gaps and max(gaps) > 1.5 * min(gaps):
@@ -192,9 +194,12 @@ def _of_csv(path: Path) -> tuple[bool, dict[str, Curve]]:
     text = decode(path.read_bytes())
     first = text.lstrip().partition("\n")[0]
     try:
-        lines = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=first.count), skipinitialspace=True))
+        reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+        names, lines = list(reader.fieldnames or ()), list(reader)
     except csv.Error as error:
         raise UserError(f"{path}: is no CSV: {error}") from None
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise UserError(f"{path}: column {twice[0]} is there twice")
     if lines and {"key", "value", "step"} <= lines[0].keys():
         lines = [{"step": line["step"], line["key"]: line["value"]} for line in lines]
     return _columns(lines)
@@ -221,6 +226,8 @@ def _columns(lines: Sequence[Mapping[Any, Any]]) -> tuple[bool, dict[str, Curve]
 
 
 def _number(cell: Any) -> float | None:
+    if isinstance(cell, bool):
+        return None
     try:
         value = float(cell.strip().removesuffix("%") if isinstance(cell, str) else cell)
     except (TypeError, ValueError):

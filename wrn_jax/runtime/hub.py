@@ -22,7 +22,7 @@ WEIGHTS = ("model.safetensors", "best_model.pth", "pytorch_model.bin")
 BESIDE = ("config.json", "evaluation.json")
 """What is fetched with them where it is there."""
 
-_NAME = r"[\w.-]+/[\w.-]+"
+_NAME = r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
 _SECRET = re.compile(r"\b(?:hf|api_org)_\w{8,}")
 
 
