@@ -243,32 +243,33 @@ def lines(path):
 
 
 def wait_until(is_so):
-    for _ in range(3000):
+    for _ in range(6000):
         if is_so():
             return
         time.sleep(0.1)
-    raise AssertionError("five minutes have passed")
+    raise AssertionError("ten minutes have passed")
 
 
 def training(workdir):
-    """A command that trains for thirty epochs of ten updates."""
-    return ["train", *small.ARGUMENTS, "--config.recipe.scale=0.3", "--workdir", str(workdir), "--resume=auto"]
+    """A command that trains for twenty epochs of four updates."""
+    shorter = ["--config.recipe.scale=0.2", "--config.data.embedded_train=260"]
+    return ["train", *small.ARGUMENTS, *shorter, "--workdir", str(workdir), "--resume=auto"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("submitit"), reason="submitit is not installed (the extra slurm)")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of files and processes that submitit leaves to the collector
+@pytest.mark.filterwarnings("ignore")  # what submitit leaves to the collector
 def test_a_job_that_is_told_to_make_room_goes_on_in_the_next(tmp_path):
     """By submitit's own executor on this machine. The signal is Slurm's, some time before the job's is over."""
     start = clusters.find("slurm", ["cluster=local", "timeout_min=20"], tmp_path)
     job = start(training(tmp_path / "run"), tmp_path / "log", Place())
-    wait_until(lambda: len(lines(tmp_path / "run/metrics.jsonl")) > 2)
+    wait_until(lambda: len(lines(tmp_path / "run/metrics.jsonl")) > 1)
     (number,) = re.findall(r"process ([0-9]+) on", (tmp_path / "run/.lock").read_text())
     os.kill(int(number), signal.SIGUSR2)
     wait_until(lambda: job.poll() is not None)
     assert job.returncode == 0
     assert len(lines(tmp_path / "run/header.jsonl")) == 2
-    assert len(lines(tmp_path / "run/metrics.jsonl")) == 30
+    assert len(lines(tmp_path / "run/metrics.jsonl")) == 20
 
 
 @pytest.mark.slow
@@ -282,13 +283,13 @@ def test_a_run_whose_machine_is_gone_goes_on_at_another(tmp_path, monkeypatch):
         node = cluster.add_node(num_cpus=1)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         job = clusters.find("ray", [], tmp_path)(training(tmp_path / "run"), tmp_path / "log", Place())
-        wait_until(lambda: len(lines(tmp_path / "run/metrics.jsonl")) > 2)
+        wait_until(lambda: len(lines(tmp_path / "run/metrics.jsonl")) > 1)
         cluster.add_node(num_cpus=1)
         cluster.remove_node(node, allow_graceful=False)
         wait_until(lambda: job.poll() is not None)
         assert job.returncode == 0
         assert len(lines(tmp_path / "run/header.jsonl")) == 2
-        assert len(lines(tmp_path / "run/metrics.jsonl")) == 30
+        assert len(lines(tmp_path / "run/metrics.jsonl")) == 20
     finally:
         importlib.import_module("ray").shutdown()
         cluster.shutdown()

@@ -210,7 +210,8 @@ def test_the_verdict_and_its_power_are_of_what_was_planned_and_added_seeds_stand
     assert "Made for a difference of 10 points, said before the first run." in text
     assert "spread by 0.71 points over the seeds (95 % interval 0.37 to 4.4), so 2 seeds show" in text
     assert f"difference of {statistics.detectable(2, 0.5**0.5):.2g} points in four of five" in text
-    assert f"10 points that it was made for is shown with a chance of {statistics.power_of(2, 10, 0.5**0.5):.0%} (" in text
+    chance = statistics.power_of(2, 10, 0.5**0.5)
+    assert f"10 points that it was made for is shown with a chance of {100 * chance:.0f} % (" in text
     assert "(plots/power.png)" in text
     with pytest.raises(UserError, match="--seeds 1: the study has 3 already"):
         again(out, "--seeds", "1")
@@ -227,7 +228,7 @@ def test_runs_of_another_program_stand_beside_its_own(world, tmp_path):
     assert len(compared(out)) == 3
     text = (out / "report.md").read_text()
     assert f"Beside it stand runs of other programs ({tmp_path}/two-seed" in text
-    assert "since 0 runs were finished. They count in Holm's adjustment." in text
+    assert "named before the first run. They count in Holm's adjustment." in text
     assert "Holm's levels for 3 pairs" in text
     # They are in its design, so the study goes on with them. A recipe of its own may be worse than they are, not the reverse.
     recorded = json.loads((out / "study.json").read_text())["beside"]

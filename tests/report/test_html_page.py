@@ -143,6 +143,7 @@ def test_links_and_descriptions_name_what_is_there_once(sample):
     ("2**3", "2**3"),
     ("one\ntwo", "one<br>two"),
     ("recipe.learning_rate", "recipe.<wbr>learning_<wbr>rate"),
+    ("session04-dropout=0.2", "session04-dropout=0.2"),
     ("short.word", "short.word"),
     ("--some=1.5", '<span class="unbroken">--some</span>=1.5'),
     ("a -> 1e-05", 'a <span class="unbroken">-&gt;</span> <span class="unbroken">1e-05</span>'),
@@ -187,7 +188,7 @@ def test_a_table_says_what_heads_what_and_which_rows_are_marked():
 
 def test_columns_of_long_texts_do_not_get_narrow_and_rows_fit_them():
     table = Table("c", ["a", "b", "c", "d"], [["x" * 99, "short", "y" * 80, "1"], ["", "a", "2", "2"]])
-    assert html_page.column_classes(table) == ["words", "", "words", "number"]
+    assert html_page.column_classes(table) == ["sentences", "", "words", "number"]
     with pytest.raises(ValueError, match="zip"):
         page_of(Table("Wrong", ["a", "b"], [["1", "2", "3"]]))
 

@@ -52,7 +52,8 @@ def summary(groups: Sequence[Group], reached: Verdict, operations: Mapping[str, 
     """For a reader who has one minute: the verdict, a figure, a table; and what must not be missed."""
     blocks: list[Block] = [_sentence(reached), *curves.opening(groups), cards.results(groups, operations)]
     if on_test := [group.name for group in groups if group.judge == "test"]:
-        text = f"The best epoch of {formats.listed(on_test)} was chosen on the test set, which flatters its test accuracy."
+        names = f"all {len(groups)} recipes" if len(on_test) == len(groups) > 3 else formats.listed(on_test)
+        text = f"The best epoch of {names} was chosen on the test set, which flatters its test accuracy."
         blocks.append(Text(text, "warning"))
     blocks += [Text(text, "warning") for text in unfinished(groups)]
     blocks += [Text(text, "note") for text in how_read(groups)]

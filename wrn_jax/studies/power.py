@@ -73,11 +73,16 @@ def sentence(power: Power) -> str:
     )
     if power.announced is None:
         return text
-    likely, worst, best = (power.at(power.announced, sd) for sd in (spread.sd, spread.high, spread.low))
+    likely, worst, best = (_chance(power.at(power.announced, sd)) for sd in (spread.sd, spread.high, spread.low))
     return (
-        f"{text} The difference of {power.announced:g} points that it was made for is shown with a chance of {likely:.0%} "
-        f"({worst:.0%} to {best:.0%})."
+        f"{text} The difference of {power.announced:g} points that it was made for is shown with a chance of {likely} "
+        f"({worst} to {best})."
     )
+
+
+def _chance(share: float) -> str:
+    """In whole per cent, but neither never nor always."""
+    return "below 1 %" if share < 0.005 else "above 99 %" if share > 0.995 else f"{share:.0%}".replace("%", " %")
 
 
 def plot(power: Power) -> Plot:
@@ -86,10 +91,10 @@ def plot(power: Power) -> Plot:
     end = max(1.6 * detectable, 1.2 * (power.announced or 0.0))
     differences = [float(value) for value in np.linspace(0, end, _PLACES)]
     middle, low, high = ([100 * power.at(value, sd) for value in differences] for sd in (spread.sd, spread.high, spread.low))
-    marks = [(detectable, f"shown with {POWER:.0%} power")]
+    marks = [(detectable, f"shown with {100 * POWER:.0f} % power")]
     marks += [] if power.announced is None else [(power.announced, "the difference that the study was made for")]
     return Plot(
-        "power", "What the study could show", "true difference (points)", "chance that it is shown (%)",
+        "power", "Chance that a true difference is shown", "true difference (points)", "chance that it is shown (%)",
         [Series(f"{power.seeds} seeds of each recipe", differences, middle, low, high)], marks,
         "Line: by the spread over the seeds that was measured; band: within the 95 % interval of that spread.",
     )  # fmt: skip

@@ -48,7 +48,9 @@ def write(
         choice.write(design, reached, operations, describe(design, members, known, failures, complete), folder)
         return own
     groups = (*own, *beside)
-    document = build.build(groups, f"Study: {', '.join(recipe.name for recipe in design.recipes)}", operations)
+    names = [recipe.name for recipe in design.recipes]
+    title = f"Study: {', '.join(names)}" if len(names) < 4 else f"Study of {len(names)} recipes"
+    document = build.build(groups, title, operations)
     blocks = describe(design, members, known, failures, complete)
     sections = [Section("The study", blocks)]
     if complete > design.seeds:
@@ -56,7 +58,7 @@ def write(
         sections.append(Section("With the seeds that were added later", added(design, every, complete, operations)))
     if complete >= design.seeds and (found := measured_power(design, own, groups)):
         blocks.append(Text(power.sentence(found)))
-        sections.append(Section("What the study could show", [Text(power.sentence(found)), power.plot(found)], folded=True))
+        sections.append(Section("What the study could show", [power.plot(found)], folded=True))
     first, *others = document.sections
     writing.write(groups, dataclasses.replace(document, sections=[first, *sections, *others]), folder)
     return groups
@@ -152,9 +154,14 @@ def describe(
     if design.announced:
         plan.append(f"Made for a difference of {design.announced:g} points, said before the first run.")
     if design.beside:
+        since = (
+            f"after {formats.count(design.beside.finished_runs, 'run')}"
+            if design.beside.finished_runs
+            else "before the first run"
+        )
         plan.append(
-            f"Beside it stand runs of other programs ({listed(design.beside.places)}), since "
-            f"{formats.count(design.beside.finished_runs, 'run')} were finished. They count in Holm's adjustment."
+            f"Beside it stand runs of other programs ({listed(design.beside.places)}), named {since}. They count in Holm's "
+            "adjustment."
         )
     blocks: list[Block] = [Bullets(choice.plan(design) if design.grid else plan)]
     for addition in design.added:

@@ -30,9 +30,10 @@ from wrn_jax.report.render.style import (
 
 MOST_ROWS = 200  # of the table below a plot
 LONG_CELL = 24  # characters, above which a column is kept from getting narrow
+SENTENCE = 80  # characters, above which it is given more room, lest its rows get tall
 
 _LONG_WORD = re.compile(r"\S{16,}")
-_JOINT = re.compile(r"(?<=\w)([._/])(?=\w)")
+_JOINT = re.compile(r"(?<=\w)([_/]|\.(?!\d))(?=\w)")
 _UNBROKEN = re.compile(r"-&gt;|--\w+|\b\d+(\.\d+)?e-\d+\b")
 _EMPTY = ("", "-", "–", "—", "n/a", "none")
 _NUMBER = r"[<>≤≥≈~]?\s*[+\-−±]?\s*\d[\d.,]*([eE][+\-−]?\d+)?\s*(%|points?|s|ms|min|h|[kMG]B|[kMG]iB|[kMG])?"
@@ -81,11 +82,16 @@ def plot_id(plot: Plot) -> str:
 
 
 def column_classes(table: Table) -> list[str]:
-    """The style of each column: "number" is flush right, "words" does not get narrow. Raises ValueError for a row too long."""
+    """The style of each column: "number" is flush right, "words" does not get narrow, "sentences" still less.
+
+    Raises ValueError for a row too long.
+    """
     columns = [cells for _, *cells in zip(table.columns, *table.rows, strict=True)]
-    return [
-        "number" if is_numeric(cells) else "words" if max(map(len, cells), default=0) > LONG_CELL else "" for cells in columns
-    ]
+    return ["number" if is_numeric(cells) else _width(max(map(len, cells), default=0)) for cells in columns]
+
+
+def _width(longest: int) -> str:
+    return "sentences" if longest > SENTENCE else "words" if longest > LONG_CELL else ""
 
 
 def is_numeric(cells: Sequence[str]) -> bool:
