@@ -49,7 +49,7 @@ def test_what_fails_says_so_and_does_not_stop_the_others(tmp_path, monkeypatch):
     def no_memory(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 98765 bytes.")
 
-    for name in ("lower", "_Run", "_logits_and_gradients"):
+    for name in ("lower", "Trial", "_logits_and_gradients"):
         monkeypatch.setattr(fitness, name, no_memory)
     # A full disk, a GPU that JAX does not use, and no data set.
     monkeypatch.setattr(fitness.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))

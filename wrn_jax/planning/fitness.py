@@ -29,6 +29,7 @@ from wrn_jax.data import loading
 from wrn_jax.models.network import Network
 from wrn_jax.planning import cost, roofline, targets
 from wrn_jax.planning.compile import lower, memory_report
+from wrn_jax.planning.trial import STEPS, Trial, random_images
 from wrn_jax.runtime import console, devices, environment
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason
@@ -36,10 +37,9 @@ from wrn_jax.training.checkpoints import Checkpoints, checksum
 from wrn_jax.training.records import CheckpointNotes
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.state import TrainState, create_state
-from wrn_jax.training.step import jit_train_steps
 
-STEPS = 10
-"""Updates that are compared, repeated and timed."""
+SECONDS = 0.5
+"""That updates are timed at least, beside the first call."""
 
 LEAST_DRIVER = {"cuda12": 525, "cuda13": 580}
 """The oldest NVIDIA driver for JAX's two builds (JAX, "Installation")."""
@@ -203,7 +203,7 @@ class Machine:
 
     def precision(self) -> Answer:
         """Whether 16 bit agree with float32, on one device."""
-        images = _images(self.setup, 32)
+        images = random_images(self.setup, 32)
         labels = jnp.arange(32) % self.setup.dataset.num_classes
         results = {kind: _logits_and_gradients(self.setup, kind, images, labels) for kind in ("float32", *HALF_BOUNDS)}
         figures = {kind: [_unlike(results[kind][part], results["float32"][part]) for part in (0, 1)] for kind in HALF_BOUNDS}
@@ -222,17 +222,17 @@ class Machine:
         return int(checksum(_arrays(state))), losses
 
     @functools.cached_property
-    def _run(self) -> "_Run":
-        return _Run(self.setup)
+    def _run(self) -> Trial:
+        return Trial(self.setup)
 
     def one_and_all(self) -> Answer:
         """Whether ten updates on all devices are those of one."""
         if self.setup.mesh.size == 1:
             return Answer("one and all", "skipped", "there is one device")
         plain = self.config.override({"precision": "float32"})
-        one_device = _Run(make_setup(plain, devices.make_mesh(1)))
+        one_device = Trial(make_setup(plain, devices.make_mesh(1)))
         is_plain = self.setup.config.precision == "float32"
-        all_devices = self._run if is_plain else _Run(make_setup(plain, self.setup.mesh))
+        all_devices = self._run if is_plain else Trial(make_setup(plain, self.setup.mesh))
         one, every = (np.array(side.steps(side.fresh(), STEPS)[1]) for side in (one_device, all_devices))
         unlike = np.abs(one - every) / np.abs(one)
         first, worst = float(unlike[0]), float(unlike.max())
@@ -277,12 +277,12 @@ class Machine:
 
     @functools.cached_property
     def _train_speed(self) -> float:
-        return self._run.images_per_second()
+        return self.config.recipe.batch_size / self._run.seconds_of_update(SECONDS)
 
     @functools.cached_property
     def _evaluation_speed(self) -> float:
         evaluator, size = self.setup.make_evaluator(), self.config.eval_batch_size
-        batches = evaluator.put(loading.Split(_images(self.setup, size), np.zeros(size, np.int32)))
+        batches = evaluator.put(loading.Split(random_images(self.setup, size), np.zeros(size, np.int32)))
         state = self._run.fresh()
         evaluator(state.params, state.batch_stats, batches)
         begin = time.perf_counter()
@@ -323,43 +323,6 @@ class Machine:
             figures["cost"] = self.price * seconds / 3600
             text += f" and cost {figures['cost']:,.2f} at {self.price:g} an hour"
         return Answer("the recipe", "ok", text, "", figures)
-
-
-class _Run:
-    """A compiled step with random images, on the devices of a setup."""
-
-    def __init__(self, setup: Setup):
-        self.setup, self.batch = setup, setup.config.recipe.batch_size
-        self._create = jax.jit(setup.create_state, out_shardings=setup.shardings)
-        count = self.batch * min(STEPS, setup.timeline.steps_per_epoch)
-        labels = (np.arange(count) % setup.dataset.num_classes).astype(np.int32)
-        order = np.arange(count, dtype=np.int32).reshape(-1, self.batch)
-        images = _images(setup, count).reshape(count, -1)
-        self._data = devices.replicate((images, labels, order), setup.mesh)
-        self.program = jit_train_steps(setup).lower(self.fresh(), *self._data, np.int32(1)).compile()
-
-    def fresh(self) -> TrainState:
-        """The state before the first update."""
-        return self._create(jax.random.key(self.setup.config.seed))
-
-    def steps(self, state: TrainState, count: int) -> tuple[TrainState, list[float]]:
-        """The state after `count` updates, each a call of its own, and their losses. `state` is used up."""
-        losses: list[Any] = []
-        state = jax.tree.map(jnp.copy, state)
-        for _ in range(count):
-            state, metrics = self.program(state, *self._data, np.int32(1))
-            losses.append(metrics["loss"][0])
-        return state, [float(loss) for loss in losses]
-
-    def images_per_second(self) -> float:
-        """Speed of the updates, as many in a call as a run does."""
-        calls = max(1, STEPS // self.setup.steps_per_call)
-        state, _ = self.steps(self.fresh(), 1)
-        begin = time.perf_counter()
-        for _ in range(calls):
-            state, _ = self.program(state, *self._data, np.int32(self.setup.steps_per_call))
-        jax.block_until_ready(state)
-        return calls * self.setup.steps_per_call * self.batch / (time.perf_counter() - begin)
 
 
 def versions() -> Answer:
@@ -421,10 +384,6 @@ def accelerator(device: Any) -> targets.Accelerator | None:
         if re.search(rf"\b{name}\b", kind):
             return chip
     return None
-
-
-def _images(setup: Setup, count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, *setup.dataset.image_shape), np.uint8)
 
 
 def _logits_and_gradients(setup: Setup, kind: str, images: np.ndarray, labels: jax.Array) -> tuple[np.ndarray, np.ndarray]:
