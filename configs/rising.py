@@ -2,7 +2,7 @@
 
     python -m wrn_jax.train --config rising
 
-See `flat`, which says what the comparison is about. Not run here.
+See `flat`, which says what the comparison is about; the cost is the same. Not run here.
 """
 
 from wrn_jax.config import at, epoch, load_file

@@ -19,11 +19,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from wrn_jax import api, command
+from wrn_jax import command
 from wrn_jax.config import Config, datasets
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models import export_formats
@@ -34,6 +34,9 @@ from wrn_jax.report.runs import Group, Run
 from wrn_jax.runtime import environment, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
+
+if TYPE_CHECKING:
+    from wrn_jax.api import TrainedModel
 
 PRIVATE = ("data.directory", "data.archive", "data.cache")
 """Keys of a configuration that say how a disk is arranged: nobody else's business."""
@@ -86,6 +89,8 @@ def upload(out: Path, repo: str, names: list[str]) -> None:
 
 def write_folder(out: Path, workdir: Path, checkpoint: str, repo: str, run: Run, group: Group) -> list[str]:
     """Writes all files, and returns their names. Raises UserError."""
+    from wrn_jax import api  # here, since the help need not wait for all that trains
+
     model = api.load_model(workdir, checkpoint)
     saved = model.checkpoint
     if saved is None or run.timeline is None or saved.step != saved.epoch * run.timeline.steps_per_epoch:
@@ -132,7 +137,7 @@ def published_config(config: Config) -> Config:
     return config.override(dict.fromkeys(PRIVATE))
 
 
-def describe(model: api.TrainedModel, epoch: int) -> dict[str, Any]:
+def describe(model: "TrainedModel", epoch: int) -> dict[str, Any]:
     """What is in config.json."""
     config = published_config(model.config)
     tree = config.to_dict()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # its parts when they are asked for: they take longer than all else here
 
 from wrn_jax.config import datasets
 
@@ -50,7 +50,7 @@ class Scored:
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Logarithms of the probabilities, [N, C] float64; rows that are not finite throughout become NaN."""
     finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    return np.where(finite, special.log_softmax(np.where(finite, logits, 0).astype(np.float64), axis=1), np.nan)
+    return np.where(finite, scipy.special.log_softmax(np.where(finite, logits, 0).astype(np.float64), axis=1), np.nan)
 
 
 def log_mean(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     """
     if not 0 <= right <= count or count == 0:
         raise ValueError(f"right must be in 0..count and count positive, got {right} of {count}")
-    interval = stats.binomtest(right, count).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(right, count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -158,10 +158,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
 
     def slope(log_inverse: float) -> float:
         inverse = math.exp(log_inverse)
-        return float((special.softmax(logits * inverse, axis=1) * logits).sum(axis=1).mean() - own)
+        return float((scipy.special.softmax(logits * inverse, axis=1) * logits).sum(axis=1).mean() - own)
 
     low, high = (-math.log(temperature) for temperature in reversed(TEMPERATURES))
-    return math.exp(-cast(float, optimize.brentq(slope, low, high, xtol=1e-12))) if slope(low) < 0 < slope(high) else None
+    return math.exp(-cast(float, scipy.optimize.brentq(slope, low, high, xtol=1e-12))) if slope(low) < 0 < slope(high) else None
 
 
 def accuracy_by_group(scored: Scored, group_of: Sequence[int], groups: int) -> list[float | None]:

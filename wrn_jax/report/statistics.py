@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # its parts when they are asked for: they take longer than all else here
 
 from wrn_jax.evaluation.metrics import wilson_interval
 
@@ -84,7 +84,7 @@ def summarise(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, None, None, None)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
@@ -97,7 +97,9 @@ def pooled_spread(samples: Sequence[Sequence[float]]) -> Spread:
     if freedom < 1:
         raise ValueError("single values have no spread")
     squares = sum((len(values) - 1) * float(np.var(values, ddof=1)) for values in samples if len(values) > 1)
-    low, high = (math.sqrt(squares / float(stats.chi2.ppf(share, freedom))) for share in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
+    low, high = (
+        math.sqrt(squares / float(scipy.stats.chi2.ppf(share, freedom))) for share in ((1 + LEVEL) / 2, (1 - LEVEL) / 2)
+    )
     return Spread(math.sqrt(squares / freedom), low, high, freedom)
 
 
@@ -112,17 +114,17 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     """
     gap, fewest = float(np.mean(first) - np.mean(second)), min(len(first), len(second))
     if len(first) == len(second) or fewest >= FEW:
-        return _by_t(stats.ttest_ind, gap, first, second, equal_var=False)
+        return _by_t(scipy.stats.ttest_ind, gap, first, second, equal_var=False)
     error = math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in (first, second)))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, fewest - 1)) * error
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, fewest - 1)) * error
     if not 2 * half > ROUNDING:
         return Difference(gap, gap, gap, None)
-    return Difference(gap, gap - half, gap + half, 2 * float(stats.t.sf(abs(gap) / error, fewest - 1)))
+    return Difference(gap, gap - half, gap + half, 2 * float(scipy.stats.t.sf(abs(gap) / error, fewest - 1)))
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Mean of the differences between values that belong together, such as runs of the same seed; at least two pairs."""
-    return _by_t(stats.ttest_rel, float(np.mean(np.subtract(first, second))), first, second)
+    return _by_t(scipy.stats.ttest_rel, float(np.mean(np.subtract(first, second))), first, second)
 
 
 def mcnemar(only_first: int, only_second: int) -> Discordance:
@@ -133,8 +135,8 @@ def mcnemar(only_first: int, only_second: int) -> Discordance:
     if only_first == only_second:
         return Discordance(only_first, only_second, 1.0, 1.0)
     total = only_first + only_second
-    exact = float(stats.binomtest(only_first, total).pvalue)
-    return Discordance(only_first, only_second, exact, exact - float(stats.binom.pmf(only_first, total, 0.5)))
+    exact = float(scipy.stats.binomtest(only_first, total).pvalue)
+    return Discordance(only_first, only_second, exact, exact - float(scipy.stats.binom.pmf(only_first, total, 0.5)))
 
 
 def over_images(first: np.ndarray, second: np.ndarray) -> Difference:
@@ -148,8 +150,8 @@ def over_images(first: np.ndarray, second: np.ndarray) -> Difference:
     """
     gaps = first.mean(axis=0) - second.mean(axis=0)
     difference, error = float(gaps.mean()), float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
-    p = 2 * float(stats.norm.sf(abs(difference) / error)) if error else None
+    half = float(scipy.stats.norm.ppf((1 + LEVEL) / 2)) * error
+    p = 2 * float(scipy.stats.norm.sf(abs(difference) / error)) if error else None
     return Difference(difference, difference - half, difference + half, p)
 
 
@@ -162,7 +164,7 @@ def proportions(first: tuple[float, int], second: tuple[float, int]) -> Differen
     (low_a, high_a), (low_b, high_b) = wilson_interval(round(a * m), m), wilson_interval(round(b * n), n)
     pooled = (a * m + b * n) / (m + n)
     error = math.sqrt(pooled * (1 - pooled) * (1 / m + 1 / n))
-    p = 2 * float(stats.norm.sf(abs(a - b) / error)) if error else None
+    p = 2 * float(scipy.stats.norm.sf(abs(a - b) / error)) if error else None
     return Difference(a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b), p)
 
 
@@ -201,10 +203,10 @@ def power_of(
     effect = abs(difference) / spread * math.sqrt(seeds if paired else seeds / 2)
     effect = min(max(effect, 1e-6), 1e3)  # where SciPy's noncentral F is right: of no effect at all it is not
     freedom = seeds - 1 if paired else 2 * (seeds - 1)
-    share = stats.beta.ppf((np.arange(128) + 0.5) / 128, (seeds - 1) / 2, (seeds - 1) / 2)
+    share = scipy.stats.beta.ppf((np.arange(128) + 0.5) / 128, (seeds - 1) / 2, (seeds - 1) / 2)
     of_test = freedom if paired else (seeds - 1) / (share**2 + (1 - share) ** 2)
-    critical = stats.t.isf(significance / 2, of_test)
-    return float(np.mean(stats.ncf.sf(critical**2, 1, freedom, effect**2)))  # the square of a noncentral t, so both sides
+    critical = scipy.stats.t.isf(significance / 2, of_test)
+    return float(np.mean(scipy.stats.ncf.sf(critical**2, 1, freedom, effect**2)))  # the square of a noncentral t, so both sides
 
 
 def seeds_needed(
@@ -255,7 +257,7 @@ def _detectable_effect(seeds: int, power: float, paired: bool, significance: flo
 
 
 def _root(function: Any, low: float, high: float) -> float:
-    solution: Any = optimize.brentq(function, low, high)
+    solution: Any = scipy.optimize.brentq(function, low, high)
     return float(solution)
 
 
@@ -273,7 +275,7 @@ def levels_at_looks(fractions: Sequence[float], significance: float = SIGNIFICAN
     """
     if any(not before < after <= 1 for before, after in itertools.pairwise([0.0, *fractions])):
         raise ValueError(f"looks at {list(fractions)}: shares of the seeds should rise within 0..1")
-    spent = 4 * stats.norm.sf(stats.norm.isf(significance / 4) / np.sqrt(fractions))
+    spent = 4 * scipy.stats.norm.sf(scipy.stats.norm.isf(significance / 4) / np.sqrt(fractions))
     levels: list[float] = []
     # The sum of what was seen so far walks as Brownian motion; `mass` is where it may be at points of the last look, not beyond
     # the boundaries before (Armitage, McPherson & Rowe, "Repeated significance tests on accumulating data", 1969).
@@ -282,13 +284,13 @@ def levels_at_looks(fractions: Sequence[float], significance: float = SIGNIFICAN
         step = math.sqrt(fraction - before)
 
         def beyond(edge: float, points: np.ndarray = points, mass: np.ndarray = mass, step: float = step) -> float:
-            return float(mass @ (special.ndtr((points - edge) / step) + special.ndtr((-edge - points) / step)))
+            return float(mass @ (scipy.special.ndtr((points - edge) / step) + scipy.special.ndtr((-edge - points) / step)))
 
         farthest = _FARTHEST * math.sqrt(fraction)
         edge = farthest
         if now > beyond(farthest):
             edge = _root(lambda edge, now=now, beyond=beyond: beyond(edge) - now, 0.0, farthest)
-        levels.append(2 * float(stats.norm.sf(edge / math.sqrt(fraction))))
+        levels.append(2 * float(scipy.stats.norm.sf(edge / math.sqrt(fraction))))
         places = np.linspace(-edge, edge, 2 * _HALF + 1)
         density = np.exp(-0.5 * ((places[:, None] - points) / step) ** 2) @ mass / (step * math.sqrt(2 * math.pi))
         points, mass, before = places, density * _SIMPSON * edge / _HALF, fraction
@@ -326,7 +328,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     """Spearman's correlation, -1..1; None if either does not vary."""
     if len(set(first)) < 2 or len(set(second)) < 2:
         return None
-    result: Any = stats.spearmanr(first, second)
+    result: Any = scipy.stats.spearmanr(first, second)
     return float(result.statistic)
 
 
