@@ -362,7 +362,7 @@ def test_what_recipes_have_in_common_is_trained_once_for_each_seed(world, tmp_pa
 
 def test_it_is_trained_apart_where_that_is_asked_for(world, tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(conduct, "run", lambda *arguments: given.append(arguments[-1]))
+    monkeypatch.setattr(conduct, "run", lambda *arguments: given.append(arguments[5]))
     begin(tmp_path / "out")
     begin(tmp_path / "out", "--no-share")
     assert given == [True, False]
