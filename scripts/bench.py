@@ -317,11 +317,6 @@ def serve(case: dict) -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     if case["threads"] < len(os.sched_getaffinity(0)):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["threads"]])
-    if case["side"] == "jax" or case["same_allocator"]:
-        # As a training run does: before any library starts its threads.
-        from wrn_jax.runtime.allocator import keep_freed_memory
-
-        keep_freed_memory()
     side = BUILDERS[case["what"], case["side"]](case)
     side["step"]()
 
@@ -344,6 +339,11 @@ class Side:
     def __init__(self, python: str, case: dict):
         self.name = case["side"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_ALBUMENTATIONS_UPDATE": "1"}
+        if case["side"] == "jax" or case["same_allocator"]:  # as a training run sets it for itself
+            sys.path.insert(0, str(ROOT))
+            from wrn_jax.runtime import allocator
+
+            environment |= allocator.environment()
         command = [python, str(SCRIPT), "--serve", json.dumps(case)]
         try:
             self.process = subprocess.Popen(

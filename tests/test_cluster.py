@@ -18,7 +18,7 @@ EXTRAS = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-
 def understood(monkeypatch, arguments, folder):
     """What the training command makes of these arguments, whose work directory is in `folder`."""
     called = []
-    monkeypatch.setattr(train.loop, "train", lambda *words, **_: called.append(words))
+    monkeypatch.setattr("wrn_jax.training.loop.train", lambda *words, **_: called.append(words))
     monkeypatch.setattr(train.devices, "start_processes", lambda *words: None)
     monkeypatch.setattr(train, "closing_lines", lambda summary: [])
     train.main([word.replace("/runs", str(folder)) for word in arguments])

@@ -60,7 +60,7 @@ def test_commands_that_a_page_or_message_names_begin_to_work(command, arguments,
     def begin(*_, **__):
         raise Begins
 
-    work = ("train.loop.train", "train.saved_config", "evaluate.saved_config", "export.restore", "api.load_model",
+    work = ("training.loop.train", "train.saved_config", "evaluate.saved_config", "export.restore", "api.load_model",
             "publish.runs.load", "runtime.hub._package", "compare.runs.load", "aot.analyse", "check.Machine",
             "training.workdir.claimed", "plan.make_plan", "data.preparation._download",
             "data.preparation._extract")  # fmt: skip

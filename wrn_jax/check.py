@@ -1,8 +1,9 @@
 """Tries whether this machine is fit for a recipe: `python -m wrn_jax.check --config session04`."""
 
-from wrn_jax.runtime import entry
+from wrn_jax.runtime import allocator, entry
 
 if __name__ == "__main__":
+    allocator.restart("wrn_jax.check")
     entry.begin("check")
 
 import json
@@ -26,7 +27,7 @@ MARKS = {"ok": "ok", "note": "look", "failed": "FAILED", "skipped": "-"}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Asks all questions and prints the answers. Raises UserError, and SystemExit with code 1 if an answer is "failed"."""
-    parser = command.parser("check", "Tries whether this machine is fit for a recipe.", with_keys=True)
+    parser = command.parser("check", f"Tries whether this machine is fit for a recipe.\n{allocator.HELP}", with_keys=True)
     parser.add_argument("--price", metavar="NUMBER", help="of an hour of this machine, to say what the recipe costs")
     where = "where checkpoints would go (default: here)"
     parser.add_argument("--folder", type=user_path, default=Path("."), metavar="DIR", help=where)

@@ -9,9 +9,10 @@ Beside what it prints, it leaves in the run, or in `--out DIR`,
 Nothing else in the run is touched.
 """
 
-from wrn_jax.runtime import entry
+from wrn_jax.runtime import allocator, entry
 
 if __name__ == "__main__":
+    allocator.restart("wrn_jax.evaluate")
     entry.begin("evaluate")
 
 import argparse
@@ -37,7 +38,7 @@ from wrn_jax.evaluation.files import Record
 from wrn_jax.evaluation.metrics import Scored
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.weight_layouts import MeanStd
-from wrn_jax.runtime import allocator, console, devices, environment, files, hub
+from wrn_jax.runtime import console, devices, environment, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.checkpoints import Checkpoints, Gone, best_of, choose
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
     parser = command.parser(
         "evaluate",
         "Evaluates checkpoints of a run, or a file of weights, on the test images.\n"
-        "--config.KEY=VALUE changes a key of the run's configuration, such as eval_batch_size, precision, data.directory.",
+        "--config.KEY=VALUE changes a key of the run's configuration, such as eval_batch_size, precision, data.directory.\n"
+        + allocator.HELP,
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=user_path, metavar="DIR", help="the directory of the run")
@@ -342,5 +344,4 @@ def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: config
 
 
 if __name__ == "__main__":
-    allocator.keep_freed_memory()
     sys.exit(command.run(main, "evaluate"))

@@ -1,8 +1,9 @@
 """Trains a recipe: `python -m wrn_jax.train --config session04`."""
 
-from wrn_jax.runtime import entry
+from wrn_jax.runtime import allocator, entry
 
 if __name__ == "__main__":
+    allocator.restart("wrn_jax.train")
     entry.begin("train")
 
 import argparse
@@ -11,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -19,17 +21,19 @@ from wrn_jax import config as configs
 from wrn_jax.config import Config
 from wrn_jax.config.extension import extended
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.runtime import allocator, devices, hub
+from wrn_jax.runtime import devices, hub
 from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import reason, user_path
-from wrn_jax.training import loop
 from wrn_jax.training.records import EpochRow, Origin, read_run
 from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
+
+if TYPE_CHECKING:
+    from wrn_jax.training.loop import Summary
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the arguments, trains, and says how it ended. Raises what `runtime.errors` has."""
-    parser = command.parser("train", "Trains a WideResNet by a recipe.", with_keys=True)
+    parser = command.parser("train", f"Trains a WideResNet by a recipe.\n{allocator.HELP}", with_keys=True)
     parser.add_argument("--workdir", type=user_path, metavar="DIR", help="where results go (default: runs/NAME-TIME-ID)")
     parser.add_argument(
         "--resume",
@@ -102,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         devices.be_deterministic()
     if options.distributed:
         devices.start_processes(options.coordinator, options.processes, options.process)
+    from wrn_jax.training import loop  # here, since mistakes above need not wait for it
+
     try:
         summary = loop.train(config, workdir, resume, options.stop_after, origin, branches=options.branches_after)
     except (Diverged, Interrupted):  # of all processes at once
@@ -166,7 +172,7 @@ def extended_config(workdir: Path, more: int) -> Config:
     return extended(config, more)
 
 
-def closing_lines(summary: loop.Summary) -> list[str]:
+def closing_lines(summary: "Summary") -> list[str]:
     """How a run ended: accuracies, where things lie, how to evaluate."""
     best, last = summary.best, summary.last
     where = shlex.quote(str(summary.workdir))
@@ -193,5 +199,4 @@ def _accuracies(row: EpochRow) -> str:
 
 
 if __name__ == "__main__":
-    allocator.keep_freed_memory()
     sys.exit(command.run(main, "train"))

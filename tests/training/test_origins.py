@@ -139,7 +139,7 @@ def test_a_branch_that_does_not_fit_is_refused_and_leaves_nothing(runs, tmp_path
 
 def test_a_finished_run_is_extended_in_its_own_folder(runs, monkeypatch):
     asked = []
-    monkeypatch.setattr(train.loop, "train", lambda *arguments, **_: asked.append(arguments))
+    monkeypatch.setattr("wrn_jax.training.loop.train", lambda *arguments, **_: asked.append(arguments))
     monkeypatch.setattr(train, "closing_lines", lambda summary: [])
     train.main(["--extend", "2", "--workdir", str(runs / "new"), '--config.recipe.dropout={"step 0": 0.3}'])
     config, workdir, resume, stop_after, origin = asked[0]

@@ -1,33 +1,88 @@
-"""What the allocator of the C library does with the memory of a training step."""
+"""What the allocator of the C library does with the memory of a training step.
 
-import ctypes
+XLA's CPU backend allocates the intermediate results of a step anew each time: one block that holds nearly all of them, and
+beside it what its convolutions and products work in. By default glibc gives all that back to the kernel, which clears every
+page of 4 KB again in the next step: a quarter of the time. Kept in the heap as a whole it is not cleared, but small things
+settle in the hole that the block leaves, so that the next one does not fit: the process grows to three times what it needs.
+
+So the large block is the kernel's, in pages of 2 MB, which costs little, and everything smaller stays in the heap. Of the pages
+glibc hears only where a process starts, in the variable GLIBC_TUNABLES. A command that trains or evaluates on a CPU sets it and
+starts itself once more, in the same process. The package as a library changes nothing.
+
+Imports nothing but the standard library, since what was loaded before the second start is loaded twice.
+"""
+
+import contextlib
 import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
 
-# Numbers of <malloc.h>.
-M_TRIM_THRESHOLD = -1
-M_MMAP_MAX = -4
-M_ARENA_MAX = -8
+SWITCH = "WRN_JAX_ALLOCATOR"
+"""The environment variable that says whether to start anew: "off" for no, and "set" in the process that was."""
+
+HELP = f"""\
+On a CPU with Linux it starts itself once more, with GLIBC_TUNABLES set so that memory is taken in large pages and kept;
+{SWITCH}=off: it does not."""
+
+LARGE_BLOCK = 256 * 2**20
+"""Bytes from which a block is the kernel's again once it is free."""
+
+TUNABLES = {
+    "glibc.malloc.hugetlb": 1,  # pages of 2 MB where the kernel has them ("transparent huge pages"; glibc 2.35)
+    "glibc.malloc.arena_max": 1,  # one heap for all threads, since those of threads are of at most 64 MB
+    "glibc.malloc.mmap_threshold": LARGE_BLOCK,
+    "glibc.malloc.trim_threshold": 2**40,  # the end of the heap is never given back
+}
+
+_ACCELERATOR = re.compile(r"nvidia\d+|dxg|kfd|accel\d+|vfio/\d+")
 
 
-def keep_freed_memory() -> bool:
-    """Lets this process keep what it frees, where the C library is glibc; to be called before JAX starts its threads.
+def restart(module: str) -> None:
+    """Starts this process anew with the settings, if it is `python -m MODULE` and they are of use; else returns.
 
-    XLA's CPU backend allocates the intermediate results of a step anew each time. By default glibc gives blocks of that size
-    back to the kernel, which clears every page of them again at the next step: 150,000 pages, and more than a quarter of the
-    time, for WideResNet-16-4 at batch 64. With one arena, which alone can grow at will, nothing mapped apart and nothing
-    trimmed, a step after the first takes no page from the kernel.
-
-    Whoever sets the allocator with `GLIBC_TUNABLES` or `MALLOC_...` is left alone.
-
-    Returns:
-      Whether it was done.
+    To be called first of all: the process keeps its number and open files, and signals act as Python finds them at its start.
     """
-    if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
-        return False
+    is_command = ("-m", module) in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    if is_command and (changes := environment()):
+        with contextlib.suppress(OSError, ValueError):  # where it cannot be, it goes on as it is
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | changes)
+
+
+def environment() -> dict[str, str]:
+    """What a process that trains is to find in its environment beside what this one has; empty where nothing is to change."""
+    value = tunables(os.environ, _devices()) if has_glibc() else None
+    return {} if value is None else {"GLIBC_TUNABLES": value, SWITCH: "set"}
+
+
+def tunables(environment: Mapping[str, str], devices: Iterable[str]) -> str | None:
+    """The GLIBC_TUNABLES for a process that computes on a CPU, those of `environment` kept; None if it is to stay as it is.
+
+    It is where it has been settled (`SWITCH`, or any MALLOC_... variable), and where JAX computes on an accelerator:
+    JAX_PLATFORMS names one, or names nothing and there is one among `devices`, paths below /dev.
+    """
+    if SWITCH in environment or any(name.startswith("MALLOC_") for name in environment):
+        return None
+    platforms = environment.get("JAX_PLATFORMS", "")
+    if platforms.split(",")[0] != "cpu" and (platforms or any(map(_ACCELERATOR.fullmatch, devices))):
+        return None
+    present = environment.get("GLIBC_TUNABLES", "")
+    named = {item.split("=")[0] for item in present.split(":")}
+    return ":".join([*[present] * bool(present), *(f"{name}={value}" for name, value in TUNABLES.items() if name not in named)])
+
+
+def has_glibc() -> bool:
+    """Whether the C library is glibc 2.35 or later; in older ones the settings would do harm."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library: musl, macOS, Windows
+        name, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
+        return name == "glibc" and tuple(int(number) for number in version.split(".")[:2]) >= (2, 35)
+    except (AttributeError, OSError, ValueError):  # another C library: musl, macOS, Windows
         return False
-    mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
-    settings = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
-    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+
+
+def _devices() -> list[str]:
+    found: list[str] = []
+    for folder in ("", "vfio/"):
+        with contextlib.suppress(OSError):
+            found += [folder + name for name in os.listdir(f"/dev/{folder}")]
+    return found

@@ -3,6 +3,11 @@
 It trains on made-up images for some seconds, writes no file, and prints one JSON object.
 """
 
+from wrn_jax.runtime import allocator
+
+if __name__ == "__main__":
+    allocator.restart("wrn_jax.studies.measure")
+
 import json
 import subprocess
 import sys

@@ -26,7 +26,7 @@ from wrn_jax.runtime.devices import wait_for_all
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.signals import keeping_interrupts
 from wrn_jax.training import average
-from wrn_jax.training.records import CheckpointNotes, first_best
+from wrn_jax.training.records import CheckpointNotes, Saved, first_best
 
 FORMAT = 1
 """Version of what is saved; a checkpoint with a higher one is refused."""
@@ -50,42 +50,6 @@ class Gone(UserError):
 
 class _Damaged(Exception):
     """A checkpoint cannot be read back as it was written."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Saved:
-    """A checkpoint on disk.
-
-    Attributes:
-      step: finished updates.
-      epoch: finished epochs.
-      accuracy: 0..1, of the split that chooses the best; None within an epoch.
-      notes: what was given to `save`.
-      metadata: what was given to `Checkpoints`, and what `save` adds.
-      is_described: whether all this could be read; otherwise it is damaged.
-    """
-
-    step: int
-    epoch: int
-    accuracy: float | None
-    notes: CheckpointNotes = dataclasses.field(default=CheckpointNotes(rollbacks=0), compare=False)
-    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
-    is_described: bool = True
-
-    @property
-    def network(self) -> str:
-        """The network that its figures are of: "average" where it has an average that has begun, else "raw"."""
-        return self.metadata.get("network", "raw")
-
-    def choose_network(self, asked: str | None) -> str:
-        """The network that was asked for; None: the one its figures are of. Raises UserError if it has no such average."""
-        if asked == "average" and self.network != "average":
-            raise UserError(f"--network average: checkpoint {self.step} has no average that has begun; --network raw is there")
-        return asked or self.network
-
-    def evaluation_name(self, network: str) -> str:
-        """What the files of an evaluation of this network are called, without their ends."""
-        return f"step-{self.step}" if network == self.network else f"step-{self.step}-raw"
 
 
 def best_of(saved: Iterable[Saved]) -> Saved | None:

@@ -313,6 +313,42 @@ _ORIGIN = TypeAdapter(Origin)
 _NOTES = TypeAdapter(CheckpointNotes)
 
 
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A checkpoint on disk.
+
+    Attributes:
+      step: finished updates.
+      epoch: finished epochs.
+      accuracy: 0..1, of the split that chooses the best; None within an epoch.
+      notes: what was given to `save`.
+      metadata: what was given to `Checkpoints`, and what `save` adds.
+      is_described: whether all this could be read; otherwise it is damaged.
+    """
+
+    step: int
+    epoch: int
+    accuracy: float | None
+    notes: CheckpointNotes = dataclasses.field(default=CheckpointNotes(rollbacks=0), compare=False)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    is_described: bool = True
+
+    @property
+    def network(self) -> str:
+        """The network that its figures are of: "average" where it has an average that has begun, else "raw"."""
+        return self.metadata.get("network", "raw")
+
+    def choose_network(self, asked: str | None) -> str:
+        """The network that was asked for; None: the one its figures are of. Raises UserError if it has no such average."""
+        if asked == "average" and self.network != "average":
+            raise UserError(f"--network average: checkpoint {self.step} has no average that has begun; --network raw is there")
+        return asked or self.network
+
+    def evaluation_name(self, network: str) -> str:
+        """What the files of an evaluation of this network are called, without their ends."""
+        return f"step-{self.step}" if network == self.network else f"step-{self.step}-raw"
+
+
 def _without_format(tree: Any, source: str) -> dict[str, Any]:
     """A copy of the object without its format number. Raises UserError for no object, or one of a newer format."""
     if not isinstance(tree, Mapping):

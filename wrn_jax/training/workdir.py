@@ -17,8 +17,7 @@ from wrn_jax.config import Config, from_dict
 from wrn_jax.config.agreement import changed_keys, first_differences
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training.checkpoints import Saved
-from wrn_jax.training.records import SPLITS, Origin
+from wrn_jax.training.records import SPLITS, Origin, Saved
 
 
 def default_workdir(recipe: str) -> Path:
