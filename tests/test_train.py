@@ -138,8 +138,7 @@ def test_writes_nothing_outside_the_work_directory_and_the_caches(tmp_path, monk
         ),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(train.allocator, "keep_freed_memory", lambda: True)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, arguments, message):
     assert command.run(lambda: train.main(arguments), "train") == 2
     output, errors = capsys.readouterr()
     assert message in errors
