@@ -52,4 +52,11 @@ def _plot(groups: Sequence[Group], names: dict[str, str], firsts: dict[str, Orig
             start = float(origin.epoch or 0)
             series.append(Series(group.name, [start, start, end], [height.get(_from(names, origin), own), own, own]))
     said = [f"{name} from {_from(names, origin)} after epoch {origin.epoch}" for name, origin in firsts.items()]
-    return Plot("descent", "Who went on from whom", "epoch", "recipe", series, description=f"Went on: {'; '.join(said)}.")
+    return Plot(
+        "descent",
+        "Who went on from whom",
+        "epoch",
+        "recipe, the first on top",
+        series,
+        description=f"Went on: {'; '.join(said)}.",
+    )
