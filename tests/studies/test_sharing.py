@@ -95,12 +95,11 @@ def test_runs_that_share_end_in_the_bits_of_those_trained_apart(tmp_path, monkey
 
     def start(arguments, log, place):
         monkeypatch.setattr(train, "closing_lines", lambda summary: [])
-        train.main(arguments)
+        train.main(arguments[1:])
         return Ended()
 
     monkeypatch.setattr(engine, "start", start)
     monkeypatch.setattr(engine, "POLL", 0.0)
-    monkeypatch.setattr(engine, "command_line", lambda arguments: arguments[1:])
     monkeypatch.setattr(engine, "missing", lambda member, run, _: None if is_trained(run) else member.train())
     monkeypatch.setattr(step, "update", update)
     monkeypatch.setattr(loop, "draw", lambda attempt: None)
