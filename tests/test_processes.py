@@ -24,13 +24,6 @@ def start_all(count, workdir, *arguments, devices=2, module="train"):
     return [start(module, *ARGUMENTS, *shared, "--process", index, devices=devices) for index in range(count)]
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("alone") / "run"
-    loop.train(load_file("configs/session04.py").override(CHANGES | {"devices": 1}), workdir, stop_after=EPOCHS)
-    return metrics(workdir)
-
-
 def run_all(processes):
     """Waits for all processes, which must succeed; (output, errors) of each."""
     ended = [process.communicate(timeout=300) for process in processes]
@@ -38,27 +31,13 @@ def run_all(processes):
     return ended
 
 
-def assert_same_training(rows, alone):
+def assert_trained_like_one(workdir, alone):
+    rows = metrics(workdir)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    for found, expected in zip(rows, alone, strict=True):
+    for found, expected in zip(rows, metrics(alone), strict=True):
         # Rounding differs with the order of the sums, and grows with the steps.
-        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-2)
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4 if found["epoch"] == 1 else 1e-2)
         assert found["learning_rate"] == expected["learning_rate"]
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """(work directory, output and errors of each) of two processes of two devices that nothing interrupted."""
-    workdir = tmp_path_factory.mktemp("pair") / "run"
-    return workdir, run_all(start_all(2, workdir))
-
-
-def test_two_processes_of_two_devices_train_like_one_and_one_of_them_writes(alone, pair):
-    workdir, ended = pair
-    assert_same_training(metrics(workdir), alone)
-    assert len((workdir / "header.jsonl").read_text().splitlines()) == 1
-    lines = [[line for line in output.splitlines() if "images/s" in line] for output, _ in ended]
-    assert [len(found) for found in lines] == [EPOCHS, 0]
 
 
 def wait_for(process, beginning):
@@ -66,7 +45,8 @@ def wait_for(process, beginning):
     next(line for line in process.stdout if line.startswith(beginning))
 
 
-def test_a_preemption_notice_to_one_and_later_a_kill_stop_all_and_the_run_is_the_same(pair, tmp_path):
+def test_two_processes_of_two_devices_train_like_one_through_a_preemption_notice_to_one_and_a_kill(tmp_path):
+    loop.train(load_file("configs/session04.py").override(CHANGES | {"devices": 1}), tmp_path / "alone", stop_after=EPOCHS)
     arguments = ["--config.checkpoint_steps=2", "--resume=auto"]
     started = start_all(2, tmp_path / "run", *arguments, module="tests.slow_train")
     wait_for(started[0], "epoch 1, step")
@@ -89,8 +69,12 @@ def test_a_preemption_notice_to_one_and_later_a_kill_stop_all_and_the_run_is_the
     assert first.returncode != 4 or last.startswith("train: another process of this run is gone (")
     second.communicate()
 
-    run_all(start_all(2, tmp_path / "run", *arguments, module="tests.slow_train"))
-    assert metrics(tmp_path / "run") == metrics(pair[0])
+    (first_output, _), (second_output, _) = run_all(start_all(2, tmp_path / "run", *arguments))
+    assert_trained_like_one(tmp_path / "run", tmp_path / "alone")
+    # One of them writes, and says what happens.
+    assert len((tmp_path / "run" / "header.jsonl").read_text().splitlines()) == 3
+    assert "images/s" in first_output
+    assert "images/s" not in second_output
 
 
 def test_distributed_without_a_shared_directory_or_coordinator_is_one_line(tmp_path):

@@ -32,13 +32,19 @@ NOTES = CheckpointNotes(rollbacks=0)
 
 
 @functools.cache
+def create(width):
+    """A function from a random key to the state of a small network."""
+    network, optimizer = Network(Model(depth=10, widen_factor=width), 10, "float32"), make_optimizer(Optimizer())
+    return jax.jit(functools.partial(create_state, network, optimizer))
+
+
+@functools.cache
 def make_state(width=1, seed=0, num_devices=1, sharding="replicated"):
     """(abstract state, state, shardings) of a small network."""
-    network, optimizer = Network(Model(depth=10, widen_factor=width), 10, "float32"), make_optimizer(Optimizer())
-    create = functools.partial(create_state, network, optimizer)
-    abstract = jax.eval_shape(create, jax.random.key(seed))
+    state = create(width)(jax.random.key(seed))
+    abstract = jax.eval_shape(lambda: state)
     shardings = devices.state_shardings(abstract, devices.make_mesh(num_devices), sharding)
-    return abstract, jax.jit(create, out_shardings=shardings)(jax.random.key(seed)), shardings
+    return abstract, jax.device_put(state, shardings), shardings
 
 
 def test_keeps_last_best_and_milestones_across_restarts(tmp_path):

@@ -243,11 +243,6 @@ def assert_like_one_device(workdir, finished, epochs):
         assert (row["epoch"], row["learning_rate"]) == (one["epoch"], one["learning_rate"])
 
 
-def test_many_devices_train_like_one(finished, tmp_path):
-    loop.train(small_config(devices=8, sharding="fsdp"), tmp_path / "many", stop_after=2)
-    assert_like_one_device(tmp_path / "many", finished, 2)
-
-
 def test_a_signal_in_an_evaluation_saves_before_it_and_the_run_goes_on_as_if_nothing_had_been(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         asked = iter(["", "", "", "SIGTERM"])  # at the first batch of the second split
@@ -261,7 +256,7 @@ def test_a_signal_in_an_evaluation_saves_before_it_and_the_run_goes_on_as_if_not
     assert metrics(tmp_path / "run") == metrics(finished.workdir)[:2]
 
 
-def test_a_run_of_eight_devices_continues_on_two_and_on_one(finished, tmp_path, monkeypatch):
+def test_eight_devices_train_like_one_and_the_run_continues_on_two_and_on_one(finished, tmp_path, monkeypatch):
     for count, sharding, last in ((8, "fsdp", 13), (2, "replicated", 21)):
         with monkeypatch.context() as patch:  # as if a signal came in the second epoch, and again in the third
             patch.setattr(loop.StopRequest, "received", lambda self, step, last=last: "SIGTERM" if step == last else "")
