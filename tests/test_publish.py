@@ -42,7 +42,7 @@ def make_run(workdir, seed=0, accuracy=0.3):
         test_accuracy=accuracy,
     )  # fmt: skip
     (workdir / "metrics.jsonl").write_text(json.dumps(row.to_dict()) + "\n")
-    command = f"/home/somebody/wrn_jax/train.py --config session04 --note {TOKEN}"
+    command = f"/home/somebody/wrn_jax/train.py --config session04 --workdir '/home/somebody/my runs/a' --note {TOKEN}"
     (workdir / "header.jsonl").write_text(json.dumps((HEADER.to_dict()) | {"command": command}) + "\n")
     test = {"count": 100, "accuracy": accuracy, "calibration_error": 0.25}
     record = Record(step=10, epoch=1, splits={"test": test}, temperature={"value": 2.0}, command=f"evaluate {TOKEN}")
@@ -91,6 +91,9 @@ def test_the_folder(run, tmp_path, capsys):
         "not measured", "a CPU", "a run that is not finished", "chosen on the validation images", digest,
     ):  # fmt: skip
         assert text in card, text
+
+    missing = {"splits": {"test": {"accuracy": 0.5}}, "temperature_missing": "no hold-out"}
+    assert "| temperature | none was fitted: no hold-out |" in "".join(model_card._evaluation(missing))
 
     # The folder as a model: logits, recipe, figures.
     model, original = wrn_jax.load_model(out), wrn_jax.load_model(run)

@@ -18,6 +18,8 @@ from wrn_jax.report.runs import Group, Run
 from wrn_jax.training.records import SPLITS, EpochRow
 
 _MARK = re.compile(r"\n<!-- wrn_jax\.publish ([0-9a-f]{16}) -->\n\Z")
+_WORKDIR = re.compile(r" (--workdir(=| )('[^']*'|\S+)|'--workdir=[^']*')")
+"""Where a run lay concerns nobody else."""
 
 
 def sealed(text: str) -> str:
@@ -158,7 +160,7 @@ def _evaluation(figures: Mapping[str, Any]) -> list[str]:
             value += f"; calibration error with it {temperature['calibration_error']:.2%}"
         rows.append(["temperature", value])
     else:
-        rows.append(["temperature", "none was fitted: there is no hold-out to fit it on"])
+        rows.append(["temperature", f"none was fitted: {figures.get('temperature_missing') or 'the reason is not recorded'}"])
     if figures.get("clean_gap") is not None:
         rows.append(["accuracy on clean training images minus that", f"{100 * figures['clean_gap']:.2f} points"])
     if figures.get("mean_corruption_accuracy") is not None:
@@ -171,7 +173,7 @@ def _evaluation(figures: Mapping[str, Any]) -> list[str]:
 
 def _making(run: Run, facts: Mapping[str, Any]) -> list[str]:
     rows = [
-        ["command", build.command_of(run)],
+        ["command", _WORKDIR.sub("", build.command_of(run))],
         ["configuration", f"in config.json, SHA-256 {facts['config_digest']}"],
         ["seed", str(run.seed)],
         ["hardware", formats.machine(run)],
