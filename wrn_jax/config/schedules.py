@@ -476,6 +476,14 @@ def beginnings(phases: Mapping[Position, Any], clock: Clock) -> list[tuple[int, 
     return sorted(latest.items())
 
 
+def constants(phases: Mapping[Position, Any], clock: Clock) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where the phases begin, in steps, and their numbers, both [n], if all of them are plain numbers."""
+    pieces = beginnings(phases, clock)
+    if not all(isinstance(value, int | float) for _, value in pieces):
+        return None
+    return np.array([start for start, _ in pieces]), np.array([value for _, value in pieces])
+
+
 def join(phases: Mapping[Position, Any], clock: Clock) -> Callable[[ArrayLike], jax.Array]:
     """One function `step -> value` from a table of phases: each rules from its position until the next begins.
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from wrn_jax.config.datasets import planned_sizes, steps_per_epoch
 from wrn_jax.config.levels import Strengths
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.schedules import Clock, Linear, Position, Ramp, Schedule, beginnings, extremes, join, levels_of
+from wrn_jax.config.schedules import Clock, Linear, Position, Ramp, Schedule, beginnings, constants, extremes, join, levels_of
 from wrn_jax.config.schema import Config
 
 MOST_SAMPLED = 2**19
@@ -88,6 +88,7 @@ class Timeline:
         self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs, recipe.epochs)
         self.level_names, places = _level_places(recipe.augmentation)
         self._level = join(places, self.clock)
+        self._numbers = self._phases | {"augmentation": places}
         self._has_ramps = any(isinstance(value, Ramp) for value in recipe.augmentation.values())
         self._functions = {name: join(self._phases[name], self.clock) for name in NUMERIC}
         self.levels = {name: config.augmentation_levels[name] for name in self.level_names}
@@ -158,9 +159,16 @@ class Timeline:
         return self._computed(steps)
 
     def _computed(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        at = jax.jit(jax.vmap(lambda step: self.at(step).values))
-        values = jax.device_get(at(jnp.asarray(steps, jnp.int32)))
-        return {name: values[name] for name in MOVING}
+        return {name: self._compute(name, steps) for name in MOVING}
+
+    def _compute(self, name: str, steps: np.ndarray) -> np.ndarray:
+        """One moving value at `steps`, any integers [n]."""
+        phases = self._numbers[name]
+        if (pieces := constants(phases, self.clock)) is not None:
+            starts, numbers = pieces
+            numbers = numbers.astype(np.int32 if MOVING[name].is_level else np.float32)
+            return numbers[np.maximum(np.searchsorted(starts, steps, side="right") - 1, 0)]
+        return np.asarray(_program(tuple(phases.items()), self.clock)(steps.astype(np.int32)))
 
     @functools.cached_property
     def shown(self) -> list[str]:
@@ -177,10 +185,7 @@ class Timeline:
         if not self.uses("sam_rho"):
             return np.zeros(len(steps), bool)
         places = np.array(steps)
-        if len(self.sampled) == self.steps:
-            rho = self.values["sam_rho"][places]
-        else:
-            rho = np.asarray(self._functions["sam_rho"](places.astype(np.int32)))
+        rho = self.values["sam_rho"][places] if len(self.sampled) == self.steps else self._compute("sam_rho", places)
         return (rho > 0) & (places % self._sam_every == 0)
 
     @functools.cached_property
@@ -219,7 +224,7 @@ class Timeline:
         The rate of the step after is what a log shows that asks the scheduler once the epoch is over.
         """
         ends = np.arange(1, self.epochs + 1, dtype=np.int32) * self.steps_per_epoch
-        next_rates = np.asarray(self._functions["learning_rate"](ends))
+        next_rates = self._compute("learning_rate", ends)
         first, last = self.values_at(ends - self.steps_per_epoch), self.values_at(ends - 1)
         rows = []
         for index in range(self.epochs):
@@ -273,6 +278,12 @@ class Timeline:
     @functools.cached_property
     def _events_by_step(self) -> dict[int, list[Event]]:
         return {step: list(group) for step, group in itertools.groupby(self.events(), lambda event: event.step)}
+
+
+@functools.lru_cache(maxsize=256)
+def _program(phases: tuple[tuple[Position, Any], ...], clock: Clock) -> Callable[[np.ndarray], jax.Array]:
+    """The value of these phases at an array of steps, compiled, and kept: compiling takes longer than all else of a plan."""
+    return jax.jit(join(dict(phases), clock))
 
 
 def _level_places(phases: Mapping[Position, str | Ramp]) -> tuple[tuple[str, ...], dict[Position, Any]]:
