@@ -28,5 +28,6 @@ if [ "${1:-}" = --quick ]; then
   shift
   set -- -m "not slow" "$@"
 fi
-# Two workers, each of which takes whole files; tests/conftest.py brings the files with slow tests to the front.
-exec python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+# Three workers on two cores, since some tests wait. Each takes whole files; tests/conftest.py brings those with slow tests
+# to the front.
+exec python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder "$@"
