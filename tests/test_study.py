@@ -160,6 +160,28 @@ def test_killed_twice_and_finished_it_reports_as_the_one_nothing_interrupted(wor
     assert world.commands == []
 
 
+def test_finished_runs_need_their_checkpoints_no_more_and_others_go_on_without_them(world, tmp_path):
+    """What shares a beginning with one of them is trained apart then; a run that is not evaluated needs its own."""
+    world.write("two", LATE)
+    out = tmp_path / "out"
+    world.happens = {2: "signal"}  # the training of two-seed0
+    with pytest.raises(Interrupted):
+        begin(out)
+    world.stop = ""
+    for workdir in (out / "runs").iterdir():
+        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    world.commands.clear()
+    again(out)
+    runs = ("two-seed0", "one-seed1", "two-seed1")
+    assert names(world) == [f"{command} {run}" for run in runs for command in ("train", "evaluate")]
+    assert "--branch-from" not in world.commands[0]
+    shutil.rmtree(out / "runs" / "two-seed1" / "checkpoints")
+    next((out / "runs" / "two-seed1" / "evaluations").iterdir()).unlink()
+    world.commands.clear()
+    again(out)
+    assert names(world) == ["train two-seed1", "evaluate two-seed1"]
+
+
 def test_runs_that_fail_are_told_and_the_others_go_on(world, tmp_path, capsys):
     world.happens = {0: 3, 1: -signal.SIGKILL}
     with pytest.raises(UserError, match="2 of 4 runs failed: one-seed0, two-seed0; see "):

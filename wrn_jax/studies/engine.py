@@ -220,7 +220,7 @@ def waits(member: Member, state: State) -> bool:
     trunk = member.trunk
     if trunk is None or member.can_branch() or holds_run(member.workdir):
         return False
-    return trunk.name not in state.failures and not is_trained(state.runs.get(trunk.name))
+    return trunk.name not in {*state.failures, *state.done} and not is_trained(state.runs.get(trunk.name))
 
 
 def begin(member: Member, place: Place, state: State, corruptions: bool, engine: Start) -> Task | None:
@@ -284,7 +284,7 @@ def lines(
         run = state.runs.get(member.name)
         own = at_work.get(member.name) or (run.rows if run else ())
         rows[member.recipe.name] += own
-        if not is_trained(run) and member.name not in state.failures:
+        if not is_trained(run) and member.name not in {*state.failures, *state.done}:
             shared = member.fork.epochs if member.fork else 0
             todo.append((member.name, member.recipe.name, member.recipe.epochs - max(len(own), shared)))
     left = display.seconds_left(rows, todo, operations, jobs)

@@ -145,16 +145,18 @@ def is_trained(run: Run | None) -> bool:
 
 
 def missing(member: Member, run: Run | None, corruptions: bool) -> list[str] | None:
-    """The arguments of the next command that a run needs; None if it needs none."""
-    if run is None or not is_trained(run):
+    """The arguments of the next command that a run needs; None if it needs none.
+
+    One that has ended and is evaluated needs none without its checkpoints either, which are large.
+    """
+    if run is None or not run.finished:
         return member.train()
-    if not member.is_evaluated:
-        return None
-    for name, epoch in {"last": run.last.epoch, "best": run.best.epoch}.items():
-        evaluation = run.evaluation(epoch)
+    epochs = {"last": run.last.epoch, "best": run.best.epoch} if member.is_evaluated else {}
+    evaluations = {name: run.evaluation(epoch) for name, epoch in epochs.items()}
+    for name, evaluation in evaluations.items():
         if evaluation is None or (corruptions and not evaluation.figures.get("corruptions")):
-            return member.evaluate(name, corruptions)
-    return None
+            return member.evaluate(name, corruptions) if is_trained(run) else member.train()
+    return None if evaluations or is_trained(run) else member.train()
 
 
 def holder(workdir: Path) -> str | None:
