@@ -162,12 +162,22 @@ def test_an_error_of_one_process_ends_the_others_with_its_line(monkeypatch):
     assert not store.values
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     times = iter([lambda: None, lambda: devices.end_all("DIR: is gone", 2)])
-    monkeypatch.setattr(devices.time, "sleep", lambda seconds: next(times)())
     # The process that told it ends by itself ...
-    devices._hear_of_an_end()
+    devices._hear_of_an_end(types.SimpleNamespace(wait=lambda seconds: next(times)()))
     assert (ended, store.waited) == ([], 1)
     # ... and the others hear of it, once.
     monkeypatch.setattr(devices, "_ending", threading.Lock())
-    monkeypatch.setattr(devices.time, "sleep", lambda seconds: None)
-    devices._hear_of_an_end()
+    devices._hear_of_an_end(types.SimpleNamespace(wait=lambda seconds: None))
     assert (ended, store.waited) == ([("train", "DIR: is gone", 2)], 2)
+
+
+def test_at_the_end_of_python_nobody_listens_for_ends(monkeypatch):
+    """A thread that is in JAX's C++ then aborts the process."""
+    stops = []
+    monkeypatch.setattr(devices, "_store", Store)
+    monkeypatch.setattr(devices.atexit, "register", stops.append)
+    before = {*threading.enumerate()}
+    devices.hear_of_ends()
+    (listener,) = {*threading.enumerate()} - before
+    stops[0]()
+    assert not listener.is_alive()

@@ -1,10 +1,10 @@
 """Devices, the mesh over them, and where arrays live."""
 
+import atexit
 import contextlib
 import os
 import re
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -174,7 +174,7 @@ def start_processes(coordinator: str | None, count: int | None, index: int | Non
         raise UserError(f"--distributed: {reason(error, 300)}") from None
     finally:
         limit.cancel()
-    threading.Thread(target=_hear_of_an_end, daemon=True).start()
+    hear_of_ends()
 
 
 _ENDED = "wrn_jax/ended"
@@ -197,11 +197,23 @@ def end_all(text: str, code: int) -> None:
             store.wait_at_barrier(_ENDED, 5_000)
 
 
-def _hear_of_an_end() -> None:
-    """Ends this process when another one calls `end_all`."""
+def hear_of_ends() -> None:
+    """From here on this process ends when another one calls `end_all`."""
+    over = threading.Event()
+    listener = threading.Thread(target=_hear_of_an_end, args=(over,), daemon=True)
+    listener.start()
+
+    def stop() -> None:
+        over.set()
+        listener.join(10)
+
+    # A thread that comes back from JAX's C++ when Python has ended aborts the process.
+    atexit.register(stop)
+
+
+def _hear_of_an_end(over: threading.Event) -> None:
     store = _store()
-    while True:
-        time.sleep(0.5)
+    while not over.wait(0.5):
         try:
             code, _, text = store.key_value_try_get(_ENDED).partition(" ")
         except jax.errors.JaxRuntimeError as error:
