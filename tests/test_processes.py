@@ -49,7 +49,8 @@ def wait_for(process, pattern):
 
 
 def test_two_processes_of_two_devices_train_like_one_through_a_preemption_notice_to_one_and_a_kill(tmp_path):
-    loop.train(load_file("configs/session04.py").override(CHANGES | CHANGED | {"devices": 1}), tmp_path / "alone", stop_after=EPOCHS)
+    config = load_file("configs/session04.py").override(CHANGES | CHANGED | {"devices": 1})
+    loop.train(config, tmp_path / "alone", stop_after=EPOCHS)
     arguments = ["--config.checkpoint_steps=2", "--resume=auto"]
     started = start_all(2, tmp_path / "run", *arguments, module="tests.slow_train")
     wait_for(started[0], "epoch 1, step")
