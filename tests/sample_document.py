@@ -100,6 +100,12 @@ def sample_document():
         ],
         frozenset({1, 3, 4}),
     )  # fmt: skip
+    variants = [f"session04 weight_decay={decay} dropout={dropout}" for decay in (0.0005, 0.001, 0.002) for dropout in range(4)]
+    texts = ["learning rate", *["linear 0.01 to 0.15 over 5 epochs -> warm restarts every 20 epochs, from epoch 6 on"] * 12]
+    wide = Table(
+        "Twelve variants side by side", ["figure", *variants],
+        [["test accuracy (%)", *["71.20 ± 0.31"] * 12], ["kept", *["10, 20, 30"] * 12], texts],
+    )  # fmt: skip
     results = [[GROUPS[0], "3", "71.20 ± 0.30 %", "100"], [GROUPS[1], "3", "72.98 ± 0.41 %", "99"], [NASTY, "1", "–", "80"]]
     summary = [
         Text("**session 04** is ahead of **session 02** by +1.3 points (95 % interval 0.4 to 2.2), three seeds each."),
@@ -113,6 +119,7 @@ def sample_document():
     sections = [
         Section("Summary", summary),
         Section("Configuration", [configuration]),
+        Section("Variants", [wide]),
         Section("Accuracy", [drawn["test_accuracy"], drawn["train_accuracy"], by_epoch]),
         Section("Loss", [drawn["test_loss"], drawn["train_loss"]]),
         Section("Moving hyperparameters", moving),

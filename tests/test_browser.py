@@ -5,6 +5,7 @@ scripts/test.sh installs Chromium where it may; where there is none, these tests
 
 import itertools
 import os
+import re
 import shutil
 
 import pytest
@@ -305,6 +306,20 @@ def test_on_paper_plots_are_light_and_fit(shown):
             addEventListener("beforeprint", () => { window.printed = looks(); });
         }"""
     )
-    assert shown.pdf(format="A4").startswith(b"%PDF")
+    pdf = shown.pdf(prefer_css_page_size=True)
+    sizes = re.findall(rb"/MediaBox \[0 0 ([0-9.]+) ([0-9.]+)\]", pdf)
+    assert {float(width) > float(height) for width, height in sizes} == {False, True}  # wide tables lie on their side
     assert shown.evaluate("printed") == [[660, "#ffffff"]] * len(plots())
     shown.wait_for_function("() => looks().every(([width, colour]) => width > 660 && colour !== '#ffffff')")
+
+
+@pytest.mark.parametrize("screen", ["desktop"], indirect=True)
+def test_on_paper_no_table_is_wider_than_the_page(shown):
+    shown.emulate_media(media="print")
+    tables = "(which) => [...document.querySelectorAll(which)].filter((table) => table.checkVisibility())"
+    for width, which in ((680, ".table:not(.wide) table"), (965, ".wide table")):  # A4 upright, letter paper on its side
+        shown.set_viewport_size({"width": width, "height": 800})
+        widths = shown.evaluate(f"which => ({tables})(which).map((table) => table.offsetWidth)", which)
+        assert 0 < max(widths) <= width
+    shown.emulate_media(media="screen")
+    shown.set_viewport_size(SCREENS["desktop"]["viewport"])

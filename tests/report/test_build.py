@@ -105,6 +105,17 @@ def test_many_recipes_are_not_all_in_the_title(one):
     assert build.build([Group(name, one.runs) for name in "abcd"]).title == "4 recipes compared"
 
 
+def test_with_many_recipes_tables_grow_with_the_recipes_and_not_with_their_pairs(evaluated):
+    six = [Group(name, evaluated[place % 2].runs) for place, name in enumerate("abcdef")]
+    document = build.build(six)
+    wide = [block for section in document.sections for block in section.blocks if isinstance(block, Table)]
+    assert max(len(table.columns) for table in wide) == 6 + 4  # aspects: with ahead, margin and whether it is shown
+    assert len(tables(section(document, "Image by image"))["Image by image, last epoch"].rows) == 15
+    assert len(tables(section(document, "What moved"))["Transitions"].rows) == 6
+    assert "**No difference shown between b and 5 of the others**." in section(document, "Summary")[0].text
+    assert Text("Pair by pair: see “Over seeds”.") in section(document, "Verdict")
+
+
 def test_a_best_epoch_that_was_chosen_on_the_test_set_is_flagged(tmp_path, one):
     held_out = sample_runs.recipe(tmp_path, "h", [[0.1] * 5], valid=[0.1] * 5, data__validation_size=100)
     warnings = [block.text for block in build.build([one, held_out]).sections[0].blocks if isinstance(block, Text)]

@@ -148,7 +148,9 @@ def verdict_blocks(groups: Sequence[Group], reached: Verdict) -> list[Block]:
 
 
 def _comparison(groups: Sequence[Group], reached: Verdict) -> list[Block]:
-    blocks: list[Block] = [Text("Pair by pair:"), Bullets(reached.pairs)] if len(groups) > 2 else []
+    few = len(groups) <= formats.MOST_COMPARED
+    pair_by_pair = [Text("Pair by pair:"), Bullets(reached.pairs)] if few else [Text("Pair by pair: see “Over seeds”.")]
+    blocks: list[Block] = [*pair_by_pair] if len(groups) > 2 else []
     rows = [_finding_row(finding, groups) for finding in reached.findings if any(finding.aspect.values.values())]
     note = (
         f"{formats.spread_note(groups)}The first row decides. Ahead is the better mean, by its margin over the next; where "

@@ -18,6 +18,9 @@ NONE = "-"
 MOST_SINGLE = 6
 """Runs that are named one by one where a line speaks of all."""
 
+MOST_COMPARED = 4
+"""Recipes that are each compared with every other one in tables that would get too wide or long with more."""
+
 NOT_RECORDED = "not recorded"
 NOT_EVALUATED = "not evaluated"
 JUDGES = {"test": "the test set", "valid": "the hold-out"}
@@ -90,6 +93,11 @@ def listed(items: Sequence[Any]) -> str:
     """As in a, b and c."""
     texts = [str(item) for item in items]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}" if texts else "none"
+
+
+def whose(names: Sequence[str], groups: Sequence[Group]) -> str:
+    """The recipes that something is of, as in a, b; all where it is of all of more than two."""
+    return "all" if len(names) == len(groups) > 2 else ", ".join(names)
 
 
 def count(number: int, noun: str) -> str:

@@ -201,7 +201,8 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
     else:
         texts.append(f"After the last epoch {best.name} is ahead ({ahead}).")
     if level := [_other(pair, best.name) for pair in own if not significant(pair)]:
-        texts.append(f"**No difference shown between {best.name} and {formats.listed(level)}**.")
+        names = f"{len(level)} of the others" if len(level) > formats.MOST_COMPARED else formats.listed(level)
+        texts.append(f"**No difference shown between {best.name} and {names}**.")
     if shown := [f"{_better(pair)}." for pair in others if significant(pair)]:
         number = f"Of the other {len(others)} pairs that are judged, {len(shown)} differ: see “Verdict”."
         texts += shown if len(others) == 1 else [number]

@@ -65,10 +65,10 @@
       height: height + names,
       uirevision: "keep",  // what the reader has zoomed and hidden stays when the plot is drawn anew
       showlegend: true,
-      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", itemdoubleclick: false },
+      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", maxheight: 1e5, itemdoubleclick: false },
       paper_bgcolor: theme.page,
       plot_bgcolor: theme.page,
-      font: { family: getComputedStyle(document.body).fontFamily, size: width < 600 ? 12 : 13, color: theme.text },
+      font: { family: getComputedStyle(document.body).fontFamily, size: width < 700 ? 12 : 13, color: theme.text },
       margin: { l: width < 600 ? 44 : 56, r: 14, t: 46, b: 54 + names, autoexpand: false },
       xaxis: { ...axis, zeroline: false, ...layout.xaxis },
       yaxis: { ...axis, ...layout.yaxis },
@@ -160,7 +160,7 @@
     });
     dark.addEventListener("change", redraw);
     touch.addEventListener("change", redraw);
-    addEventListener("beforeprint", () => canvases.forEach((div) => draw(div, themes.light, 660, 400)));
+    addEventListener("beforeprint", () => canvases.forEach((div) => draw(div, themes.light, 660, 320)));
     addEventListener("afterprint", redraw);
   };
   start();

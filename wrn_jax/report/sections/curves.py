@@ -80,7 +80,7 @@ def marks(groups: Sequence[Group]) -> tuple[tuple[float, str], ...]:
             where = event.step / group.timeline.steps_per_epoch
             text = f"{formats.transition(event)}, from {formats.position(event.step, group.timeline)} on"
             names_at.setdefault((where, text), []).append(group.name)
-    return tuple((where, f"{text} ({', '.join(names)})") for (where, text), names in sorted(names_at.items()))
+    return tuple((where, f"{text} ({formats.whose(names, groups)})") for (where, text), names in sorted(names_at.items()))
 
 
 def _runs_text(groups: Sequence[Group]) -> str:

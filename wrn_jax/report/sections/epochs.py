@@ -20,21 +20,23 @@ _MOST_ROWS = 15
 
 def epochs(groups: Sequence[Group]) -> Table:
     """Test accuracy epoch by epoch, differences, and what happened."""
-    first, *others = groups
-    happened = [events_by_epoch(group) for group in groups]
+    first, few = groups[0], len(groups) <= formats.MOST_COMPARED
+    others = groups[1:] if few else ()
+    happened = [events_by_epoch(group, best=few) for group in groups]
     rows, marked = [], set()
     for index, epoch in enumerate(table_epochs(groups)):
-        accuracies = [measures.accuracy_at(group, epoch) for group in groups]
+        accuracy = measures.accuracy_at(first, epoch)
         here = [events.get(epoch, []) for events in happened]
         cells = [", ".join(texts) or NONE for texts in here] if len(groups) < 3 else [_by_event(groups, here)]
-        differences = [formats.points(_minus(accuracies[0], other)) for other in accuracies[1:]]
+        differences = [formats.points(_minus(accuracy, measures.accuracy_at(other, epoch))) for other in others]
         rows.append([str(epoch), *[_at(group, epoch) for group in groups], *differences, *cells])
-        if any(text.startswith("best") for texts in here for text in texts):
+        if any("best" in text for texts in here for text in texts):
             marked.add(index)
     differences = [f"{first.name} - {other.name} (points)" for other in others]
     events = [f"events of {group.name}" for group in groups] if len(groups) < 3 else ["events"]
     heads = ["epoch", *[f"{group.name} (%)" for group in groups], *differences, *events]
-    note = f"{formats.spread_note(groups)}Best epochs are marked. A change acts from the first update of its epoch on."
+    note = formats.spread_note(groups) + "Best epochs are marked. " * few
+    note += "A change acts from the first update of its epoch on."
     return Table("Test accuracy by epoch", heads, rows, frozenset(marked), note)
 
 
@@ -52,7 +54,7 @@ def _by_event(groups: Sequence[Group], here: Sequence[Sequence[str]]) -> str:
     for group, texts in zip(groups, here, strict=True):
         for text in texts:
             whose.setdefault(text, []).append(group.name)
-    told = (f"{text} ({'all' if len(names) == len(groups) else ', '.join(names)})" for text, names in whose.items())
+    told = (f"{text} ({formats.whose(names, groups)})" for text, names in whose.items())
     return "; ".join(told) or NONE
 
 
@@ -66,14 +68,16 @@ def table_epochs(groups: Sequence[Group]) -> list[int]:
         if group.timeline is not None:
             epochs |= set(group.timeline.checkpoint_epochs)
             epochs |= {epoch for event in measures.transitions(group.timeline) for epoch in (event.epoch - 1, event.epoch)}
-        epochs |= {row.epoch for run in group.counted for row in (run.best, run.last)}
+        epochs |= {run.last.epoch for run in group.counted}
+        if len(groups) <= formats.MOST_COMPARED:
+            epochs |= {epoch for epoch, _ in _best_epochs(group)}
     if {group.log for group in groups} == set(published_runs.LOGS):
         epochs |= set(published_runs.DOCUMENTED_EPOCHS)
     return sorted(epoch for epoch in epochs if 1 <= epoch <= longest)
 
 
-def events_by_epoch(group: Group) -> dict[int, list[str]]:
-    """What happened in or right after an epoch: checkpoints kept, ends of cycles, transitions, best epochs."""
+def events_by_epoch(group: Group, best: bool = True) -> dict[int, list[str]]:
+    """What happened in or right after an epoch: checkpoints kept, ends of cycles, transitions, perhaps best epochs."""
     events: list[tuple[int, str]] = []
     if group.timeline is not None:
         events += [(epoch, "checkpoint") for epoch in group.timeline.checkpoint_epochs]
@@ -84,7 +88,7 @@ def events_by_epoch(group: Group) -> dict[int, list[str]]:
             within = event.step % group.timeline.steps_per_epoch
             after = f" after {formats.count(within, 'update')}" if within else ""
             events.append((event.epoch, formats.transition(event) + after))
-    return _by_epoch([*events, *_best_epochs(group)])
+    return _by_epoch([*events, *(_best_epochs(group) if best else ())])
 
 
 def _by_epoch(events: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
@@ -114,13 +118,15 @@ def _long_cycles(timeline: Timeline) -> list[tuple[int, str]]:
 
 def transitions(groups: Sequence[Group]) -> Block:
     """All transitions of all recipes."""
-    rows = []
+    whose: dict[tuple[str, ...], list[str]] = {}
     for group in groups:
         if group.timeline is None:
             continue
         for event in measures.transitions(group.timeline):
             before, after = (formats.setting(event.name, text) for text in (event.before, event.after))
-            rows.append([group.name, formats.position(event.step, group.timeline), MOVING[event.name].label, before, after])
+            change = (formats.position(event.step, group.timeline), MOVING[event.name].label, before, after)
+            whose.setdefault(change, []).append(group.name)
+    rows = [[formats.whose(names, groups), *change] for change, names in whose.items()]
     unknown = [group.name for group in groups if group.timeline is None]
     note = f"Of {formats.listed(unknown)} none is recorded." if unknown else ""
     if not rows:
@@ -132,7 +138,7 @@ def transitions(groups: Sequence[Group]) -> Block:
 def milestones(group: Group, groups: Sequence[Group]) -> Table:
     """The course of a recipe in a few epochs."""
     rows, before = [], None
-    others = [other for other in groups if other is not group]
+    others = [other for other in groups[: 1 if len(groups) > formats.MOST_COMPARED else None] if other is not group]
     for epoch, texts in sorted(milestone_epochs(group).items()):
         accuracy = measures.accuracy_at(group, epoch)
         leads = [formats.points(_minus(accuracy, measures.accuracy_at(other, epoch))) for other in others]

@@ -79,15 +79,18 @@ def _sampling(groups: Sequence[Group]) -> Table:
 def over_images(groups: Sequence[Group]) -> list[Block]:
     """Paired tests on the same images, where there are predictions."""
     blocks: list[Block] = []
-    reasons = []
+    reasons, few = [], len(groups) <= formats.MOST_COMPARED
     for which in measures.WHICH:
         pairs = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
-        reasons += [f"{pair.first} and {pair.second}, {which} epoch: {pair.reason}" for pair in pairs if pair.reason]
-        if rows := [row for pair in pairs for row in _image_rows(pair)]:
+        whose = [f"{pair.first} and {pair.second}, {which} epoch: " if few else "" for pair in pairs]
+        reasons += [f"{names}{pair.reason}" for names, pair in zip(whose, pairs, strict=True) if pair.reason]
+        if few and (rows := [row for pair in pairs for row in _image_rows(pair)]):
             blocks.append(_image_table(which, rows))
+        elif any(pair.together for pair in pairs):
+            blocks.append(_together_table(which, pairs))
     if reasons and not blocks:
         return [Text(f"No two recipes can be compared image by image: {reasons[0]}.", "note")]
-    return [*blocks, Text("Not compared image by image:"), Bullets(reasons)] if reasons else blocks
+    return [*blocks, Text("Not compared image by image:"), Bullets([*dict.fromkeys(reasons)])] if reasons else blocks
 
 
 def _image_table(which: str, rows: Sequence[Sequence[str]]) -> Table:
@@ -98,6 +101,21 @@ def _image_table(which: str, rows: Sequence[Sequence[str]]) -> Table:
         "takes for each image the share of a recipe's networks that are right, and samples the images. The p values of the "
         "rows are not combined, since they rest on the same images. All of this is about these networks on further images of "
         "the kind, not about the recipes on further seeds."
+    )
+    return Table(f"Image by image, {which} epoch", heads, rows, note=note)
+
+
+def _together_table(which: str, pairs: Sequence[measures.Images]) -> Table:
+    """Of many recipes: all networks of each together."""
+    rows = [
+        [f"{pair.first} - {pair.second}", formats.points(found.difference), formats.interval(found.low, found.high, "+"),
+         formats.p_value(found.p)]
+        for pair in pairs if (found := pair.together)
+    ]  # fmt: skip
+    heads = ("recipes", "difference of accuracy (points)", "95 % interval", "z test over images")
+    note = (
+        "For each image the share of a recipe's networks that are right; the images are sampled. All of this is about these "
+        "networks on further images of the kind, not about the recipes on further seeds, and p is not adjusted."
     )
     return Table(f"Image by image, {which} epoch", heads, rows, note=note)
 
