@@ -7,7 +7,7 @@ from wrn_jax.report.render.blocks import Bullets, Card, Cards, Document, Plot, S
 NASTY = '<b>cut</b> & "paste" %{y} </script>'
 """The name of one group of runs."""
 
-GROUPS = ("session 02", "session 04", "session 04 as executed", NASTY)
+GROUPS = ("session 02", "session 04", "session 04 as executed weight_decay=0.0005 scale=0.3", NASTY)
 EPOCHS = 100
 MARKS = (
     (5, "session 04: warm-up ends"),

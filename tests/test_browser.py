@@ -196,6 +196,10 @@ def test_nothing_is_wider_than_the_screen(shown, screen):
         shown.wait_for_function(drawn)
         page_width, screen_width = shown.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert page_width <= screen_width == width
+        # So is no name in a legend, however long.
+        assert shown.evaluate(
+            "[...document.querySelectorAll('.legendtext')].every((one) => one.getBoundingClientRect().right < innerWidth - 19)"
+        )
         # A table that is wider than its box says so.
         assert shown.evaluate(
             """[...document.querySelectorAll("main > section > .table")].every((table) => {

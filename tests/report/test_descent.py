@@ -34,4 +34,5 @@ def test_a_branch_is_drawn_from_the_recipe_that_it_left_to_its_end(tmp_path):
     assert lines["one"] == ([0, 5], [3, 3])
     assert lines["two"] == ([4, 4, 5], [3, 2, 2])
     assert lines["three"] == ([2, 2, 5], [1, 1, 1])
+    assert plot.rows  # its heights are no figures
     assert "two from one after epoch 4" in plot.description

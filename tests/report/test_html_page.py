@@ -251,14 +251,21 @@ def test_axes_and_steps_are_those_of_the_plot(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     line, drawn = Series("a", [1, 2], [0.1, 0.001]), []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append((self.axes[0].get_yscale(), self.axes[0].lines)))
-    for log, stepped in ((False, False), (True, True)):
-        plot = plot_of(line, log_y=log, stepped=stepped)
+
+    def save(figure, *_, **__):
+        (axis,) = figure.axes
+        drawn.append((axis.get_yscale(), axis.lines, len(axis.get_yticks()) == 0))
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    for log, stepped, rows in ((False, False, True), (True, True, False)):
+        plot = plot_of(line, log_y=log, stepped=stepped, rows=rows)
         figure = html_page.plotly_figure(plot)
         assert figure["layout"]["yaxis"]["type"] == ("log" if log else "linear")
         assert figure["data"][0]["line"]["shape"] == ("vh" if stepped else "linear")
         pictures.save_plots(document_of(plot), tmp_path)
-        scale, (drawn_line,) = drawn.pop()
+        scale, (drawn_line,), bare = drawn.pop()
+        assert bare == rows == (not figure["layout"]["yaxis"].get("showticklabels", True))
+        assert figure["data"][0]["hoverinfo"] == ("name" if rows else "text+name")
         assert (scale, drawn_line.get_drawstyle()) == (("log", "steps-pre") if log else ("linear", "default"))
 
 

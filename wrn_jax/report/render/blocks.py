@@ -67,6 +67,7 @@ class Plot:
       points: whether its series are single points, whose `low` and `high` are the ends of their intervals; one of several
         points is then a line in steps, each value holding up to the next point.
       log_x: whether the x axis is better logarithmic; all x are then positive.
+      rows: whether a height says nothing but which line it is, so that the y axis has no numbers.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Plot:
     stepped: bool = False
     points: bool = False
     log_x: bool = False
+    rows: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

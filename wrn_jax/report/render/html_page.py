@@ -138,7 +138,9 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
             "xaxis": x_axis
             | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}, "type": "log" if plot.log_x else "linear"}
             | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if plot.log_x else {}),
-            "yaxis": y_axis | {"type": "log" if plot.log_y else "linear"},
+            "yaxis": y_axis
+            | {"type": "log" if plot.log_y else "linear"}
+            | ({"showticklabels": False, "ticks": "", "showgrid": False} if plot.rows else {}),
             "shapes": [{"type": "line", "x0": x, "x1": x, **vertical} for x, _ in numbered_marks(plot)],
             "annotations": [{"x": x, "text": text, **above} for x, text in mark_labels(plot)],
             **({"hovermode": "closest"} if plot.points else {}),
@@ -164,7 +166,7 @@ def _traces(place: int, series: Series, plot: Plot) -> list[dict[str, Any]]:
         "line": {"width": style.width, "dash": dash, "shape": "vh" if plot.stepped else "linear"},
         "marker": {"symbol": style.plotly_marker, "size": 6, "maxdisplayed": MOST_MARKERS},
         "hovertext": value_texts(series, 5),
-        "hoverinfo": "text+name",  # not a template, in which a name may have signs that mean something
+        "hoverinfo": "name" if plot.rows else "text+name",  # not a template, in which a name may have signs that mean something
     }
     if plot.points and len(x) > 1:
         return [line | {"mode": "lines", "line": {"width": 1.5, "dash": dash, "shape": "hv"}}]

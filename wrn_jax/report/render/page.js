@@ -51,13 +51,26 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const touch = matchMedia("(pointer: coarse)");
 
-  const themedTrace = (trace, theme) => {
+  // A name with a line break wherever it would be wider than `room`, after a blank or _ where there is one.
+  const pen = document.createElement("canvas").getContext("2d");
+  const wrapped = (name, font, room) => {
+    pen.font = `${font.size}px ${font.family}`;
+    const lines = [""];
+    for (const part of name.match(/([^\s_]{0,16}[\s_])|(&\w+;|.){1,16}/g) ?? []) {
+      if (lines.at(-1) && pen.measureText(lines.at(-1) + part.trimEnd()).width > room) lines.push("");
+      lines.push(lines.pop() + part);
+    }
+    return lines.join("<br>");
+  };
+
+  const themedTrace = (trace, theme, font, room) => {
     const colour = theme.lines[trace.legendgroup % theme.lines.length];
-    return { ...trace, fillcolor: `${colour}2e`, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
+    const name = wrapped(trace.name, font, room);
+    return { ...trace, name, fillcolor: `${colour}2e`, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
   };
 
   // The names of the lines stand below the plot in as many rows as they need, which only a drawn plot knows.
-  const themedLayout = (layout, theme, width, height, names) => {
+  const themedLayout = (layout, theme, font, margin, width, height, names) => {
     const axis = { gridcolor: theme.grid, zerolinecolor: theme.rule, linecolor: theme.quiet, tickcolor: theme.quiet, showline: true, ticks: "outside" };
     return {
       ...layout,
@@ -68,8 +81,8 @@
       legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", maxheight: 1e5, itemdoubleclick: false },
       paper_bgcolor: theme.page,
       plot_bgcolor: theme.page,
-      font: { family: getComputedStyle(document.body).fontFamily, size: width < 700 ? 12 : 13, color: theme.text },
-      margin: { l: width < 600 ? 44 : 56, r: 14, t: 46, b: 54 + names, autoexpand: false },
+      font: { ...font, color: theme.text },
+      margin: { ...margin, b: 54 + names },
       xaxis: { ...axis, zeroline: false, ...layout.xaxis },
       yaxis: { ...axis, ...layout.yaxis },
       modebar: { bgcolor: theme.page, color: theme.quiet, activecolor: theme.link },
@@ -82,9 +95,11 @@
 
   const draw = (div, theme, width, height) => {
     const { data, layout } = figures[div.id];
-    const traces = data.map((trace) => themedTrace(trace, theme));
+    const font = { family: getComputedStyle(document.body).fontFamily, size: width < 700 ? 12 : 13 };
+    const margin = { l: width < 600 ? 44 : 56, r: 14, t: 46, autoexpand: false };
+    const traces = data.map((trace) => themedTrace(trace, theme, font, width - margin.l - margin.r - 45));  // its line is before it
     if (div.data) Plotly.Fx.unhover(div);  // a label would keep the colours of before
-    const react = (names) => Plotly.react(div, traces, themedLayout(layout, theme, width, height, names), {
+    const react = (names) => Plotly.react(div, traces, themedLayout(layout, theme, font, margin, width, height, names), {
       displaylogo: false,
       displayModeBar: true,
       showTips: false,

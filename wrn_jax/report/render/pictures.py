@@ -37,9 +37,9 @@ def _save_plot(plot: Plot, path: Path) -> Path:
     marks = numbered_marks(plot)
     texts = [f"{number}  {plain(text)}" for number, (_, text) in enumerate(marks, 1)]
     legend = [line for text in texts for line in textwrap.wrap(text, 110, subsequent_indent="    ")]
-    names = [plain(series.name) for series in plot.series]
-    columns = 4 if sum(map(len, names)) < 60 else 2
-    rows = math.ceil(len(names) / columns)
+    names = [textwrap.fill(plain(series.name), 90) for series in plot.series]
+    columns = max(1, min(4, 100 // (10 + max(map(len, names), default=0))))
+    rows = math.ceil(sum(1 + name.count("\n") for name in names) / columns)
     figure = Figure(figsize=(8, 4.3 + 0.25 * rows + 0.175 * len(legend)), layout="constrained", facecolor=theme["page"])
     axis = figure.subplots()
     lines = [_draw_series(axis, place, series, plot) for place, series in enumerate(plot.series)]
@@ -57,6 +57,8 @@ def _save_plot(plot: Plot, path: Path) -> Path:
         axis.minorticks_off()
     if plot.log_y:
         axis.set_yscale("log")
+    if plot.rows:
+        axis.set_yticks([])
     axis.grid(color=theme["grid"])
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

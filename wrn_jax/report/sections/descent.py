@@ -58,5 +58,6 @@ def _plot(groups: Sequence[Group], names: dict[str, str], firsts: dict[str, Orig
         "epoch",
         "recipe, the first on top",
         series,
+        rows=True,
         description=f"Went on: {'; '.join(said)}.",
     )
