@@ -25,6 +25,7 @@ SHAPES = [
     (2, 9, 16, 32, 1, 2),
     (2, 16, 16, 64, 1, 1),
     (3, 6, 64, 64, 3, 1),
+    (16, 32, 16, 16, 3, 1),
 ]
 
 
@@ -68,14 +69,23 @@ def test_each_way_serves_the_layers_it_is_fast_for():
             letter
             for letter, suits in (
                 ("w", convolution.suits_winograd(*given)),
-                ("k", convolution.suits_winograd_kernel(*given)),
+                ("s", convolution.suits_winograd(*given, batch_is_split=True)),
                 ("c", convolution.suits_columns(*given[1:])),
             )
             if suits
         )
 
-    assert [chosen(shape) for shape in SHAPES] == ["", "wk", "k", "k", "c", "c", "c", "c", "c", ""]
+    assert [chosen(shape) for shape in SHAPES] == ["", "ws", "w", "w", "c", "c", "c", "c", "c", "", "w"]
     assert [chosen(shape, jnp.bfloat16) for shape in SHAPES] == [""] * len(SHAPES)
+
+
+def test_images_are_taken_in_equal_parts_that_are_worth_a_pass():
+    def count(batch, side, channels):
+        return convolution.images_of_a_pass((batch, side, side, channels), (3, 3, channels, channels))
+
+    assert [count(256, 32, 16), count(256, 16, 32), count(256, 8, 64), count(32, 32, 160)] == [8, 16, 32, 4]
+    assert [count(32, 16, 320), count(32, 8, 640)] == [32, 32]
+    assert [count(30, 32, 16), count(97, 32, 16), count(1, 32, 16)] == [10, 97, 1]
 
 
 @pytest.mark.parametrize("shape", [SHAPES[1], (2, 32, 64, 32, 1, 2), (2, 8, 128, 32, 3, 2)], ids=str)

@@ -3,8 +3,9 @@
 XLA's convolutions in float32 reach 60 to 85 % of a core's matrix product peak in the output and the input's gradient, but
 15 to 60 % in the kernel's gradient (AMD EPYC with AVX-512, JAX 0.10 and 0.12). On the CPU they are replaced by
 
-- Winograd's F(4x4, 3x3) for 3x3 kernels at stride 1: a quarter of the multiplications, 1.5 to 2.5 times as fast from 64
-  channels on; its rounding error is 2e-6 to 5e-6 of the norm, against 3e-7 of the plain sums;
+- Winograd's F(4x4, 3x3) for 3x3 kernels at stride 1: a quarter of the multiplications, 1.5 to 2.5 times as fast from 16
+  channels on, if as many images are taken at a time as fit into the core's cache with all that is made of them; its rounding
+  error is 2e-6 to 5e-6 of the norm, against 3e-7 of the plain sums;
 - one product of matrices for 1x1 kernels, whose gradient is then four to seven times as fast;
 - three products for the kernel's gradient of 3x3 layers at stride 2, one for each row of taps: twice as fast.
 
@@ -48,12 +49,19 @@ OUTPUT = np.array(
 )
 
 
-# Where the ways cross over, measured with `runtime.allocator`: with fewer channels the transforms cost what the
-# products save, and with fewer tiles than 128 the products are too flat.
-WINOGRAD_CHANNELS = 64
-WINOGRAD_CHANNEL_PAIRS = 16 * 32
-"""Least product of both channel counts for the kernel's gradient, where XLA is slower."""
+# Where the ways cross over, measured with `runtime.allocator`.
+WINOGRAD_CHANNELS = 16
+"""Least channels; with fewer the transforms cost what the products save."""
+SPLIT_WINOGRAD_CHANNELS = 64
+"""As `WINOGRAD_CHANNELS`, for a batch that is split over devices, which is taken as a whole."""
 WINOGRAD_PIXELS = 2048
+"""Least pixels of a pass: with fewer than 128 tiles the products are too flat."""
+PASS_NUMBERS = 2**17
+"""Least numbers of a pass, half of a MB: their loops outweigh what a pass costs, and all made of them fits into the caches."""
+PASS_PIXELS_PER_CHANNEL = 16
+"""Least pixels of a pass for each channel: each reads, and adds in the kernel's gradient, arrays as large as four kernels."""
+NARROW_CHANNELS = 16
+"""Most channels with which images lie abreast: the transforms are then twice as fast, which pays for turning the images."""
 COLUMN_CHANNELS = 16
 
 
@@ -89,67 +97,113 @@ def combine(matrix: np.ndarray, terms: list[jax.Array]) -> list[jax.Array]:
 
 
 def row_of_tiles(
-    factors: jax.Array, rows: list[jax.Array], matrix: np.ndarray, starts: list[int], step: int, count: int
+    factors: jax.Array, rows: list[jax.Array], matrix: np.ndarray, starts: list[int], step: int, count: int, channels: int
 ) -> jax.Array:
     """One row of matrix @ window @ matrix.T for all windows, as [6, B * T * T, C].
 
-    The row's factors come as an array, since the row is a loop's; the columns are written out.
+    The row's factors come as an array, since the row is a loop's; the columns are written out. `channels` is C; that of the
+    rows is a multiple of it where images lie abreast.
     """
     combined = cast(jax.Array, sum(factor * row for factor, row in zip(factors, rows, strict=True)))
     columns = [combined[:, :, start : start + step * (count - 1) + 1 : step] for start in starts]
-    return jnp.stack(combine(matrix, columns)).reshape(WINDOW, -1, combined.shape[-1])
+    return jnp.stack(combine(matrix, columns)).reshape(WINDOW, -1, channels)
 
 
-def input_row(factors: jax.Array, padded: jax.Array) -> jax.Array:
+def input_row(factors: jax.Array, padded: jax.Array, channels: int) -> jax.Array:
     """A row of B^T x B: `factors` [6] is a row of B^T, `padded` [B, H + 2, W + 2, C]."""
     height, width = padded.shape[1] - 2, padded.shape[2] - 2
     rows = [padded[:, start : start + height - TILE + 1 : TILE] for start in range(WINDOW)]
-    return row_of_tiles(factors, rows, INPUT, list(range(WINDOW)), TILE, width // TILE)
+    return row_of_tiles(factors, rows, INPUT, list(range(WINDOW)), TILE, width // TILE, channels)
 
 
-def gradient_row(factors: jax.Array, gradient: jax.Array) -> jax.Array:
+def gradient_row(factors: jax.Array, gradient: jax.Array, channels: int) -> jax.Array:
     """A row of A dy A^T: `factors` [4] is a row of A, `gradient` [B, H, W, O]."""
     rows = [gradient[:, start::TILE] for start in range(TILE)]
-    return row_of_tiles(factors, rows, OUTPUT.T, list(range(TILE)), TILE, gradient.shape[2] // TILE)
+    return row_of_tiles(factors, rows, OUTPUT.T, list(range(TILE)), TILE, gradient.shape[2] // TILE, channels)
 
 
 def pad(images: jax.Array) -> jax.Array:
     return jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def winograd(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution with a 3x3 kernel at stride 1.
+def images_of_a_pass(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> int:
+    """How many of the images [B, H, W, C] Winograd's way takes at a time: the least divisor of B that is worth a pass."""
+    batch, height, width, _ = shape
+    channels = max(kernel_shape[2:])
+    enough = max(WINOGRAD_PIXELS, PASS_NUMBERS // channels, PASS_PIXELS_PER_CHANNEL * channels)
+    divisors = (count for count in range(1, batch + 1) if batch % count == 0)
+    return next(count for count in divisors if count * height * width >= enough or count == batch)
+
+
+def cut(images: jax.Array, count: int) -> jax.Array:
+    """[B, H, W, C] as [B / count, count, H, W, C]."""
+    return images.reshape(-1, count, *images.shape[1:])
+
+
+def abreast(images: jax.Array) -> jax.Array:
+    """[B, H, W, C] as [1, H, W, B * C]: XLA's loops are slow over the few channels of one image."""
+    batch, height, width, channels = images.shape
+    turned = images.transpose(1, 2, 0, 3).reshape(1, height, width, batch * channels)
+    return jax.lax.optimization_barrier(turned)  # turned and padded in one it would be slow again
+
+
+def winograd(inputs: jax.Array, kernel: jax.Array, count: int) -> jax.Array:
+    """The convolution with a 3x3 kernel at stride 1, in passes of `count` images, a divisor of their number."""
+    both = np.kron(KERNEL, KERNEL)
+    tiles = jnp.dot(both, kernel.reshape(9, -1)).reshape(WINDOW, WINDOW, *kernel.shape[2:])
+    if count == len(inputs):
+        return winograd_pass(inputs, tiles)
+    outputs = jax.lax.map(lambda images: winograd_pass(images, tiles), cut(inputs, count))
+    return outputs.reshape(*inputs.shape[:3], -1)
+
+
+def winograd_pass(inputs: jax.Array, tiles: jax.Array) -> jax.Array:
+    """`winograd` of all `inputs` at once, with the transformed kernel [6, 6, C, O].
 
     A loop over the rows of the tiles: its body is compiled once instead of six times, and keeps XLA from folding whatever
     made the inputs into each of the 36 terms.
     """
     batch, height, width, channels = inputs.shape
-    both = np.kron(KERNEL, KERNEL)
-    tiles = jnp.dot(both, kernel.reshape(9, -1)).reshape(WINDOW, WINDOW, channels, -1)
-    padded = pad(inputs)
+    is_narrow = max(tiles.shape[2:]) <= NARROW_CHANNELS
+    images = abreast(inputs) if is_narrow else inputs
+    padded = pad(images)
+    channels_out = tiles.shape[-1] * batch // len(images)
 
     def row(carry: None, now: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         factors, kernels = now
-        products = jax.lax.dot_general(input_row(factors, padded), kernels, (((2,), (1,)), ((0,), (0,))))
+        products = jax.lax.dot_general(input_row(factors, padded, channels), kernels, (((2,), (1,)), ((0,), (0,))))
+        products = products.reshape(WINDOW, -1, channels_out)
         return carry, jnp.stack(combine(OUTPUT, list(products)), axis=1)
 
     _, rows = jax.lax.scan(row, None, (jnp.asarray(INPUT), tiles))
-    rows = rows.reshape(WINDOW, batch, height // TILE, width, -1)
-    return jnp.stack(combine(OUTPUT, list(rows)), axis=2).reshape(batch, height, width, -1)
+    rows = rows.reshape(WINDOW, len(images), height // TILE, width, -1)
+    outputs = jnp.stack(combine(OUTPUT, list(rows)), axis=2)
+    if is_narrow:
+        outputs = jax.lax.optimization_barrier(outputs).reshape(height, width, batch, -1).transpose(2, 0, 1, 3)
+    return outputs.reshape(batch, height, width, -1)
 
 
-def winograd_kernel_gradient(inputs: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The gradient by the kernel: G^T [sum over tiles of (B^T x B) (A dy A^T)] G."""
-    padded = pad(inputs)
+def winograd_kernel_gradient(inputs: jax.Array, gradient: jax.Array, count: int) -> jax.Array:
+    """The gradient by the kernel: G^T [sum over tiles of (B^T x B) (A dy A^T)] G, in passes of `count` images."""
+    channels_in, channels_out = inputs.shape[-1], gradient.shape[-1]
+    is_narrow = max(channels_in, channels_out) <= NARROW_CHANNELS
 
-    def row(carry: None, now: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
-        input_factors, gradient_factors = now
-        left, right = input_row(input_factors, padded), gradient_row(gradient_factors, gradient)
-        return carry, jax.lax.dot_general(left, right, (((1,), (1,)), ((0,), (0,))))
+    def one(sums: jax.Array, images: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        inputs, gradient = map(abreast, images) if is_narrow else images
+        padded = pad(inputs)
 
-    _, products = jax.lax.scan(row, None, (jnp.asarray(INPUT), jnp.asarray(OUTPUT.T)))
+        def row(carry: None, now: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+            input_factors, gradient_factors = now
+            left = input_row(input_factors, padded, channels_in)
+            right = gradient_row(gradient_factors, gradient, channels_out)
+            return carry, jax.lax.dot_general(left, right, (((1,), (1,)), ((0,), (0,))))
+
+        return sums + jax.lax.scan(row, None, (jnp.asarray(INPUT), jnp.asarray(OUTPUT.T)))[1], None
+
+    sums = jnp.zeros((WINDOW, WINDOW, channels_in, channels_out), inputs.dtype)
+    sums, _ = jax.lax.scan(one, sums, (cut(inputs, count), cut(gradient, count)))
     both = np.kron(KERNEL, KERNEL).T
-    return jnp.dot(both, products.reshape(WINDOW**2, -1)).reshape(3, 3, inputs.shape[-1], gradient.shape[-1])
+    return jnp.dot(both, sums.reshape(WINDOW**2, -1)).reshape(3, 3, channels_in, channels_out)
 
 
 def column_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, size: int) -> jax.Array:
@@ -175,15 +229,12 @@ def has_tiles(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int
     return fits and dtype == jnp.float32 and batch * height * width >= WINOGRAD_PIXELS
 
 
-def suits_winograd(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) -> bool:
-    """Whether Winograd's way is the fastest for the outputs, or for the gradient by the inputs."""
-    return has_tiles(shape, kernel_shape, stride, dtype) and min(kernel_shape[2:]) >= WINOGRAD_CHANNELS
-
-
-def suits_winograd_kernel(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) -> bool:
-    """Whether Winograd's way is the fastest for the gradient by the kernel."""
-    is_wide = kernel_shape[2] * kernel_shape[3] >= WINOGRAD_CHANNEL_PAIRS and kernel_shape[2] >= COLUMN_CHANNELS
-    return has_tiles(shape, kernel_shape, stride, dtype) and is_wide
+def suits_winograd(
+    shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike, batch_is_split: bool = False
+) -> bool:
+    """Whether Winograd's way is the fastest, for the outputs and both gradients."""
+    least = SPLIT_WINOGRAD_CHANNELS if batch_is_split else WINOGRAD_CHANNELS
+    return has_tiles(shape, kernel_shape, stride, dtype) and min(kernel_shape[2:]) >= least
 
 
 def is_pointwise(kernel_shape: tuple[int, ...], dtype: DTypeLike) -> bool:
@@ -197,17 +248,20 @@ def suits_columns(kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) 
     return strided or is_pointwise(kernel_shape, dtype)
 
 
-def cpu_convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    if suits_winograd(inputs.shape, kernel.shape, stride, inputs.dtype):
-        return winograd(inputs, kernel)
+def cpu_convolve(inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: bool) -> jax.Array:
+    if suits_winograd(inputs.shape, kernel.shape, stride, inputs.dtype, batch_is_split):
+        count = len(inputs) if batch_is_split else images_of_a_pass(inputs.shape, kernel.shape)
+        return winograd(inputs, kernel, count)
     if is_pointwise(kernel.shape, kernel.dtype):
         return jnp.einsum("bhwc,co->bhwo", inputs[:, ::stride, ::stride], kernel[0, 0])
     return convolve_plain(inputs, kernel, stride)
 
 
-def cpu_input_gradient(kernel: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
-    if suits_winograd(gradient.shape, kernel.shape, stride, gradient.dtype):
-        return winograd(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
+def cpu_input_gradient(
+    kernel: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...], batch_is_split: bool
+) -> jax.Array:
+    if suits_winograd(gradient.shape, kernel.shape, stride, gradient.dtype, batch_is_split):
+        return cpu_convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), stride, batch_is_split)
     if is_pointwise(kernel.shape, kernel.dtype) and shape[1] % stride == shape[2] % stride == 0:
         apart = (0, stride - 1, stride - 1)  # below, above, between
         return jax.lax.pad(
@@ -219,8 +273,8 @@ def cpu_input_gradient(kernel: jax.Array, gradient: jax.Array, stride: int, shap
 
 
 def cpu_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
-    if suits_winograd_kernel(inputs.shape, shape, stride, inputs.dtype):
-        return winograd_kernel_gradient(inputs, gradient)
+    if suits_winograd(inputs.shape, shape, stride, inputs.dtype):
+        return winograd_kernel_gradient(inputs, gradient, images_of_a_pass(inputs.shape, shape))
     if suits_columns(shape, stride, inputs.dtype):
         return column_kernel_gradient(inputs, gradient, stride, shape[0])
     return plain_kernel_gradient(inputs, gradient, stride, shape)
@@ -240,7 +294,7 @@ def convolve(inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: 
     return jax.lax.platform_dependent(
         inputs,
         kernel,
-        cpu=functools.partial(cpu_convolve, stride=stride),
+        cpu=functools.partial(cpu_convolve, stride=stride, batch_is_split=batch_is_split),
         default=functools.partial(convolve_plain, stride=stride),
     )
 
@@ -259,7 +313,7 @@ def _backward(
     by_input = jax.lax.platform_dependent(
         kernel,
         gradient,
-        cpu=functools.partial(cpu_input_gradient, stride=stride, shape=inputs.shape),
+        cpu=functools.partial(cpu_input_gradient, stride=stride, shape=inputs.shape, batch_is_split=batch_is_split),
         default=functools.partial(plain_input_gradient, stride=stride, shape=inputs.shape),
     )
     by_kernel = jax.lax.platform_dependent(
