@@ -358,7 +358,9 @@ def test_an_export_is_evaluated_on_its_own_images(run, tmp_path, capsys):
     from_run, _ = call("--workdir", run, "--checkpoint", "last", "--no-train", out=tmp_path / "run")
     capsys.readouterr()
     figures, _ = call("--weights", file, "--no-train", out=tmp_path / "file", stem="model")  # no key: the file says it all
-    assert figures["splits"] == from_run["splits"]
+    # Batches of another size round otherwise.
+    near = {name: split | {"loss": pytest.approx(split["loss"], rel=1e-6)} for name, split in from_run["splits"].items()}
+    assert figures["splits"] == near
     assert figures["temperature"]["value"] == pytest.approx(from_run["temperature"]["value"], abs=1e-5)
     assert (figures["data"], figures["mean"]) == ("embedded", [0.498] * 3)
     assert "(embedded), normalised with mean 0.4980 0.4980 0.4980, std 0.2450 0.2450 0.2450 (that in" in capsys.readouterr().out
