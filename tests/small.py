@@ -9,6 +9,7 @@ import sys
 from unittest import mock
 
 CHANGES = {
+    "devices": 1,
     "model.depth": 10,
     "model.widen_factor": 1,
     "data.name": "embedded",
@@ -31,8 +32,11 @@ def xla_flags(devices):
     return f"--xla_force_host_platform_device_count={devices} {quickly}"
 
 
-def start(module, *arguments, devices=1):
-    """A command of the package, or a module by its full name, as a process on simulated devices, its output as text."""
+def start(module, *arguments, devices=8):
+    """A command of the package, or a module by its full name, as a process on simulated devices, its output as text.
+
+    It has as many devices as the tests themselves, whose compiled programs it then finds.
+    """
     environment = os.environ | {"XLA_FLAGS": xla_flags(devices)}
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", module if "." in module else f"wrn_jax.{module}", *map(str, arguments)],
@@ -43,7 +47,7 @@ def start(module, *arguments, devices=1):
     )
 
 
-def finish(module, *arguments, devices=1):
+def finish(module, *arguments, devices=8):
     """(exit code, standard output, standard error) of a command of the package."""
     process = start(module, *arguments, devices=devices)
     output, errors = process.communicate(timeout=300)

@@ -27,7 +27,7 @@ def test_a_configuration_by_name():
 @pytest.mark.slow
 def test_a_session(tmp_path, monkeypatch, capsys):
     """Five epochs of ten steps, interrupted after the first."""
-    config = wrn_jax.load_config("session04", CHANGES | {"devices": 1})
+    config = wrn_jax.load_config("session04", CHANGES)
     workdir = tmp_path / "run"
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     say = console.say

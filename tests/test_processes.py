@@ -12,7 +12,7 @@ from wrn_jax.training import loop
 pytestmark = pytest.mark.slow
 
 EPOCHS = 2  # of five are enough here, where two cores serve two processes; the second is not finished
-CHANGED = {"recipe.batch_size": 32}
+CHANGED = {"recipe.batch_size": 32, "devices": None}
 
 
 def start_all(count, workdir, *arguments, devices=2):

@@ -33,7 +33,7 @@ KEYS = [
 
 def small_config(**changes):
     named = {key.replace("__", "."): value for key, value in changes.items()}
-    return load_file("configs/session04.py").override(CHANGES | {"devices": 1} | named)
+    return load_file("configs/session04.py").override(CHANGES | named)
 
 
 @dataclasses.dataclass
