@@ -340,9 +340,9 @@ class TestReadStep:
 def test_goes_back_to_no_checkpoint_twice(tmp_path, monkeypatch, saved, targets):
     began = []
 
-    def run(config, workdir, resume, rollbacks, back_to, *rest):
-        began.append((resume, back_to))
-        raise Diverged("no longer finite", rollbacks, back_to)
+    def run(request):
+        began.append((request.resume, request.back_to))
+        raise Diverged("no longer finite", request.rollbacks, request.back_to)
 
     monkeypatch.setattr(loop, "run", run)
     monkeypatch.setattr(loop, "checkpoint_steps", lambda workdir: saved)

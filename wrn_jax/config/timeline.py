@@ -13,7 +13,7 @@ import numpy as np
 
 from wrn_jax.config.datasets import planned_sizes, steps_per_epoch
 from wrn_jax.config.levels import Strengths
-from wrn_jax.config.moving import MOVING, NUMERIC
+from wrn_jax.config.moving import MOVING
 from wrn_jax.config.schedules import Clock, Linear, Position, Ramp, Schedule, beginnings, constants, extremes, join, levels_of
 from wrn_jax.config.schema import Config
 
@@ -87,10 +87,9 @@ class Timeline:
         # The exact ratio of the lengths, so that rounding to whole epochs moves the phases along with the end.
         self.clock = Clock(steps_per_epoch, self.epochs / recipe.epochs, recipe.epochs)
         self.level_names, places = _level_places(recipe.augmentation)
-        self._level = join(places, self.clock)
         self._numbers = self._phases | {"augmentation": places}
+        self._functions = {name: join(phases, self.clock) for name, phases in self._numbers.items()}
         self._has_ramps = any(isinstance(value, Ramp) for value in recipe.augmentation.values())
-        self._functions = {name: join(self._phases[name], self.clock) for name in NUMERIC}
         self.levels = {name: config.augmentation_levels[name] for name in self.level_names}
         levels = [self.levels[name] for name in self.level_names]
         self._strengths = jax.tree.map(lambda *values: np.array(values, np.float32), *levels)
@@ -109,7 +108,8 @@ class Timeline:
 
     def at(self, step: jax.Array) -> Hyperparameters:
         """The values at `step` (int32 scalar, traced or not); jittable."""
-        level = self._level(step)
+        values = {name: function(step) for name, function in self._functions.items()}
+        level = values["augmentation"]
         if self._has_ramps:
             below = jnp.floor(level).astype(jnp.int32)
             above, share = jnp.minimum(below + 1, len(self.level_names) - 1), level - below
@@ -119,8 +119,7 @@ class Timeline:
         else:
             level = level.astype(jnp.int32)
             strengths = jax.tree.map(lambda values: jnp.asarray(values)[level], self._strengths)
-        numbers = {name: function(step) for name, function in self._functions.items()}
-        return Hyperparameters(numbers | {"augmentation": level}, strengths)
+        return Hyperparameters(values | {"augmentation": level}, strengths)
 
     @functools.cached_property
     def sampled(self) -> np.ndarray:

@@ -89,6 +89,10 @@ class State:
     failures: dict[str, Failure] = dataclasses.field(default_factory=dict)
     done: set[str] = dataclasses.field(default_factory=set)
 
+    def is_settled(self, name: str) -> bool:
+        """Whether nothing is left to do for a run: it is done, or it failed."""
+        return name in self.done or name in self.failures
+
 
 def look(members: Sequence[Member], corruptions: bool) -> State:
     """How far the runs of a study are. A run that diverged would again; one that failed otherwise may be tried anew."""
@@ -160,9 +164,7 @@ def execute(
     Raises:
       Interrupted: a signal came; the runs at work have saved and ended.
     """
-    waiting = collections.deque(
-        member for member in members if member.name not in state.done and member.name not in state.failures
-    )
+    waiting = collections.deque(member for member in members if not state.is_settled(member.name))
     free, tasks = list(places), list[Task]()
     watched: set[str] = set()
     stopping = ""
@@ -220,7 +222,7 @@ def waits(member: Member, state: State) -> bool:
     trunk = member.trunk
     if trunk is None or member.can_branch() or holds_run(member.workdir):
         return False
-    return trunk.name not in {*state.failures, *state.done} and not is_trained(state.runs.get(trunk.name))
+    return not state.is_settled(trunk.name) and not is_trained(state.runs.get(trunk.name))
 
 
 def begin(member: Member, place: Place, state: State, corruptions: bool, engine: Start) -> Task | None:
@@ -284,7 +286,7 @@ def lines(
         run = state.runs.get(member.name)
         own = at_work.get(member.name) or (run.rows if run else ())
         rows[member.recipe.name] += own
-        if not is_trained(run) and member.name not in {*state.failures, *state.done}:
+        if not is_trained(run) and not state.is_settled(member.name):
             shared = member.fork.epochs if member.fork else 0
             todo.append((member.name, member.recipe.name, member.recipe.epochs - max(len(own), shared)))
     left = display.seconds_left(rows, todo, operations, jobs)

@@ -58,6 +58,21 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """What `train` is asked for, and what came of it so far: `rollbacks`, and the finished updates gone back to each time."""
+
+    config: Config
+    workdir: Path
+    resume: bool
+    stop_after: int | None
+    origin: Origin | None
+    hook: Hook | None
+    branches: Sequence[int]
+    rollbacks: int = 0
+    back_to: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class PlacedData:
     """The data set on the devices.
 
@@ -114,6 +129,10 @@ class Attempt:
     began: float = 0.0
     drawn: float = 0.0
 
+    def notes(self, sums: EpochSums | None = None, metrics: EpochRow | None = None) -> CheckpointNotes:
+        """Those of a checkpoint within an epoch, with its `sums`, or after one, with its row."""
+        return CheckpointNotes(rollbacks=self.rollbacks, back_to=self.back_to, sums=sums, metrics=metrics)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
@@ -156,40 +175,31 @@ def train(
       Diverged: loss or gradient norm became non-finite.
       Interrupted: a signal came; everything is saved.
     """
-    workdir, rollbacks, back_to = files.user_path(workdir), 0, ()
+    request = Request(config, files.user_path(workdir), resume, stop_after, origin, hook, branches)
     while True:
         try:
-            return run(config, workdir, resume, rollbacks, back_to, stop_after, origin, hook, branches)
+            return run(request)
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
             if error.rollbacks >= config.max_rollbacks:
                 raise Diverged(f"{error}; gave up after {error.rollbacks} rollbacks; {ADVICE}") from None
-            left = set(checkpoint_steps(workdir) or [0]) - set(error.back_to)
+            left = set(checkpoint_steps(request.workdir) or [0]) - set(error.back_to)
             target = devices.lead_says(max(left, default=-1))
             if target < 0:
                 raise Diverged(f"{error}; the run went back there before, and nothing before it is left; {ADVICE}") from None
-            rollbacks, back_to, resume = error.rollbacks + 1, (*error.back_to, target), True
+            rollbacks = error.rollbacks + 1
+            request = dataclasses.replace(request, resume=True, rollbacks=rollbacks, back_to=(*error.back_to, target))
             where = f"step {target}" if target else "the beginning"
             how = f"with the data in another order (rollback {rollbacks} of {config.max_rollbacks})"
             console.say(f"{error}; going back to {where}, {how}", active=jax.process_index() == 0)
 
 
-def run(
-    config: Config,
-    workdir: Path,
-    resume: bool,
-    rollbacks: int,
-    back_to: tuple[int, ...],
-    stop_after: int | None,
-    origin: Origin | None,
-    hook: Hook | None,
-    branches: Sequence[int],
-) -> Summary:
-    """One attempt of `train`, from the last checkpoint to the end; before it, `rollbacks` diverged, and it goes on from the
-    last of `back_to`."""
+def run(request: Request) -> Summary:
+    """One attempt of `train`, from the last checkpoint, or the last gone back to, to the end."""
+    workdir, stop_after = request.workdir, request.stop_after
     with contextlib.ExitStack() as to_close:
-        attempt = prepare(config, workdir, resume, rollbacks, back_to, origin, hook, branches, to_close)
+        attempt = prepare(request, to_close)
         done, epochs = attempt.saved.epoch, attempt.setup.timeline.epochs
         if stop_after is not None and not 1 <= stop_after <= epochs:
             raise UserError(f"--stop-after {stop_after}: should be an epoch of the run, 1 to {epochs}")
@@ -221,24 +231,15 @@ def run(
         return summarise(attempt)
 
 
-def prepare(
-    config: Config,
-    workdir: Path,
-    resume: bool,
-    rollbacks: int,
-    back_to: tuple[int, ...],
-    origin: Origin | None,
-    hook: Hook | None,
-    branches: Sequence[int],
-    to_close: contextlib.ExitStack,
-) -> Attempt:
+def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
     """Sets up, reads the data, restores the last checkpoint and opens the records. Raises UserError.
 
     What is opened is closed by `to_close`.
     """
     is_lead = jax.process_index() == 0
     say = functools.partial(console.say, active=is_lead)
-    setup = make_setup(config, devices.make_mesh(config.devices))
+    workdir, resume, origin, back_to = request.workdir, request.resume, request.origin, request.back_to
+    setup = make_setup(request.config, devices.make_mesh(request.config.devices))
     config, timeline = setup.config, setup.timeline
     changes = check_workdir(config, workdir, resume)
     devices.wait_for_all("work directory checked")  # before the first process writes to it
@@ -249,7 +250,8 @@ def prepare(
     origin = beginning.origin if beginning else saved_origin(workdir)
     check = to_close.enter_context(begun(config, workdir, resume, None if resume else origin)) if is_lead else lambda: None
 
-    keep, branched = ([epoch * timeline.steps_per_epoch for epoch in of] for of in (timeline.checkpoint_epochs, branches))
+    keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
+    branched = [epoch * timeline.steps_per_epoch for epoch in request.branches]
     metadata = {"config": config.to_dict(), "versions": environment.versions(), "data_digests": data.digests}
     checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata, branched))
     checkpoints.remove_unfinished()
@@ -267,10 +269,10 @@ def prepare(
         rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
     if saved.step != int(state.step):
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
-    rollbacks, back_to = max(rollbacks, saved.notes.rollbacks), back_to or saved.notes.back_to
+    rollbacks, back_to = max(request.rollbacks, saved.notes.rollbacks), back_to or saved.notes.back_to
     header = make_header(setup, data.judge, saved.step, rollbacks, origin, changes)
     past = [event for event in timeline.events() if event.step < saved.step]
-    log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead, flatten(config.to_dict()), hook))
+    log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead, flatten(config.to_dict()), request.hook))
     saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
     for kept, its_state in to_save:  # the run can go on without the one that it branched from
         saver.save(its_state, kept.step, kept.epoch, kept.accuracy, kept.notes)
@@ -346,8 +348,7 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
                 read(unread)
                 unread = None
                 sums.seconds = time.perf_counter() - begin
-                notes = CheckpointNotes(rollbacks=attempt.rollbacks, back_to=attempt.back_to, sums=sums)
-                saver.save(attempt.state, step, epoch - 1, None, notes)
+                saver.save(attempt.state, step, epoch - 1, None, attempt.notes(sums=sums))
             if signal and step < end:
                 raise Interrupted(f"{signal}: saved after step {step}; continue with --resume --workdir {attempt.workdir}")
         read(unread)
@@ -362,8 +363,7 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     try:
         results, raw_results = evaluate_epoch(attempt, epoch, sums)
     except Interrupted:  # the resumed run evaluates
-        notes = CheckpointNotes(rollbacks=attempt.rollbacks, back_to=attempt.back_to, sums=sums)
-        attempt.saver.save(state, step, epoch - 1, None, notes)
+        attempt.saver.save(state, step, epoch - 1, None, attempt.notes(sums=sums))
         raise
     if not math.isfinite(sum(result["loss"] for result in results.values())):
         text = f"the loss of the evaluation after epoch {epoch} is no longer finite"
@@ -372,8 +372,7 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     # The saver records, then saves: a resumed run drops records that its checkpoint does not reach.
     row = make_row(attempt.setup, epoch, sums, results, sums.seconds + time.perf_counter() - begin, raw_results)
     attempt.log.epoch(row)
-    notes = CheckpointNotes(rollbacks=attempt.rollbacks, back_to=attempt.back_to, metrics=row)
-    attempt.saver.save(state, step, epoch, row.accuracy(judge), notes)
+    attempt.saver.save(state, step, epoch, row.accuracy(judge), attempt.notes(metrics=row))
 
     per_step = (time.perf_counter() - attempt.began) / max(step - attempt.saved.step, 1)
     is_best = epochs_without_better(attempt) == 0
