@@ -12,7 +12,7 @@ from wrn_jax.config import Model
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models.network import Network
 from wrn_jax.models.weight_layouts import to_torch
-from wrn_jax.models.wide_resnet import BatchNorm, WideResNet, dropout, relu_dropout
+from wrn_jax.models.wide_resnet import BatchNorm, WideResNet, dropout, packed_relu_dropout, relu_dropout
 from wrn_jax.training.loss import mixed_cross_entropy
 
 pytestmark = pytest.mark.slow
@@ -145,8 +145,9 @@ class TestDropout:
 
     @pytest.mark.parametrize("rate", [0.0, 0.3])
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_gradient_with_relu_is_that_of_the_two_apart(self, rate, dtype):
-        inputs = jax.random.normal(jax.random.key(0), (8, 8, 8, 16)).astype(dtype)
+    @pytest.mark.parametrize("together", [relu_dropout, packed_relu_dropout])
+    def test_gradient_with_relu_is_that_of_the_two_apart(self, rate, dtype, together):
+        inputs = jax.random.normal(jax.random.key(0), (8, 6, 8, 16)).astype(dtype)
         weights = jax.random.normal(jax.random.key(2), inputs.shape).astype(dtype)
 
         def apart(inputs, rate, key):
@@ -154,10 +155,15 @@ class TestDropout:
 
         results = [
             jax.value_and_grad(lambda inputs, f=f: jnp.sum(weights * f(inputs, jnp.float32(rate), jax.random.key(1))))(inputs)
-            for f in (apart, relu_dropout)
+            for f in (apart, together)
         ]
         jax.tree.map(np.testing.assert_array_equal, *results)
         assert 0 < float(jnp.mean(results[0][1] != 0)) < 0.6
+
+    def test_packed_it_keeps_a_byte_for_four_decisions(self):
+        inputs = jnp.ones((2, 8, 3, 5))
+        _, gradient = jax.vjp(lambda inputs: packed_relu_dropout(inputs, 0.5, jax.random.key(0)), inputs)
+        assert {(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves(gradient)} >= {((2, 2, 3, 5), "uint8")}
 
     def test_the_four_bytes_of_a_word_decide_independently(self):
         kept = np.asarray(dropout(jnp.ones((64, 16, 16, 8)), jnp.float32(0.5), jax.random.key(3))) > 0

@@ -92,6 +92,25 @@ def test_restores_every_bit_onto_other_devices(tmp_path, devices, sharding):
     chex.assert_trees_all_equal(numbers(found), numbers(state))
 
 
+def test_restores_kernels_in_the_order_in_memory_that_the_devices_want(tmp_path, monkeypatch):
+    """As on a GPU."""
+    abstract, state, _ = make_state()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, 7, 1, 0.5, NOTES)
+    monkeypatch.setitem(devices.KERNEL_LAYOUTS, "cpu", (3, 0, 1, 2))
+    wanted = devices.state_shardings(abstract, devices.make_mesh(4), "fsdp")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        _, found, _ = checkpoints.restore_last(abstract, wanted)
+        checkpoints.save(found, 8, 1, 0.5, NOTES)
+        _, again, _ = checkpoints.restore_last(abstract, wanted)
+    kernels = [pair for pair in zip(*map(jax.tree.leaves, (again, wanted)), strict=True) if pair[0].ndim == 4]
+    assert len(kernels) == 2 * len([leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == 4])  # momentum too
+    for kernel, format in kernels:
+        assert kernel.format.layout.major_to_minor == (3, 0, 1, 2)
+        assert kernel.sharding == format.sharding
+    chex.assert_trees_all_equal(numbers(again), numbers(state))
+
+
 class TestDamage:
     """Bytes changed or lost in the newest checkpoint are noticed, and the one before is used."""
 

@@ -24,6 +24,7 @@ class Network:
       num_classes: outputs where the configuration leaves them open.
       dtype: compute type, "float32", "bfloat16" or "float16".
       batch_is_split: whether training splits the batch over several devices.
+      pack_dropout: whether training is on accelerators; see `wide_resnet.packed_relu_dropout`.
 
     Attributes:
       graphdef: the definition, for `nnx.merge`.
@@ -31,7 +32,7 @@ class Network:
       dtype: the compute type.
     """
 
-    def __init__(self, config: Model, num_classes: int, dtype: str, batch_is_split: bool = False):
+    def __init__(self, config: Model, num_classes: int, dtype: str, batch_is_split: bool = False, pack_dropout: bool = False):
         self.build = lambda key: WideResNet(
             config.depth,
             config.widen_factor,
@@ -40,6 +41,7 @@ class Network:
             batch_norm_groups=config.batch_norm_groups,
             recompute=config.recompute == "blocks",
             batch_is_split=batch_is_split,
+            pack_dropout=pack_dropout,
             rngs=nnx.Rngs(params=key),
         )
         self.dtype = dtype

@@ -10,7 +10,7 @@ Layers are built for pure use: `nnx.split` the network once, keep parameters and
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import jax
@@ -38,13 +38,31 @@ def dropout(inputs: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.A
       key: random key.
     """
     batch, rows, *rest = inputs.shape
-    # A word serves four rows, of the same image: a sharded batch draws its own part without communication, and the four
-    # bytes are taken apart along an axis that no accelerator keeps in the tiles of its memory. (Along the channels the
-    # compiler for TPU writes the words out four times over and rearranges them: 19 MB per image of a WRN-28-10.)
-    words = jax.random.bits(key, (batch, -(-rows // 4), 1, *rest), jnp.uint32)
-    shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 4, *(1 for _ in rest))
-    octets = ((words >> shifts) & 255).reshape(batch, -1, *rest)[:, :rows]
-    kept = octets >= jnp.round(rate * 256).astype(jnp.uint32)
+    octets = (_random_words(inputs.shape, key) >> _along_rows(range(0, 32, 8), rest)) & 255
+    return _drop(inputs, octets.reshape(batch, -1, *rest)[:, :rows] >= _least_octet(rate), rate)
+
+
+def _random_words(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    """[B, N / 4, 1, ...] uint32, of which each serves four rows of a [B, N, ...].
+
+    They are of the same image: a sharded batch draws its own part without communication, and the four bytes are taken apart
+    along an axis that no accelerator keeps in the tiles of its memory. (Along the channels the compiler for TPU writes the
+    words out four times over and rearranges them: 19 MB per image of a WRN-28-10.)
+    """
+    batch, rows, *rest = shape
+    return jax.random.bits(key, (batch, -(-rows // 4), 1, *rest), jnp.uint32)
+
+
+def _along_rows(shifts: range, rest: Sequence[int]) -> jax.Array:
+    return jnp.array(shifts, jnp.uint32).reshape(1, 1, 4, *(1 for _ in rest))
+
+
+def _least_octet(rate: jax.Array | float) -> jax.Array:
+    """The least byte that keeps its element."""
+    return jnp.round(rate * 256).astype(jnp.uint32)
+
+
+def _drop(inputs: jax.Array, kept: jax.Array, rate: jax.Array | float) -> jax.Array:
     scaled = inputs.astype(jnp.float32) * _dropout_scale(rate)
     return jnp.where(kept, scaled, 0).astype(inputs.dtype)
 
@@ -68,13 +86,53 @@ def _relu_dropout_forward(inputs: jax.Array, rate: jax.Array, key: jax.Array) ->
     return outputs, (outputs, rate)
 
 
-def _relu_dropout_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, None, None]:
-    outputs, rate = residuals
-    scaled = gradient.astype(jnp.float32) * _dropout_scale(rate)
-    return jnp.where(outputs > 0, scaled, 0).astype(gradient.dtype), None, None
+def _relu_dropout_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    outputs, rate = saved
+    return _drop(gradient, outputs > 0, rate), None, None
 
 
 relu_dropout.defvjp(_relu_dropout_forward, _relu_dropout_backward)
+
+
+@jax.custom_vjp
+def packed_relu_dropout(inputs: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
+    """`relu_dropout`, the same values, for accelerators.
+
+    There the compiler would store random words, and masks of a byte for each element. Here it is the decisions that are kept,
+    four to a byte, and the way back reads them beside the inputs, which the gradient of what made them needs anyway. A CPU
+    would only pack in vain.
+    """
+    return _packed_forward(inputs, rate, key)[0]
+
+
+def _packed_forward(
+    inputs: jax.Array, rate: jax.Array | float, key: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | float]]:
+    packed = pack_decisions(inputs.shape, rate, key)
+    return _drop(nnx.relu(inputs), unpack_decisions(packed, inputs.shape[1]), rate), (inputs, packed, rate)
+
+
+def _packed_backward(saved: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    inputs, packed, rate = saved
+    return _drop(gradient, unpack_decisions(packed, inputs.shape[1]) & (inputs > 0), rate), None, None
+
+
+packed_relu_dropout.defvjp(_packed_forward, _packed_backward)
+
+
+def pack_decisions(shape: tuple[int, ...], rate: jax.Array | float, key: jax.Array) -> jax.Array:
+    """Which elements of a [B, N, ...] `dropout` keeps, [B, N / 4, ...] uint8: bit k of row i is that of row 4 i + k."""
+    words = _random_words(shape, key)[:, :, 0]
+    bits = [((words >> 8 * place) & 255 >= _least_octet(rate)).astype(jnp.uint8) << place for place in range(4)]
+    # Behind a barrier, or the compiler would draw the words a second time instead of reading these.
+    return jax.lax.optimization_barrier(functools.reduce(jnp.bitwise_or, bits))
+
+
+def unpack_decisions(packed: jax.Array, rows: int) -> jax.Array:
+    """The decisions of `pack_decisions` on the first `rows` rows, [B, rows, ...] bool."""
+    batch, _, *rest = packed.shape
+    bits = (packed[:, :, None] >> _along_rows(range(4), rest).astype(jnp.uint8)) & 1
+    return bits.reshape(batch, -1, *rest)[:, :rows] == 1
 
 
 @jax.custom_vjp
@@ -189,7 +247,8 @@ class Block(nnx.Module):
     """BN-ReLU-conv3x3-BN-ReLU-dropout-conv3x3 plus shortcut.
 
     Where width or stride changes the shortcut is a 1x1 convolution of the activated input, elsewhere the raw input itself.
-    `norm` and `conv` make the layers: `BatchNorm` and `Convolution` with all but sizes and stride settled.
+    `norm` and `conv` make the layers: `BatchNorm` and `Convolution` with all but sizes and stride settled. `pack_dropout`:
+    whether `packed_relu_dropout` is the dropout.
     """
 
     def __init__(
@@ -199,7 +258,9 @@ class Block(nnx.Module):
         stride: int,
         norm: Callable[[int], BatchNorm],
         conv: Callable[[int, int, int, int], Convolution],
+        pack_dropout: bool,
     ):
+        self.pack_dropout = pack_dropout
         self.bn1 = norm(channels_in)
         self.conv1 = conv(channels_in, channels_out, 3, stride)
         self.bn2 = norm(channels_out)
@@ -211,7 +272,8 @@ class Block(nnx.Module):
         """[B, H, W, channels_in] to [B, H / stride, W / stride, channels_out]."""
         activated = nnx.relu(self.bn1(inputs, train))
         outputs = self.bn2(self.conv1(activated), train)
-        outputs = relu_dropout(outputs, rate, key) if train else nnx.relu(outputs)
+        drop = packed_relu_dropout if self.pack_dropout else relu_dropout
+        outputs = drop(outputs, rate, key) if train else nnx.relu(outputs)
         shortcut = inputs if self.shortcut is None else self.shortcut(activated)
         return self.conv2(outputs) + shortcut
 
@@ -236,7 +298,7 @@ def _run_and_recompute(
 
 
 class Group(nnx.Module):
-    """Blocks of equal width; the first one changes width and stride. `norm` and `conv` as in `Block`."""
+    """Blocks of equal width; the first one changes width and stride. The last three arguments as in `Block`."""
 
     def __init__(
         self,
@@ -246,9 +308,10 @@ class Group(nnx.Module):
         stride: int,
         norm: Callable[[int], BatchNorm],
         conv: Callable[[int, int, int, int], Convolution],
+        pack_dropout: bool,
     ):
-        first = Block(channels_in, channels_out, stride, norm, conv)
-        others = [Block(channels_out, channels_out, 1, norm, conv) for _ in range(blocks - 1)]
+        first = Block(channels_in, channels_out, stride, norm, conv, pack_dropout)
+        others = [Block(channels_out, channels_out, 1, norm, conv, pack_dropout) for _ in range(blocks - 1)]
         # String keys: integer keys come back from a checkpoint as strings, and `jax.export` refuses them.
         self.layer = nnx.Dict({str(index): block for index, block in enumerate([first, *others])})
 
@@ -266,6 +329,7 @@ class WideResNet(nnx.Module):
       recompute: whether training keeps only the inputs of the blocks and computes what is inside once more on the way back
         (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The results are the same.
       batch_is_split: see `convolution.convolve`; only matters for training on CPU devices.
+      pack_dropout: see `Block`; only matters for training.
       rngs: source of the initial values.
 
     Raises:
@@ -282,6 +346,7 @@ class WideResNet(nnx.Module):
         batch_norm_axis: str | None = None,
         recompute: bool = False,
         batch_is_split: bool = False,
+        pack_dropout: bool = False,
         *,
         rngs: nnx.Rngs,
     ):
@@ -293,9 +358,9 @@ class WideResNet(nnx.Module):
         conv = functools.partial(Convolution, dtype=dtype, batch_is_split=batch_is_split, rngs=rngs)
         self.recompute = recompute
         self.conv1 = conv(3, 16, 3, 1)
-        self.block1 = Group(blocks, 16, widths[0], 1, norm, conv)
-        self.block2 = Group(blocks, widths[0], widths[1], 2, norm, conv)
-        self.block3 = Group(blocks, widths[1], widths[2], 2, norm, conv)
+        self.block1 = Group(blocks, 16, widths[0], 1, norm, conv, pack_dropout)
+        self.block2 = Group(blocks, widths[0], widths[1], 2, norm, conv, pack_dropout)
+        self.block3 = Group(blocks, widths[1], widths[2], 2, norm, conv, pack_dropout)
         self.bn1 = norm(widths[2])
         self.fc = nnx.Linear(widths[2], num_classes, kernel_init=initializers.xavier_uniform(), rngs=rngs)
 

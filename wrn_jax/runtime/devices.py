@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.layout import Format, Layout
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wrn_jax.runtime import console, entry
@@ -27,6 +28,12 @@ class Device(Protocol):
 
 AXIS = "data"
 """Name of the mesh's only axis; the batch is split over it."""
+
+KERNEL_LAYOUTS = {"gpu": (3, 0, 1, 2), "cuda": (3, 0, 1, 2)}
+"""By platform: the axes of a convolution's kernel [H, W, I, O] from the outermost in memory to the innermost.
+
+cuDNN wants the output channels outermost. Kernels kept as they come are rearranged there and back in every step.
+"""
 
 WAIT_FOR_OTHERS = 120
 """Seconds that a process waits for the others of its run."""
@@ -55,7 +62,7 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(tree: Any, mesh: Mesh, sharding: str) -> Any:
-    """Where each array of a state lives, as a tree of shardings.
+    """Where each array of a state lives, as a tree of shardings; of formats for kernels that lie in memory in another order.
 
     Args:
       tree: arrays or `jax.ShapeDtypeStruct`s.
@@ -64,7 +71,14 @@ def state_shardings(tree: Any, mesh: Mesh, sharding: str) -> Any:
         evenly; what has no such axis is replicated (Zhao et al., "PyTorch FSDP", 2023; Rajbhandari et al., "ZeRO", 2020).
     """
 
-    def choose(leaf: Any) -> NamedSharding:
+    order = KERNEL_LAYOUTS.get(mesh.devices.flat[0].platform)
+
+    def choose(leaf: Any) -> NamedSharding | Format:
+        if order is not None and len(leaf.shape) == len(order):
+            return Format(Layout(order), place(leaf))
+        return place(leaf)
+
+    def place(leaf: Any) -> NamedSharding:
         axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0 and size >= mesh.size]
         if sharding == "replicated" or not axes:
             return replicated(mesh)

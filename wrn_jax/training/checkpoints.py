@@ -280,7 +280,7 @@ class Checkpoints:
 
         Args:
           like: a state, or abstract state, of the same structure.
-          shardings: the sharding of each of its arrays.
+          shardings: the sharding of each of its arrays; see `devices.state_shardings`.
           start_average: whether an average that a checkpoint does not hold begins from its weights.
           newest: the most updates that it may have; what follows those after it was not finite.
 
@@ -420,7 +420,8 @@ class Checkpoints:
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
         )
         try:
-            return self._orbax.load_checkpointables(step, abstract)
+            loaded = self._orbax.load_checkpointables(step, abstract)
+            return jax.device_put(loaded, shardings)  # Orbax heeds no order in memory
         except (jax.errors.JaxRuntimeError, MemoryError):  # the device's trouble, not the checkpoint's
             raise
         except Exception:  # said in the line below; the text would be about handlers and coroutines

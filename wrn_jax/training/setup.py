@@ -35,7 +35,7 @@ class Setup:
       network: the network, without values.
       optimizer: the Optax chain, whose `update` takes `learning_rate`.
       abstract_state: the state as `jax.ShapeDtypeStruct`s.
-      shardings: where each array of the state lives.
+      shardings: where each array of the state lives; see `devices.state_shardings`.
       steps_per_call: updates in one call of the compiled program, at most.
     """
 
@@ -71,7 +71,8 @@ def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
     config = resolve(config, mesh)
     num_train, num_classes = datasets.planned_sizes(config.data)
     dataset = datasets.info(config.data)
-    network = Network(config.model, num_classes, config.precision, batch_is_split=mesh.size > 1)
+    on_accelerator = mesh.devices.flat[0].platform != "cpu"
+    network = Network(config.model, num_classes, config.precision, batch_is_split=mesh.size > 1, pack_dropout=on_accelerator)
     optimizer = make_optimizer(config.optimizer)
     timeline = Timeline.of(config)
     create = functools.partial(create_state, network, optimizer, averaged=timeline.uses("average_decay"))
