@@ -91,7 +91,12 @@ def test_convolutions_run_on_all_threads():
     text = convolve.lower(images, kernel).compile(compiler_options=options).as_text()
     assert " convolution(" in text
     assert jax.__version_info__ >= (0, 11) or "ynn_fusion" not in text
-    assert devices.compiler_options(types.SimpleNamespace(platform="gpu")) == {}
+
+
+def test_gpus_exchange_the_gradients_in_one_piece():
+    gpu, tpu = (devices.compiler_options(types.SimpleNamespace(platform=name)) for name in ("cuda", "tpu"))
+    assert int(gpu["xla_gpu_all_reduce_combine_threshold_bytes"]) > 4 * 36_536_884  # those of a WideResNet-28-10 in float32
+    assert tpu == {}
 
 
 @pytest.mark.parametrize(

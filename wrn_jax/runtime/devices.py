@@ -29,7 +29,10 @@ class Device(Protocol):
 AXIS = "data"
 """Name of the mesh's only axis; the batch is split over it."""
 
-KERNEL_LAYOUTS = {"gpu": (3, 0, 1, 2), "cuda": (3, 0, 1, 2)}
+GPU_PLATFORMS = ("gpu", "cuda", "rocm")
+"""What JAX calls GPUs, those that are not there among them."""
+
+KERNEL_LAYOUTS = dict.fromkeys(GPU_PLATFORMS, (3, 0, 1, 2))
 """By platform: the axes of a convolution's kernel [H, W, I, O] from the outermost in memory to the innermost.
 
 cuDNN wants the output channels outermost. Kernels kept as they come are rearranged there and back in every step.
@@ -116,7 +119,7 @@ def compute_dtype(precision: str, device: Device) -> str:
         return precision
     if device.platform == "tpu":
         return "bfloat16"
-    if device.platform in ("gpu", "cuda", "rocm"):
+    if device.platform in GPU_PLATFORMS:
         capability = getattr(device, "compute_capability", "0")
         # ROCm reports an architecture name here; its GPUs in use have bfloat16.
         is_new = not re.fullmatch(r"[0-9]+(\.[0-9]+)?", capability) or float(capability) >= 8.0
@@ -138,7 +141,11 @@ def compiler_options(device: Device) -> dict[str, str]:
 
     JAX 0.10 hands a CPU's convolutions of 32 channels and more to YNNPACK, which runs them on one thread (measured up to 64
     channels). Without it Eigen's run on all. Products and sums stay YNNPACK's.
+
+    For GPUs XLA gathers the gradients in portions of 30 MB, each of which the devices wait for; here they are one.
     """
+    if device.platform in GPU_PLATFORMS:
+        return {"xla_gpu_all_reduce_combine_threshold_bytes": str(2**30)}
     if device.platform != "cpu" or jax.__version_info__ >= (0, 11):
         return {}
     return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
