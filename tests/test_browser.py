@@ -15,7 +15,10 @@ from tests.sample_document import EPOCHS, GROUPS, plots, sample_document
 from wrn_jax.report.render import html_page, style
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH"),
+]
 
 SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
