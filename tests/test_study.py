@@ -382,6 +382,15 @@ def test_what_recipes_have_in_common_is_trained_once_for_each_seed(world, tmp_pa
     assert shared(world) == [["4"], [], ["4"], ["one-seed1", "4"]]
 
 
+def test_a_run_that_cannot_go_on_from_another_begins_by_itself(world, tmp_path, capsys):
+    world.write("two", LATE)
+    world.happens = {2: 2, 7: -9}  # damaged, say; one that is killed, on the other hand, has failed
+    with pytest.raises(UserError, match="1 of 4 runs failed: two-seed1"):
+        begin(tmp_path / "out")
+    assert "two-seed0: cannot go on from another run: train: ended with 2; it begins by itself" in capsys.readouterr().out
+    assert shared(world) == [["4"], ["one-seed0", "4"], [], ["4"], ["one-seed1", "4"]]
+
+
 def test_it_is_trained_apart_where_that_is_asked_for(world, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(conduct, "run", lambda *arguments: given.append(arguments[5]))

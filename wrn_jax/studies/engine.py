@@ -261,6 +261,9 @@ def end(task: Task, state: State, corruptions: bool, stopping: bool, engine: Sta
     if code < 0:
         hint = " (too little memory?)" if code == -signal.SIGKILL else ""
         said = f"was killed by {signal.Signals(-code).name}{hint}"
+    if code == 2 and "--branch-from" in task.arguments and not holds_run(member.workdir):  # a damaged checkpoint, say
+        console.say(f"{member.name}: cannot go on from another run: {said}; it begins by itself")
+        return begin(dataclasses.replace(member, trunk=None, fork=None), task.place, state, corruptions, engine)
     return fail(state, member, code, said)
 
 
