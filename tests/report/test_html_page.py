@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.sample_document import MARKS, NASTY, plots, sample_document
@@ -247,14 +248,34 @@ def test_marks_at_one_place_are_one():
     assert style.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
 
 
-def test_axes_and_steps_are_those_of_the_plot(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
+def test_a_picture_counts_epochs_whole_and_is_small(tmp_path, monkeypatch):
+    ticks, really_save = [], Figure.savefig
 
+    def save(figure, *arguments, **options):
+        figure.draw_without_rendering()
+        low, high = figure.axes[0].get_xlim()
+        ticks.append([tick for tick in figure.axes[0].get_xticks() if low <= tick <= high])
+        really_save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    for x in ([1, 2, 3, 4, 5], [0.0, 0.7, 2.0]):
+        plot = plot_of(Series("a", x, [0.1] * len(x)))
+        (path,) = pictures.save_plots(document_of(plot), tmp_path)
+    assert ticks[0] == [1, 2, 3, 4, 5]
+    assert any(tick % 1 for tick in ticks[1])
+    with Image.open(path) as picture:
+        assert picture.mode == "P"
+
+
+def test_axes_and_steps_are_those_of_the_plot(tmp_path, monkeypatch):
     line, drawn = Series("a", [1, 2], [0.1, 0.001]), []
 
-    def save(figure, *_, **__):
+    really_save = Figure.savefig
+
+    def save(figure, *arguments, **options):
         (axis,) = figure.axes
         drawn.append((axis.get_yscale(), axis.lines, len(axis.get_yticks()) == 0))
+        really_save(figure, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", save)
     for log, stepped, rows in ((False, False, True), (True, True, False)):
