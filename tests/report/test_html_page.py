@@ -248,7 +248,7 @@ def test_marks_at_one_place_are_one():
     assert style.numbered_marks(plot) == [(41.0051, "epoch 41.01: a"), (51.0, "epoch 51: b; c")]
 
 
-def test_a_picture_counts_epochs_whole_and_is_small(tmp_path, monkeypatch):
+def test_axes_count_epochs_whole_and_pictures_are_small(tmp_path, monkeypatch):
     ticks, really_save = [], Figure.savefig
 
     def save(figure, *arguments, **options):
@@ -258,8 +258,9 @@ def test_a_picture_counts_epochs_whole_and_is_small(tmp_path, monkeypatch):
         really_save(figure, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", save)
-    for x in ([1, 2, 3, 4, 5], [0.0, 0.7, 2.0]):
+    for x, step in (([1, 2, 3, 4, 5], 1), ([0.0, 0.7, 2.0], None), ([1, 100], None)):
         plot = plot_of(Series("a", x, [0.1] * len(x)))
+        assert html_page.plotly_figure(plot)["layout"]["xaxis"].get("dtick") == step
         (path,) = pictures.save_plots(document_of(plot), tmp_path)
     assert ticks[0] == [1, 2, 3, 4, 5]
     assert any(tick % 1 for tick in ticks[1])

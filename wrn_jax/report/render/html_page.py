@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from wrn_jax.report.render import strips
@@ -21,6 +22,7 @@ from wrn_jax.report.render.style import (
     MOST_MARKERS,
     THEMES,
     bold_as,
+    counts_whole,
     log_ticks,
     mark_labels,
     numbered_marks,
@@ -28,6 +30,7 @@ from wrn_jax.report.render.style import (
     series_style,
 )
 
+MOST_TICKS = 12  # of an axis that counts, one for each number
 MOST_ROWS = 200  # of the table below a plot
 LONG_CELL = 24  # characters, above which a column is kept from getting narrow
 SENTENCE = 80  # characters, above which it is given more room, lest its rows get tall
@@ -127,7 +130,7 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
     """The plot as plotly's figure, apart from the colours: the `legendgroup` of a trace is the place of its line."""
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
     line = {"width": 1, "dash": "2px,3px", "color": "#808080"}
-    x_label = _plotly_text(plot.x_label)
+    x, x_label = [x for series in plot.series for x in series.x], _plotly_text(plot.x_label)
     vertical = {"y0": 0, "y1": 1, "yref": "paper", "layer": "below", "line": line}
     ticks = log_ticks(plot) if plot.log_x else []
     x_axis = {"title": {"text": x_label, "standoff": 8}, "automargin": True}
@@ -137,7 +140,12 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
         "layout": {
             "xaxis": x_axis
             | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}, "type": "log" if plot.log_x else "linear"}
-            | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if plot.log_x else {}),
+            | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if plot.log_x else {})
+            | (
+                {"dtick": 1}
+                if counts_whole(plot) and np.ptp([x for series in plot.series for x in series.x]) <= MOST_TICKS
+                else {}
+            ),
             "yaxis": y_axis
             | {"type": "log" if plot.log_y else "linear"}
             | ({"showticklabels": False, "ticks": "", "showgrid": False} if plot.rows else {}),

@@ -10,7 +10,16 @@ from PIL import Image
 
 from wrn_jax.report.render import strips
 from wrn_jax.report.render.blocks import Document, Plot, Series
-from wrn_jax.report.render.style import MOST_MARKERS, THEMES, log_ticks, mark_labels, numbered_marks, plain, series_style
+from wrn_jax.report.render.style import (
+    MOST_MARKERS,
+    THEMES,
+    counts_whole,
+    log_ticks,
+    mark_labels,
+    numbered_marks,
+    plain,
+    series_style,
+)
 from wrn_jax.runtime.drawing import plain_text
 
 
@@ -58,7 +67,7 @@ def _save_plot(plot: Plot, path: Path) -> Path:
         axis.set_xscale("log")
         axis.set_xticks(log_ticks(plot), [f"{tick:g}" for tick in log_ticks(plot)])
         axis.minorticks_off()
-    elif all(np.equal(series.x, np.round(series.x)).all() for series in plot.series):  # epochs
+    elif counts_whole(plot):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if plot.log_y:
         axis.set_yscale("log")

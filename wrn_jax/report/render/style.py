@@ -81,6 +81,12 @@ def log_ticks(plot: Plot) -> list[float]:
     return [tick for tick in ticks if min(x) / 2.5 < tick < 2.5 * max(x)]
 
 
+def counts_whole(plot: Plot) -> bool:
+    """Whether the x of a plot count something, such as epochs, between whose numbers there is none."""
+    x = [float(x) for series in plot.series for x in series.x]
+    return bool(x) and not plot.log_x and all(map(float.is_integer, x))
+
+
 def mark_labels(plot: Plot) -> list[tuple[float, str]]:
     """(x, text) of the numbers above the vertical lines; lines so near that theirs would overlap on 280 pixels share one,
     such as 3–5."""
