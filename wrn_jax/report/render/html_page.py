@@ -141,11 +141,7 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
             "xaxis": x_axis
             | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}, "type": "log" if plot.log_x else "linear"}
             | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if plot.log_x else {})
-            | (
-                {"dtick": 1}
-                if counts_whole(plot) and np.ptp([x for series in plot.series for x in series.x]) <= MOST_TICKS
-                else {}
-            ),
+            | ({"dtick": 1} if counts_whole(plot) and np.ptp(x) <= MOST_TICKS else {}),
             "yaxis": y_axis
             | {"type": "log" if plot.log_y else "linear"}
             | ({"showticklabels": False, "ticks": "", "showgrid": False} if plot.rows else {}),
