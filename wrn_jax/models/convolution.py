@@ -4,7 +4,7 @@ XLA's convolutions in float32 reach 60 to 85 % of a core's matrix product peak i
 15 to 60 % in the kernel's gradient (AMD EPYC with AVX-512, JAX 0.10 and 0.12). On the CPU they are replaced by
 
 - Winograd's F(4x4, 3x3) for 3x3 kernels at stride 1: a quarter of the multiplications, 1.5 to 2.5 times as fast from 16
-  channels on, if as many images are taken at a time as fit into the core's cache with all that is made of them; its rounding
+  channels on, if few images are taken at a time, so that they fit into the caches with all that is made of them; its rounding
   error is 2e-6 to 5e-6 of the norm, against 3e-7 of the plain sums;
 - one product of matrices for 1x1 kernels, whose gradient is then four to seven times as fast;
 - three products for the kernel's gradient of 3x3 layers at stride 2, one for each row of taps: twice as fast.
@@ -14,6 +14,7 @@ lowered for.
 """
 
 import functools
+import os
 from typing import Any, cast
 
 import jax
@@ -58,6 +59,8 @@ WINOGRAD_PIXELS = 2048
 """Least pixels of a pass: with fewer than 128 tiles the products are too flat."""
 PASS_NUMBERS = 2**17
 """Least numbers of a pass, half of a MB: their loops outweigh what a pass costs, and all made of them fits into the caches."""
+THREADED_PASS_NUMBERS = 2**19
+"""As `PASS_NUMBERS` with several threads, which divide every loop among them and wait for each other after it."""
 PASS_PIXELS_PER_CHANNEL = 16
 """Least pixels of a pass for each channel: each reads, and adds in the kernel's gradient, arrays as large as four kernels."""
 NARROW_CHANNELS = 16
@@ -130,9 +133,15 @@ def images_of_a_pass(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> i
     """How many of the images [B, H, W, C] Winograd's way takes at a time: the least divisor of B that is worth a pass."""
     batch, height, width, _ = shape
     channels = max(kernel_shape[2:])
-    enough = max(WINOGRAD_PIXELS, PASS_NUMBERS // channels, PASS_PIXELS_PER_CHANNEL * channels)
+    numbers = PASS_NUMBERS if threads() == 1 else THREADED_PASS_NUMBERS
+    enough = max(WINOGRAD_PIXELS, numbers // channels, PASS_PIXELS_PER_CHANNEL * channels)
     divisors = (count for count in range(1, batch + 1) if batch % count == 0)
     return next(count for count in divisors if count * height * width >= enough or count == batch)
+
+
+def threads() -> int:
+    """Those that XLA divides a loop among: one for each CPU core that the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cut(images: jax.Array, count: int) -> jax.Array:
