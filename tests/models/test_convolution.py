@@ -83,11 +83,11 @@ def test_images_are_taken_in_equal_parts_that_are_worth_a_pass(monkeypatch):
     def count(batch, side, channels):
         return convolution.images_of_a_pass((batch, side, side, channels), (3, 3, channels, channels))
 
-    monkeypatch.setattr(convolution, "threads", lambda: 1)
+    monkeypatch.setattr(convolution.environment, "cpu_cores", lambda: 1)
     assert [count(256, 32, 16), count(256, 16, 32), count(256, 8, 64), count(32, 32, 160)] == [8, 16, 32, 4]
     assert [count(32, 16, 320), count(32, 8, 640)] == [32, 32]
     assert [count(30, 32, 16), count(97, 32, 16), count(1, 32, 16)] == [10, 97, 1]
-    monkeypatch.setattr(convolution, "threads", lambda: 2)
+    monkeypatch.setattr(convolution.environment, "cpu_cores", lambda: 2)
     assert [count(256, 32, 16), count(256, 16, 32), count(256, 8, 64), count(32, 32, 160)] == [32, 64, 128, 4]
 
 

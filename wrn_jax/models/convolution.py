@@ -14,13 +14,14 @@ lowered for.
 """
 
 import functools
-import os
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+
+from wrn_jax.runtime import environment
 
 TILE = 4
 """Side of the square of outputs that one Winograd tile yields."""
@@ -133,15 +134,10 @@ def images_of_a_pass(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> i
     """How many of the images [B, H, W, C] Winograd's way takes at a time: the least divisor of B that is worth a pass."""
     batch, height, width, _ = shape
     channels = max(kernel_shape[2:])
-    numbers = PASS_NUMBERS if threads() == 1 else THREADED_PASS_NUMBERS
+    numbers = PASS_NUMBERS if environment.cpu_cores() == 1 else THREADED_PASS_NUMBERS
     enough = max(WINOGRAD_PIXELS, numbers // channels, PASS_PIXELS_PER_CHANNEL * channels)
     divisors = (count for count in range(1, batch + 1) if batch % count == 0)
     return next(count for count in divisors if count * height * width >= enough or count == batch)
-
-
-def threads() -> int:
-    """Those that XLA divides a loop among: one for each CPU core that the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cut(images: jax.Array, count: int) -> jax.Array:

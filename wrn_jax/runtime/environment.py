@@ -31,8 +31,13 @@ def hardware() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "cpu": _cpu_name(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_cores": cpu_cores(),
     }
+
+
+def cpu_cores() -> int:
+    """The CPU cores that the process may use; XLA divides loops among as many threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -83,6 +83,11 @@ class Plot:
     log_x: bool = False
     rows: bool = False
 
+    @property
+    def x(self) -> list[float]:
+        """The x of all its lines, one after the other."""
+        return [float(x) for series in self.series for x in series.x]
+
 
 @dataclasses.dataclass(frozen=True)
 class Strip:

@@ -105,7 +105,7 @@ def is_numeric(cells: Sequence[str]) -> bool:
 
 def data_table(plot: Plot) -> Table:
     """The values of a plot, a row for each x; of too many, those at whole x or every so manieth."""
-    places = sorted({float(x) for series in plot.series for x in series.x})
+    places = sorted(set(plot.x))
     shown = [x for x in places if x.is_integer()] if len(places) > MOST_ROWS else places
     every = max(1, math.ceil(len(shown or places) / MOST_ROWS))
     shown = (shown or places)[::every]
@@ -130,7 +130,7 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
     """The plot as plotly's figure, apart from the colours: the `legendgroup` of a trace is the place of its line."""
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
     line = {"width": 1, "dash": "2px,3px", "color": "#808080"}
-    x, x_label = [x for series in plot.series for x in series.x], _plotly_text(plot.x_label)
+    x_label = _plotly_text(plot.x_label)
     vertical = {"y0": 0, "y1": 1, "yref": "paper", "layer": "below", "line": line}
     ticks = log_ticks(plot) if plot.log_x else []
     x_axis = {"title": {"text": x_label, "standoff": 8}, "automargin": True}
@@ -141,7 +141,7 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
             "xaxis": x_axis
             | {"unifiedhovertitle": {"text": f"<b>{x_label} %{{x}}</b>"}, "type": "log" if plot.log_x else "linear"}
             | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if plot.log_x else {})
-            | ({"dtick": 1} if counts_whole(plot) and np.ptp(x) <= MOST_TICKS else {}),
+            | ({"dtick": 1} if counts_whole(plot) and np.ptp(plot.x) <= MOST_TICKS else {}),
             "yaxis": y_axis
             | {"type": "log" if plot.log_y else "linear"}
             | ({"showticklabels": False, "ticks": "", "showgrid": False} if plot.rows else {}),

@@ -75,7 +75,7 @@ def numbered_marks(plot: Plot) -> list[tuple[float, str]]:
 
 def log_ticks(plot: Plot) -> list[float]:
     """1, 2 and 5 times the powers of ten around the x of a plot."""
-    x = [value for series in plot.series for value in series.x]
+    x = plot.x
     powers = range(math.floor(math.log10(min(x))) - 1, math.ceil(math.log10(max(x))) + 1)
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     return [tick for tick in ticks if min(x) / 2.5 < tick < 2.5 * max(x)]
@@ -83,15 +83,14 @@ def log_ticks(plot: Plot) -> list[float]:
 
 def counts_whole(plot: Plot) -> bool:
     """Whether the x of a plot count something, such as epochs, between whose numbers there is none."""
-    x = [float(x) for series in plot.series for x in series.x]
-    return bool(x) and not plot.log_x and all(map(float.is_integer, x))
+    return bool(plot.x) and not plot.log_x and all(map(float.is_integer, plot.x))
 
 
 def mark_labels(plot: Plot) -> list[tuple[float, str]]:
     """(x, text) of the numbers above the vertical lines; lines so near that theirs would overlap on 280 pixels share one,
     such as 3–5."""
     marks = [x for x, _ in numbered_marks(plot)]
-    places = [*marks, *(float(x) for series in plot.series for x in series.x)]
+    places = [*marks, *plot.x]
     pixel = (max(places) - min(places)) / 280 if places else 0.0
 
     def label(first: int, last: int) -> tuple[float, str, float]:
