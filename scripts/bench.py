@@ -6,9 +6,10 @@
     python scripts/bench.py --augmentation trivial --input-pipeline --models 16-2:128 --torch-python FILE
 
 A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
-L2 and momentum, on one device; augmentation is timed apart, as a part. `--against torch` steps the same network in PyTorch
-(the faster of its two memory layouts), `--against plain` in JAX with XLA's own convolutions everywhere. Both run as they come,
-without `wrn_jax.runtime.allocator`, unless --same-allocator gives them its settings. The sides are processes that live
+L2 and momentum, on a CPU divided into devices as a run divides it, or on one other device; augmentation is timed apart, as a
+part. `--against torch` steps the same network in PyTorch (the faster of its two memory layouts), `--against plain` in JAX with
+XLA's own convolutions everywhere. Both run as they come, without `wrn_jax.runtime.allocator`, unless --same-allocator gives
+them its settings. The sides are processes that live
 through all rounds and step in turn, so that each pays for its compilation once and both see the same machine. The ratio is
 taken in each round, and given as median, least and greatest over the rounds.
 
@@ -109,10 +110,14 @@ def jax_step(case: dict) -> dict:
 
     if case["side"] == "plain":
         plain = wide_resnet.convolution.convolve_plain
-        wide_resnet.convolution.convolve = lambda inputs, kernel, stride, split: plain(inputs, kernel, stride)
-    device = jax.devices()[0]
-    compiler_options = {} if case["side"] == "plain" else devices.compiler_options(device)
+        wide_resnet.convolution.convolve = lambda inputs, kernel, stride, mesh: plain(inputs, kernel, stride)
     batch_size = case["batch_size"]
+    count = devices.cpu_devices(batch_size, case["widen_factor"]) if case["side"] == "jax" else 1
+    devices.divide_cpu(count)
+    device = jax.devices()[0]
+    mesh = devices.make_mesh(count if device.platform == "cpu" else 1)
+    replicated, sharded = devices.replicated(mesh), devices.batch_sharded(mesh)
+    compiler_options = {} if case["side"] == "plain" else devices.compiler_options(mesh)
     model = config.Model(depth=case["depth"], widen_factor=case["widen_factor"], num_classes=NUM_CLASSES)
     settings = config.Config(
         model=model,
@@ -120,14 +125,15 @@ def jax_step(case: dict) -> dict:
         optimizer=config.Optimizer(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=MAX_NORM),
         precision=case["precision"],
     )
-    setup = make_setup(settings, devices.make_mesh(1))
+    setup = make_setup(settings, mesh)
     network, dtype = setup.network, setup.config.precision
     random = np.random.default_rng(0)
-    octets = jnp.asarray(random.integers(0, 256, (batch_size, 32, 32, 3), np.uint8))
+    octets = jax.device_put(random.integers(0, 256, (batch_size, 32, 32, 3), np.uint8), sharded)
     labels = jnp.asarray(random.integers(0, NUM_CLASSES, batch_size), jnp.int32)
     images = jnp.asarray(random.standard_normal((batch_size, 32, 32, 3)), jnp.float32)
-    batch = step.Batch(images, labels, labels, jnp.float32(1))
-    key = jax.random.key(0)
+    images, labels = jax.device_put((images, labels), sharded)
+    batch = step.Batch(images, labels, labels, jax.device_put(jnp.float32(1), replicated))
+    key = jax.device_put(jax.random.key(0), replicated)
     rates = {"dropout": DROPOUT, "label_smoothing": LABEL_SMOOTHING, "learning_rate": LEARNING_RATE}
     moving = setup.timeline.at(0)
     moving = dataclasses.replace(moving, values=moving.values | {name: jnp.float32(rate) for name, rate in rates.items()})
@@ -135,8 +141,8 @@ def jax_step(case: dict) -> dict:
     def run(state, batch, key):
         return step.update(setup, state, batch, moving, jax.random.fold_in(key, state.step))
 
-    state = jax.jit(functools.partial(create_state, network, setup.optimizer))(key)
-    lowered = jax.jit(run, donate_argnums=0).lower(state, batch, key)
+    state = jax.jit(functools.partial(create_state, network, setup.optimizer), out_shardings=setup.shardings)(key)
+    lowered = jax.jit(run, donate_argnums=0, out_shardings=(setup.shardings, replicated)).lower(state, batch, key)
     started = time.perf_counter()
     compiled = lowered.compile(compiler_options)
     compile_seconds = time.perf_counter() - started
@@ -175,7 +181,7 @@ def jax_step(case: dict) -> dict:
         return seconds | {"update": call(apply, state.params, state.opt_state)}
 
     def peak():
-        square = jax.random.normal(key, (PEAK_SIZE, PEAK_SIZE), dtype)
+        square = jax.random.normal(jax.random.key(0), (PEAK_SIZE, PEAK_SIZE), dtype)
         product = jax.jit(jnp.matmul).lower(square, square).compile()
         return 2 * PEAK_SIZE**3 / fastest(lambda: jax.block_until_ready(product(square, square)), 8)
 

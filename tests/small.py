@@ -25,11 +25,14 @@ TIMINGS = ("seconds", "images_per_second")
 
 
 def xla_flags(devices):
-    """XLA's settings for simulated devices, whose programs are compiled in a third of the time and run nearly as fast."""
+    """XLA's settings for simulated devices, whose programs are compiled in a third of the time and run nearly as fast.
+
+    With None for `devices` their number is not said.
+    """
     quickly = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
     if importlib.metadata.version("jax").startswith("0.10."):  # later versions have no others
         quickly += " --xla_cpu_use_fusion_emitters=false"
-    return f"--xla_force_host_platform_device_count={devices} {quickly}"
+    return quickly if devices is None else f"--xla_force_host_platform_device_count={devices} {quickly}"
 
 
 def start(module, *arguments, devices=8):

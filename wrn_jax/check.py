@@ -21,6 +21,7 @@ from wrn_jax.planning.fitness import Answer, Machine, small_config
 from wrn_jax.runtime import console, devices, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
+from wrn_jax.training.setup import divide_cpu
 
 MARKS = {"ok": "ok", "note": "look", "failed": "FAILED", "skipped": "-"}
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files.make_directory(options.folder)
     if options.deterministic:
         devices.be_deterministic()
+    divide_cpu(config)
     begin = time.perf_counter()
     machine = Machine(config, options.folder, price)
     answers: list[Answer] = []

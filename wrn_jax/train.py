@@ -106,7 +106,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         devices.be_deterministic()
     if options.distributed:
         devices.start_processes(options.coordinator, options.processes, options.process)
-    from wrn_jax.training import loop  # here, since mistakes above need not wait for it
+    from wrn_jax.training import loop, setup  # here, since mistakes above need not wait for it
+
+    if not options.distributed:
+        setup.divide_cpu(config, workdir if resume else None)
 
     try:
         summary = loop.train(config, workdir, resume, options.stop_after, origin, branches=options.branches_after)

@@ -87,14 +87,54 @@ def test_convolutions_run_on_all_threads():
     """YNNPACK's, which is one of JAX 0.10's libraries, does not."""
     images, kernel = np.zeros((128, 32, 32, 32), np.float32), np.zeros((3, 3, 32, 32), np.float32)
     convolve = jax.jit(lambda images, kernel: convolve_plain(images, kernel, 1))
-    options = devices.compiler_options(jax.devices()[0])
+    options = devices.compiler_options(devices.make_mesh(1))
     text = convolve.lower(images, kernel).compile(compiler_options=options).as_text()
     assert " convolution(" in text
     assert jax.__version_info__ >= (0, 11) or "ynn_fusion" not in text
 
 
+def mesh_of(platform, size):
+    return types.SimpleNamespace(size=size, devices=np.array([types.SimpleNamespace(platform=platform)] * size))
+
+
+@pytest.mark.parametrize(("size", "cores", "alone"), [(1, 2, False), (2, 2, True), (2, 4, False), (8, 2, True), (1, 1, False)])
+def test_a_cpu_device_computes_alone_where_no_core_is_left_to_help(monkeypatch, size, cores, alone):
+    monkeypatch.setattr(devices.environment, "cpu_cores", lambda: cores)
+    options = devices.compiler_options(mesh_of("cpu", size))
+    assert options.get("xla_cpu_multi_thread_eigen", True) is not alone
+
+
+@pytest.mark.parametrize(
+    ("images", "width", "cores", "count"),
+    [
+        *[(256, 1, 1, 1), (256, 1, 2, 2), (64, 4, 2, 2), (63, 4, 2, 1), (128, 2, 8, 4), (256, 2, 8, 8)],
+        *[(96, 1, 8, 3), (100, 1, 8, 2), (101, 1, 8, 1), (256, 5, 2, 1), (1, 1, 2, 1)],
+    ],
+)
+def test_for_how_many_devices_a_cpu_is_taken(monkeypatch, images, width, cores, count):
+    monkeypatch.setattr(devices.environment, "cpu_cores", lambda: cores)
+    assert devices.cpu_devices(images, width) == count
+
+
+@pytest.mark.parametrize(
+    ("before", "environment", "found"),
+    [
+        ("pass", {}, 3),
+        ("jax.devices()", {}, 1),
+        ("pass", {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, 2),
+        ("pass", {"JAX_NUM_CPU_DEVICES": "1"}, 1),
+    ],
+)
+def test_a_cpu_is_divided_unless_that_is_settled(before, environment, found):
+    code = f"import jax; from wrn_jax.runtime import devices; {before}; devices.divide_cpu(3); print(len(jax.devices()))"
+    inherited = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited | environment, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == (f"{found}\n", "", 0)
+
+
 def test_gpus_exchange_the_gradients_in_one_piece():
-    gpu, tpu = (devices.compiler_options(types.SimpleNamespace(platform=name)) for name in ("cuda", "tpu"))
+    gpu, tpu = (devices.compiler_options(mesh_of(name, 4)) for name in ("cuda", "tpu"))
     assert int(gpu["xla_gpu_all_reduce_combine_threshold_bytes"]) > 4 * 36_536_884  # those of a WideResNet-28-10 in float32
     assert tpu == {}
 

@@ -97,7 +97,7 @@ class Evaluator:
     def __init__(self, graphdef: nnx.GraphDef, normalisation: Normalisation, batch_size: int, mesh: Mesh):
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._sharding = devices.batch_sharded(mesh)
-        compiler_options = devices.compiler_options(mesh.devices.flat[0])
+        compiler_options = devices.compiler_options(mesh)
         self._step: Any = jax.jit(make_eval_step(graphdef, normalisation), compiler_options=compiler_options)
         self._logits_step = jax.jit(make_logits_step(graphdef, normalisation), compiler_options=compiler_options)
 

@@ -14,11 +14,13 @@ lowered for.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 
 from wrn_jax.runtime import environment
@@ -54,8 +56,6 @@ OUTPUT = np.array(
 # Where the ways cross over, measured with `runtime.allocator`.
 WINOGRAD_CHANNELS = 16
 """Least channels; with fewer the transforms cost what the products save."""
-SPLIT_WINOGRAD_CHANNELS = 64
-"""As `WINOGRAD_CHANNELS`, for a batch that is split over devices, which is taken as a whole."""
 WINOGRAD_PIXELS = 2048
 """Least pixels of a pass: with fewer than 128 tiles the products are too flat."""
 PASS_NUMBERS = 2**17
@@ -130,11 +130,11 @@ def pad(images: jax.Array) -> jax.Array:
     return jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def images_of_a_pass(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> int:
+def images_of_a_pass(shape: tuple[int, ...], kernel_shape: tuple[int, ...], threads: int) -> int:
     """How many of the images [B, H, W, C] Winograd's way takes at a time: the least divisor of B that is worth a pass."""
     batch, height, width, _ = shape
     channels = max(kernel_shape[2:])
-    numbers = PASS_NUMBERS if environment.cpu_cores() == 1 else THREADED_PASS_NUMBERS
+    numbers = PASS_NUMBERS if threads == 1 else THREADED_PASS_NUMBERS
     enough = max(WINOGRAD_PIXELS, numbers // channels, PASS_PIXELS_PER_CHANNEL * channels)
     divisors = (count for count in range(1, batch + 1) if batch % count == 0)
     return next(count for count in divisors if count * height * width >= enough or count == batch)
@@ -234,12 +234,9 @@ def has_tiles(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int
     return fits and dtype == jnp.float32 and batch * height * width >= WINOGRAD_PIXELS
 
 
-def suits_winograd(
-    shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike, batch_is_split: bool = False
-) -> bool:
+def suits_winograd(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) -> bool:
     """Whether Winograd's way is the fastest, for the outputs and both gradients."""
-    least = SPLIT_WINOGRAD_CHANNELS if batch_is_split else WINOGRAD_CHANNELS
-    return has_tiles(shape, kernel_shape, stride, dtype) and min(kernel_shape[2:]) >= least
+    return has_tiles(shape, kernel_shape, stride, dtype) and min(kernel_shape[2:]) >= WINOGRAD_CHANNELS
 
 
 def is_pointwise(kernel_shape: tuple[int, ...], dtype: DTypeLike) -> bool:
@@ -253,20 +250,21 @@ def suits_columns(kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) 
     return strided or is_pointwise(kernel_shape, dtype)
 
 
-def cpu_convolve(inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: bool) -> jax.Array:
-    if suits_winograd(inputs.shape, kernel.shape, stride, inputs.dtype, batch_is_split):
-        count = len(inputs) if batch_is_split else images_of_a_pass(inputs.shape, kernel.shape)
-        return winograd(inputs, kernel, count)
+def cpu_convolve(inputs: jax.Array, kernel: jax.Array, stride: int, threads: int) -> jax.Array:
+    if suits_winograd(inputs.shape, kernel.shape, stride, inputs.dtype):
+        return winograd(inputs, kernel, images_of_a_pass(inputs.shape, kernel.shape, threads))
     if is_pointwise(kernel.shape, kernel.dtype):
         return jnp.einsum("bhwc,co->bhwo", inputs[:, ::stride, ::stride], kernel[0, 0])
     return convolve_plain(inputs, kernel, stride)
 
 
 def cpu_input_gradient(
-    kernel: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...], batch_is_split: bool
+    kernel: jax.Array, gradient: jax.Array, stride: int, size: tuple[int, ...], threads: int
 ) -> jax.Array:
-    if suits_winograd(gradient.shape, kernel.shape, stride, gradient.dtype, batch_is_split):
-        return cpu_convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), stride, batch_is_split)
+    """The gradient by the inputs, which are [B, *size]."""
+    shape = (len(gradient), *size)
+    if suits_winograd(gradient.shape, kernel.shape, stride, gradient.dtype):
+        return cpu_convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), stride, threads)
     if is_pointwise(kernel.shape, kernel.dtype) and shape[1] % stride == shape[2] % stride == 0:
         apart = (0, stride - 1, stride - 1)  # below, above, between
         return jax.lax.pad(
@@ -277,57 +275,91 @@ def cpu_input_gradient(
     return plain_input_gradient(kernel, gradient, stride, shape)
 
 
-def cpu_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+def cpu_kernel_gradient(
+    inputs: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...], threads: int
+) -> jax.Array:
     if suits_winograd(inputs.shape, shape, stride, inputs.dtype):
-        return winograd_kernel_gradient(inputs, gradient, images_of_a_pass(inputs.shape, shape))
+        return winograd_kernel_gradient(inputs, gradient, images_of_a_pass(inputs.shape, shape, threads))
     if suits_columns(shape, stride, inputs.dtype):
         return column_kernel_gradient(inputs, gradient, stride, shape[0])
     return plain_kernel_gradient(inputs, gradient, stride, shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve(inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: bool = False) -> jax.Array:
-    """`convolve_plain`, by the fastest way that the platform has for the shapes; as it is where the batch size is open.
+def on_each_device(function: Callable[..., jax.Array], mesh: Mesh | None, split: tuple[bool, ...]) -> Callable[..., jax.Array]:
+    """`function` on each device of `mesh`, of its own part of those arguments that are `split` along their first axis.
 
-    With `batch_is_split`, over several devices, the kernel's gradient is XLA's own. Winograd's is a loop over sums over the
-    batch, and so would hold a collective, which XLA's CPU backend does not keep in order with those outside the loop:
-    processes then receive each other's parts of different sums (JAX 0.10 and 0.12).
+    The result is split likewise; where all arguments are, it is summed over the devices instead. Left to XLA, Winograd's
+    loop over sums over the batch would hold a collective, which the CPU backend does not keep in order with those outside
+    the loop: processes then receive each other's parts of different sums (JAX 0.10 and 0.12).
+    """
+    if mesh is None:
+        return function
+    (axis,) = mesh.axis_names
+    apart, whole = PartitionSpec(axis), PartitionSpec()
+    specs = tuple(apart if is_split else whole for is_split in split)
+    on_mesh = functools.partial(jax.shard_map, mesh=mesh, in_specs=specs, check_vma=False)
+    if all(split):
+        return on_mesh(lambda *parts: jax.lax.psum(function(*parts), axis), out_specs=whole)
+    return on_mesh(function, out_specs=apart)
+
+
+def threads_of(mesh: Mesh | None) -> int:
+    """The threads among which a CPU device divides its loops."""
+    return max(1, environment.cpu_cores() // (1 if mesh is None else mesh.size))
+
+
+def convolve(inputs: jax.Array, kernel: jax.Array, stride: int, mesh: Mesh | None = None) -> jax.Array:
+    """`convolve_plain`, by the fastest way that the platform has for the shapes.
+
+    Args:
+      inputs, kernel, stride: see there.
+      mesh: the devices that the batch is split over, if there are several.
+
+    A batch whose size is open or that the devices do not divide evenly takes XLA's way.
     """
     batch: Any = inputs.shape[0]  # a symbol where a program is exported for any number of images
-    if not isinstance(batch, int):
+    if not isinstance(batch, int) or (mesh is not None and batch % mesh.size):
         return convolve_plain(inputs, kernel, stride)
+    return _convolve(inputs, kernel, stride, mesh)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(inputs: jax.Array, kernel: jax.Array, stride: int, mesh: Mesh | None) -> jax.Array:
+    on_cpu = functools.partial(cpu_convolve, stride=stride, threads=threads_of(mesh))
     return jax.lax.platform_dependent(
         inputs,
         kernel,
-        cpu=functools.partial(cpu_convolve, stride=stride, batch_is_split=batch_is_split),
+        cpu=on_each_device(on_cpu, mesh, (True, False)),
         default=functools.partial(convolve_plain, stride=stride),
     )
 
 
 def _forward(
-    inputs: jax.Array, kernel: jax.Array, stride: int, batch_is_split: bool
+    inputs: jax.Array, kernel: jax.Array, stride: int, mesh: Mesh | None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolve(inputs, kernel, stride, batch_is_split), (inputs, kernel)
+    return _convolve(inputs, kernel, stride, mesh), (inputs, kernel)
 
 
 def _backward(
-    stride: int, batch_is_split: bool, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    stride: int, mesh: Mesh | None, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     inputs, kernel = saved
-    kernel_gradient = plain_kernel_gradient if batch_is_split else cpu_kernel_gradient
+    threads = threads_of(mesh)
+    input_on_cpu = functools.partial(cpu_input_gradient, stride=stride, size=inputs.shape[1:], threads=threads)
+    kernel_on_cpu = functools.partial(cpu_kernel_gradient, stride=stride, shape=kernel.shape, threads=threads)
     by_input = jax.lax.platform_dependent(
         kernel,
         gradient,
-        cpu=functools.partial(cpu_input_gradient, stride=stride, shape=inputs.shape, batch_is_split=batch_is_split),
+        cpu=on_each_device(input_on_cpu, mesh, (False, True)),
         default=functools.partial(plain_input_gradient, stride=stride, shape=inputs.shape),
     )
     by_kernel = jax.lax.platform_dependent(
         inputs,
         gradient,
-        cpu=functools.partial(kernel_gradient, stride=stride, shape=kernel.shape),
+        cpu=on_each_device(kernel_on_cpu, mesh, (True, True)),
         default=functools.partial(plain_kernel_gradient, stride=stride, shape=kernel.shape),
     )
     return by_input, by_kernel
 
 
-convolve.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)

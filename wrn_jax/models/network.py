@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from wrn_jax.config.schema import Model
 from wrn_jax.models.wide_resnet import WideResNet
@@ -23,7 +24,7 @@ class Network:
       config: depth, width, normalisation groups, what is recomputed.
       num_classes: outputs where the configuration leaves them open.
       dtype: compute type, "float32", "bfloat16" or "float16".
-      batch_is_split: whether training splits the batch over several devices.
+      batch_mesh: the devices that the batch is split over, if there are several.
       pack_dropout: whether training is on accelerators; see `wide_resnet.packed_relu_dropout`.
 
     Attributes:
@@ -32,7 +33,14 @@ class Network:
       dtype: the compute type.
     """
 
-    def __init__(self, config: Model, num_classes: int, dtype: str, batch_is_split: bool = False, pack_dropout: bool = False):
+    def __init__(
+        self,
+        config: Model,
+        num_classes: int,
+        dtype: str,
+        batch_mesh: Mesh | None = None,
+        pack_dropout: bool = False,
+    ):
         self.build = lambda key: WideResNet(
             config.depth,
             config.widen_factor,
@@ -40,7 +48,7 @@ class Network:
             dtype=jnp.dtype(dtype),
             batch_norm_groups=config.batch_norm_groups,
             recompute=config.recompute == "blocks",
-            batch_is_split=batch_is_split,
+            batch_mesh=batch_mesh,
             pack_dropout=pack_dropout,
             rngs=nnx.Rngs(params=key),
         )

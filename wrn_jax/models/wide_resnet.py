@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from wrn_jax.models import convolution
@@ -228,19 +229,19 @@ class Convolution(nnx.Module):
         stride: int,
         *,
         dtype: DTypeLike,
-        batch_is_split: bool,
+        batch_mesh: Mesh | None,
         rngs: nnx.Rngs,
     ):
         initialise = initializers.variance_scaling(2.0, "fan_out", "normal")
         self.kernel = nnx.Param(initialise(rngs.params(), (size, size, channels_in, channels_out), jnp.float32))
         self.stride = stride
         self.dtype = dtype
-        self.batch_is_split = batch_is_split
+        self.batch_mesh = batch_mesh
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[B, H, W, channels_in] to [B, H / stride, W / stride, channels_out], in the compute type."""
         kernel = self.kernel[...].astype(self.dtype)
-        return convolution.convolve(inputs.astype(self.dtype), kernel, self.stride, self.batch_is_split)
+        return convolution.convolve(inputs.astype(self.dtype), kernel, self.stride, self.batch_mesh)
 
 
 class Block(nnx.Module):
@@ -328,7 +329,7 @@ class WideResNet(nnx.Module):
       batch_norm_groups, batch_norm_axis: see `BatchNorm`.
       recompute: whether training keeps only the inputs of the blocks and computes what is inside once more on the way back
         (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The results are the same.
-      batch_is_split: see `convolution.convolve`; only matters for training on CPU devices.
+      batch_mesh: `mesh` of `convolution.convolve`; only matters on CPU devices.
       pack_dropout: see `Block`; only matters for training.
       rngs: source of the initial values.
 
@@ -345,7 +346,7 @@ class WideResNet(nnx.Module):
         batch_norm_groups: int = 1,
         batch_norm_axis: str | None = None,
         recompute: bool = False,
-        batch_is_split: bool = False,
+        batch_mesh: Mesh | None = None,
         pack_dropout: bool = False,
         *,
         rngs: nnx.Rngs,
@@ -355,7 +356,7 @@ class WideResNet(nnx.Module):
             raise ValueError(f"depth {depth} is not 6n + 4 (10, 16, 22, 28, ...)")
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
         norm = functools.partial(BatchNorm, groups=batch_norm_groups, axis_name=batch_norm_axis)
-        conv = functools.partial(Convolution, dtype=dtype, batch_is_split=batch_is_split, rngs=rngs)
+        conv = functools.partial(Convolution, dtype=dtype, batch_mesh=batch_mesh, rngs=rngs)
         self.recompute = recompute
         self.conv1 = conv(3, 16, 3, 1)
         self.block1 = Group(blocks, 16, widths[0], 1, norm, conv, pack_dropout)

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.experimental.layout import Format, Layout
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from wrn_jax.runtime import console, entry
+from wrn_jax.runtime import console, entry, environment
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason
 
@@ -38,8 +38,32 @@ KERNEL_LAYOUTS = dict.fromkeys(GPU_PLATFORMS, (3, 0, 1, 2))
 cuDNN wants the output channels outermost. Kernels kept as they come are rearranged there and back in every step.
 """
 
+SPLIT_IMAGES = 32
+"""Least images that a core of a CPU gets as a device of its own; with fewer, layers of 8x8 pixels miss Winograd's way."""
+
+SPLIT_WIDTH = 4
+"""Widest WideResNet for which a CPU's cores are devices of their own. WRN-28-10 gains no speed and takes more memory."""
+
 WAIT_FOR_OTHERS = 120
 """Seconds that a process waits for the others of its run."""
+
+
+def cpu_devices(num_images: int, widen_factor: int) -> int:
+    """For how many devices a CPU is best taken where `num_images` are trained on at a time, if nobody says otherwise.
+
+    Threads that share out each loop of a small network wait for each other most of the time. With a device for each core,
+    every core works through its own part of the batch, and they meet at the sums over the batch only.
+    """
+    most = min(environment.cpu_cores(), num_images // SPLIT_IMAGES) if widen_factor <= SPLIT_WIDTH else 1
+    return next((count for count in range(most, 1, -1) if num_images % count == 0), 1)
+
+
+def divide_cpu(count: int) -> None:
+    """Has JAX take the CPU for `count` devices, unless it is told how many, or has been asked for devices, before."""
+    is_told = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices >= 1
+    if count > 1 and not is_told:
+        with contextlib.suppress(RuntimeError):  # devices are there: it stays as it is
+            jax.config.update("jax_num_cpu_devices", count)
 
 
 def make_mesh(num_devices: int | None = None, devices: Sequence[Device] | None = None) -> Mesh:
@@ -136,19 +160,24 @@ def steps_per_call(wanted: int | None, device: Device) -> int:
     return wanted or (1 if device.platform == "cpu" else 8)
 
 
-def compiler_options(device: Device) -> dict[str, str]:
-    """XLA's settings for programs with convolutions on `device`.
+def compiler_options(mesh: Mesh) -> dict[str, Any]:
+    """XLA's settings for programs with convolutions on the devices of `mesh`.
 
     JAX 0.10 hands a CPU's convolutions of 32 channels and more to YNNPACK, which runs them on one thread (measured up to 64
-    channels). Without it Eigen's run on all. Products and sums stay YNNPACK's.
+    channels). Without it Eigen's run on all. Products and sums stay YNNPACK's. Where each core is a device, no other one is
+    free to help it.
 
     For GPUs XLA gathers the gradients in portions of 30 MB, each of which the devices wait for; here they are one.
     """
-    if device.platform in GPU_PLATFORMS:
+    platform = mesh.devices.flat[0].platform
+    if platform in GPU_PLATFORMS:
         return {"xla_gpu_all_reduce_combine_threshold_bytes": str(2**30)}
-    if device.platform != "cpu" or jax.__version_info__ >= (0, 11):
-        return {}
-    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+    options: dict[str, Any] = {}
+    if platform == "cpu" and jax.__version_info__ < (0, 11):
+        options["xla_cpu_experimental_ynn_fusion_type"] = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    if platform == "cpu" and 1 < mesh.size >= environment.cpu_cores():
+        options["xla_cpu_multi_thread_eigen"] = False
+    return options
 
 
 def explain(error: BaseException) -> str | None:

@@ -18,7 +18,7 @@ from wrn_jax.data import own_classes
 from wrn_jax.planning.trial import Trial
 from wrn_jax.runtime import devices, environment
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.training.setup import make_setup
+from wrn_jax.training.setup import divide_cpu, make_setup
 
 SECONDS = 5.0
 """That are measured at least, beside the first call."""
@@ -27,6 +27,7 @@ SECONDS = 5.0
 def main(arguments: Sequence[str]) -> None:
     """Measures the recipe that `--config FILE --config.KEY=VALUE ...` names, and prints the figures."""
     config = own_classes.read_config(arguments[1], arguments[2:])
+    divide_cpu(config)
     setup = make_setup(config, devices.make_mesh(config.devices))
     seconds = Trial(setup).seconds_of_update(SECONDS)
     hardware = environment.hardware()

@@ -3,6 +3,7 @@ all start from here, so what one of them reports is what another runs."""
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import optax
@@ -18,6 +19,7 @@ from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.optimizer import make_optimizer
+from wrn_jax.training.records import read_headers
 from wrn_jax.training.state import TrainState, create_state
 
 
@@ -60,6 +62,23 @@ class Setup:
         return Evaluator(self.network.graphdef, self.normalisation, self.config.eval_batch_size, self.mesh)
 
 
+def divide_cpu(config: Config, workdir: Path | None = None) -> None:
+    """Has JAX take a CPU for as many devices as training by `config` is fastest with; see `devices.cpu_devices`.
+
+    To be called before anything that asks for devices; a configuration that says how many it wants changes nothing. A run that
+    goes on in `workdir` keeps the number that it began with, wherever it goes on, and so its bits.
+    """
+    if config.devices is not None or config.precision not in ("auto", "float32"):
+        return
+    headers = read_headers(workdir / "header.jsonl") if workdir else []
+    if headers:
+        devices.divide_cpu(headers[-1].hardware.get("devices_used", 1))
+    else:
+        # The images of a group are taken together, one group after the other.
+        num_images = config.optimizer.sam_group or config.recipe.batch_size
+        devices.divide_cpu(devices.cpu_devices(num_images, config.model.widen_factor))
+
+
 def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
     """The setup of `config` on `mesh`; reads no data. Raises UserError for what does not fit the data set or the mesh.
 
@@ -72,7 +91,8 @@ def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:
     num_train, num_classes = datasets.planned_sizes(config.data)
     dataset = datasets.info(config.data)
     on_accelerator = mesh.devices.flat[0].platform != "cpu"
-    network = Network(config.model, num_classes, config.precision, batch_is_split=mesh.size > 1, pack_dropout=on_accelerator)
+    batch_mesh = mesh if mesh.size > 1 else None
+    network = Network(config.model, num_classes, config.precision, batch_mesh, pack_dropout=on_accelerator)
     optimizer = make_optimizer(config.optimizer)
     timeline = Timeline.of(config)
     create = functools.partial(create_state, network, optimizer, averaged=timeline.uses("average_decay"))

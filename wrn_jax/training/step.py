@@ -237,5 +237,5 @@ def jit_train_steps(setup: Setup, sharpness_aware: bool = False) -> Any:
         repeat(make_train_step(setup, sharpness_aware), setup.steps_per_call),
         donate_argnums=0,
         out_shardings=(setup.shardings, devices.replicated(setup.mesh)),
-        compiler_options=devices.compiler_options(setup.mesh.devices.flat[0]),
+        compiler_options=devices.compiler_options(setup.mesh),
     )
