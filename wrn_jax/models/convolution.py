@@ -258,9 +258,7 @@ def cpu_convolve(inputs: jax.Array, kernel: jax.Array, stride: int, threads: int
     return convolve_plain(inputs, kernel, stride)
 
 
-def cpu_input_gradient(
-    kernel: jax.Array, gradient: jax.Array, stride: int, size: tuple[int, ...], threads: int
-) -> jax.Array:
+def cpu_input_gradient(kernel: jax.Array, gradient: jax.Array, stride: int, size: tuple[int, ...], threads: int) -> jax.Array:
     """The gradient by the inputs, which are [B, *size]."""
     shape = (len(gradient), *size)
     if suits_winograd(gradient.shape, kernel.shape, stride, gradient.dtype):
@@ -275,9 +273,7 @@ def cpu_input_gradient(
     return plain_input_gradient(kernel, gradient, stride, shape)
 
 
-def cpu_kernel_gradient(
-    inputs: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...], threads: int
-) -> jax.Array:
+def cpu_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...], threads: int) -> jax.Array:
     if suits_winograd(inputs.shape, shape, stride, inputs.dtype):
         return winograd_kernel_gradient(inputs, gradient, images_of_a_pass(inputs.shape, shape, threads))
     if suits_columns(shape, stride, inputs.dtype):
