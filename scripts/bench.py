@@ -2,6 +2,7 @@
 
     python scripts/bench.py --models 28-10:32 16-4:64 16-2:128 --precision float32 --json bench.json
     python scripts/bench.py --models 16-4:64 --against torch --torch-python TORCH_ENVIRONMENT/bin/python
+    python scripts/bench.py --models 28-10:500 16-1:500 --evaluation --against torch --torch-python FILE
     python scripts/bench.py --input-pipeline --torch-python TORCH_ENVIRONMENT/bin/python
     python scripts/bench.py --augmentation trivial --input-pipeline --models 16-2:128 --torch-python FILE
 
@@ -15,6 +16,8 @@ taken in each round, and given as median, least and greatest over the rounds.
 
 Beside the wall clock there is the CPU time of the process. On a machine that others use, `--threads 1` and the ratio of CPU
 times say more than the wall clock: threads that wait for each other suffer from company, and not all libraries alike.
+
+`--evaluation` times the evaluation of batches instead of the step, on both sides of images that wait in memory as bytes.
 
 `--augmentation` says which augmentation is timed, as a part of a step and as an input pipeline: "full" is the level of that
 name, against Albumentations; "trivial" is TrivialAugment in its wide ranges, crop with padding 4 and flip, against torchvision.
@@ -90,6 +93,32 @@ def augmentation(case: dict):
     return functools.partial(augment, mean=(0.5, 0.5, 0.5), used=used), jax.tree.map(jnp.float32, strengths)
 
 
+def jax_setup(case: dict):
+    """The setup of a case, on a CPU divided as a run divides it; with XLA's own convolutions for the side "plain"."""
+    import jax
+
+    from wrn_jax import config
+    from wrn_jax.models import wide_resnet
+    from wrn_jax.runtime import devices
+    from wrn_jax.training.setup import make_setup
+
+    if case["side"] == "plain":
+        plain = wide_resnet.convolution.convolve_plain
+        wide_resnet.convolution.convolve = lambda inputs, kernel, stride, mesh: plain(inputs, kernel, stride)
+    batch_size = case["batch_size"]
+    count = devices.cpu_devices(batch_size, case["widen_factor"]) if case["side"] == "jax" else 1
+    devices.divide_cpu(count)
+    mesh = devices.make_mesh(count if jax.devices()[0].platform == "cpu" else 1)
+    settings = config.Config(
+        model=config.Model(depth=case["depth"], widen_factor=case["widen_factor"], num_classes=NUM_CLASSES),
+        recipe=config.Recipe(batch_size=batch_size),
+        optimizer=config.Optimizer(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=MAX_NORM),
+        precision=case["precision"],
+        eval_batch_size=batch_size,
+    )
+    return make_setup(settings, mesh)
+
+
 def jax_step(case: dict) -> dict:
     """Compiles the step of a case. Returns `step` (a call that makes one update), `parts`, `peak`, and what is known of it."""
     import functools
@@ -99,34 +128,17 @@ def jax_step(case: dict) -> dict:
     import numpy as np
     from flax import nnx
 
-    from wrn_jax import config
-    from wrn_jax.models import wide_resnet
     from wrn_jax.planning import cost
     from wrn_jax.runtime import devices
     from wrn_jax.training import step
     from wrn_jax.training.loss import mixed_cross_entropy
-    from wrn_jax.training.setup import make_setup
     from wrn_jax.training.state import create_state
 
-    if case["side"] == "plain":
-        plain = wide_resnet.convolution.convolve_plain
-        wide_resnet.convolution.convolve = lambda inputs, kernel, stride, mesh: plain(inputs, kernel, stride)
-    batch_size = case["batch_size"]
-    count = devices.cpu_devices(batch_size, case["widen_factor"]) if case["side"] == "jax" else 1
-    devices.divide_cpu(count)
-    device = jax.devices()[0]
-    mesh = devices.make_mesh(count if device.platform == "cpu" else 1)
+    setup, batch_size = jax_setup(case), case["batch_size"]
+    mesh, network, dtype = setup.mesh, setup.network, setup.config.precision
+    device = mesh.devices.flat[0]
     replicated, sharded = devices.replicated(mesh), devices.batch_sharded(mesh)
     compiler_options = {} if case["side"] == "plain" else devices.compiler_options(mesh)
-    model = config.Model(depth=case["depth"], widen_factor=case["widen_factor"], num_classes=NUM_CLASSES)
-    settings = config.Config(
-        model=model,
-        recipe=config.Recipe(batch_size=batch_size),
-        optimizer=config.Optimizer(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=MAX_NORM),
-        precision=case["precision"],
-    )
-    setup = make_setup(settings, mesh)
-    network, dtype = setup.network, setup.config.precision
     random = np.random.default_rng(0)
     octets = jax.device_put(random.integers(0, 256, (batch_size, 32, 32, 3), np.uint8), sharded)
     labels = jnp.asarray(random.integers(0, NUM_CLASSES, batch_size), jnp.int32)
@@ -205,6 +217,30 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def jax_evaluation(case: dict) -> dict:
+    """As `jax_step`, with `step` the evaluation of one batch."""
+    import jax
+    import numpy as np
+
+    from wrn_jax.data.cifar import Split
+
+    setup = jax_setup(case)
+    evaluator = setup.make_evaluator()
+    state = jax.jit(setup.create_state, out_shardings=setup.shardings)(jax.random.key(0))
+    batches = evaluator.put(Split(*evaluation_images(np, case)))
+    return {
+        "step": lambda: evaluator(state.params, state.batch_stats, batches),
+        "about": {"version": f"JAX {jax.__version__}"},
+    }
+
+
+def evaluation_images(np, case: dict):
+    """One batch of images [B, H, W, C] uint8 and labels [B]."""
+    random = np.random.default_rng(0)
+    size = case["batch_size"]
+    return random.integers(0, 256, (size, 32, 32, 3), np.uint8), random.integers(0, NUM_CLASSES, size, np.int32)
+
+
 def jax_pipeline(case: dict) -> dict:
     """As `jax_step`, with `step` the augmentation of one batch."""
     import jax
@@ -261,6 +297,31 @@ def torch_step(case: dict) -> dict:
     return {"step": choices[layout], "about": {"version": f"PyTorch {torch.__version__}", "layout": layout}}
 
 
+def torch_evaluation(case: dict) -> dict:
+    """The evaluation of one batch in PyTorch: normalising, loss, top-1 and top-5."""
+    sys.path.insert(0, str(ROOT / "tests" / "vectors"))
+    import numpy as np
+    import torch
+    from pytorch_reference import WideResNet, initialise
+
+    torch.set_num_threads(case["threads"])
+    model = WideResNet(case["depth"], case["widen_factor"], NUM_CLASSES)
+    initialise(model)
+    model = model.to(memory_format=torch.channels_last).eval()
+    pixels, labels = map(torch.from_numpy, evaluation_images(np, case))
+    labels = labels.long()
+
+    def one():
+        with torch.inference_mode():
+            images = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+            logits = model(images)
+            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+            found = (logits.topk(5).indices == labels[:, None]).sum(dim=0)
+            return loss.item(), found.tolist()
+
+    return {"step": one, "about": {"version": f"PyTorch {torch.__version__}", "layout": "channels last"}}
+
+
 def torch_pipeline(case: dict) -> dict:
     """One batch of the same augmentation by Albumentations or torchvision out of a DataLoader with two workers."""
     import itertools
@@ -312,6 +373,9 @@ BUILDERS = {
     ("step", "jax"): jax_step,
     ("step", "plain"): jax_step,
     ("step", "torch"): torch_step,
+    ("evaluation", "jax"): jax_evaluation,
+    ("evaluation", "plain"): jax_evaluation,
+    ("evaluation", "torch"): torch_evaluation,
     ("input pipeline", "jax"): jax_pipeline,
     ("input pipeline", "torch"): torch_pipeline,
 }
@@ -413,7 +477,12 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
     depth, widen_factor, batch_size = model
     title = f"WRN-{depth}-{widen_factor}, batch {batch_size}, {precision}, {options.threads} thread(s)"
     print(f"{title}: compiling", file=sys.stderr, flush=True)
-    case = {"what": "step", "depth": depth, "widen_factor": widen_factor, "batch_size": batch_size}
+    case = {
+        "what": "evaluation" if options.evaluation else "step",
+        "depth": depth,
+        "widen_factor": widen_factor,
+        "batch_size": batch_size,
+    }
     case |= {"precision": precision, "threads": options.threads, "same_allocator": options.same_allocator}
     case["augmentation"] = options.augmentation
     with contextlib.ExitStack() as stack:
@@ -425,6 +494,9 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
         result = {"model": f"{depth}-{widen_factor}", "batch_size": batch_size, "precision": precision}
         result |= {"threads": options.threads, "about": {side.name: side.about for side in sides}}
         result["images_per_second"] = in_turn(sides, batch_size, options.rounds, options.seconds)
+        if options.evaluation:
+            say_rates(f"{title}, evaluation, {ours.about['version']}", options, result, sides)
+            return result
         result["compile_seconds"] = ours.about["compile_seconds"]
         result["peak_memory_bytes"] = ours.ask(get="memory")
         result["peak_operations_per_second"] = ours.ask(get="peak")
@@ -432,12 +504,7 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
     rate = result["images_per_second"]["jax"]
     result["operations_per_image"] = ours.about["operations_per_image"]
     result["share_of_peak"] = rate["wall"]["median"] * result["operations_per_image"] / result["peak_operations_per_second"]
-    print(f"{title}, {ours.about['version']} on {ours.about['device']}")
-    print(f"  images/s          {text_of(rate['wall'], 1)}; by CPU time {text_of(rate['cpu'], 1)}")
-    if options.against:
-        ratio = result["images_per_second"]["ratio"]
-        print(f"  ratio to {options.against:<9}{text_of(ratio['wall'], 2)}; by CPU time {text_of(ratio['cpu'], 2)}", end="")
-        print(f" [{', '.join(str(value) for value in sides[1].about.values() if isinstance(value, str))}]")
+    say_rates(f"{title}, {ours.about['version']} on {ours.about['device']}", options, result, sides)
     peak = result["peak_operations_per_second"] / 1e9
     print(f"  share of peak     {result['share_of_peak']:.0%} of {peak:.0f} GFLOP/s (operations of the plain algorithm)")
     total = sum(result["seconds_per_part"].values())
@@ -446,6 +513,17 @@ def measure_step(options: argparse.Namespace, model: tuple[int, int, int], preci
     print(f"  compile time      {result['compile_seconds']:.1f} s")
     print(f"  peak memory       {result['peak_memory_bytes'] / 2**20:.0f} MiB", flush=True)
     return result
+
+
+def say_rates(title: str, options: argparse.Namespace, result: dict, sides: list[Side]) -> None:
+    """Prints images per second, and the ratio to the other side."""
+    rate = result["images_per_second"]["jax"]
+    print(title)
+    print(f"  images/s          {text_of(rate['wall'], 1)}; by CPU time {text_of(rate['cpu'], 1)}")
+    if options.against:
+        ratio = result["images_per_second"]["ratio"]
+        print(f"  ratio to {options.against:<9}{text_of(ratio['wall'], 2)}; by CPU time {text_of(ratio['cpu'], 2)}", end="")
+        print(f" [{', '.join(str(value) for value in sides[1].about.values() if isinstance(value, str))}]", flush=True)
 
 
 def measure_pipeline(options: argparse.Namespace) -> dict:
@@ -500,6 +578,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--same-allocator", action="store_true", help="let the other side keep its freed memory too, as this package does"
     )
+    parser.add_argument("--evaluation", action="store_true", help="time the evaluation of batches instead of the step")
     parser.add_argument("--input-pipeline", action="store_true", help="augmentation against a DataLoader with two workers")
     parser.add_argument("--augmentation", choices=("full", "trivial"), default="full", help="which one (default: full)")
     parser.add_argument("--threads", type=positive, default=cores, help="CPU cores that each side may use (default: all)")

@@ -74,3 +74,13 @@ def test_a_tiny_run_fills_every_figure(tmp_path):
     assert list(step["seconds_per_part"]) == ["augment", "forward", "backward", "update"]
     for key in ("compile_seconds", "peak_memory_bytes", "peak_operations_per_second", "share_of_peak"):
         assert step[key] > 0, key
+
+
+def test_a_tiny_evaluation_against_the_plain_convolutions(tmp_path):
+    target = tmp_path / "bench.json"
+    command = [sys.executable, SCRIPT, "--evaluation", "--models", "10-1:2", "--against", "plain", "--rounds", "1"]
+    done = subprocess.run([*command, "--seconds", "0.01", "--json", target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "evaluation" in done.stdout
+    (found,) = json.loads(target.read_text())["steps"]
+    assert found["images_per_second"]["ratio"]["wall"]["median"] > 0

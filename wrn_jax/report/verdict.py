@@ -204,7 +204,7 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
         names = f"{len(level)} of the others" if len(level) > formats.MOST_COMPARED else formats.listed(level)
         texts.append(f"**No difference shown between {best.name} and {names}**.")
     if shown := [f"{_better(pair)}." for pair in others if significant(pair)]:
-        number = f"Of the other {len(others)} pairs that are judged, {len(shown)} differ: see “Verdict”."
+        number = f"Of the other {len(others)} pairs that are judged, {len(shown)} differ."
         texts += shown if len(others) == 1 else [number]
     return " ".join(texts)
 

@@ -28,12 +28,12 @@ On a CPU with Linux it starts itself once more, with GLIBC_TUNABLES set so that 
 LARGE_BLOCK = 256 * 2**20
 """Bytes from which a block is the kernel's again once it is free."""
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-"""That this process may use."""
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 TUNABLES = {
     "glibc.malloc.hugetlb": 1,  # pages of 2 MB where the kernel has them ("transparent huge pages"; glibc 2.35)
-    "glibc.malloc.arena_max": CORES,  # a heap for each thread that computes, or they wait for each other; more are waste
+    # A heap for each thread that computes and one for all others, or they wait for each other.
+    "glibc.malloc.arena_max": _CORES + 1 if _CORES > 1 else 1,
     "glibc.malloc.mmap_threshold": LARGE_BLOCK,
     "glibc.malloc.trim_threshold": 2**40,  # the end of the heap is never given back
 }

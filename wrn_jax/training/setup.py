@@ -71,7 +71,7 @@ def divide_cpu(config: Config, workdir: Path | None = None) -> None:
     if config.devices is not None or config.precision not in ("auto", "float32"):
         return
     headers = read_headers(workdir / "header.jsonl") if workdir else []
-    if headers:
+    if headers and headers[-1].hardware.get("platform") == "cpu":
         devices.divide_cpu(headers[-1].hardware.get("devices_used", 1))
     else:
         # The images of a group are taken together, one group after the other.
