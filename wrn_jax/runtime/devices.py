@@ -60,8 +60,9 @@ def cpu_devices(num_images: int, widen_factor: int) -> int:
 
 def divide_cpu(count: int) -> None:
     """Has JAX take the CPU for `count` devices, unless it is told how many, or has been asked for devices, before."""
-    is_told = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or getattr(jax.config, "jax_num_cpu_devices", -1) >= 1
-    if count > 1 and not is_told:
+    by_flag = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    by_setting = getattr(jax.config, "jax_num_cpu_devices", -1) >= 1
+    if count > 1 and not by_flag and not by_setting:
         with contextlib.suppress(RuntimeError):  # devices are there: it stays as it is
             jax.config.update("jax_num_cpu_devices", count)
 
