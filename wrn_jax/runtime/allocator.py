@@ -25,8 +25,8 @@ HELP = f"""\
 On a CPU with Linux it starts itself once more, with GLIBC_TUNABLES set so that memory is taken in large pages and kept;
 {SWITCH}=off: it does not."""
 
-LARGE_BLOCK = 256 * 2**20
-"""Bytes from which a block is the kernel's again once it is free."""
+LARGE_BLOCK = 64 * 2**20
+"""Bytes from which a block is the kernel's again once it is free: what the heap of a thread has no room for anyway."""
 
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
