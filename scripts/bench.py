@@ -10,9 +10,8 @@ A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and 
 L2 and momentum, on a CPU divided into devices as a run divides it, or on one other device; augmentation is timed apart, as a
 part. `--against torch` steps the same network in PyTorch (the faster of its two memory layouts), `--against plain` in JAX with
 XLA's own convolutions everywhere. Both run as they come, without `wrn_jax.runtime.allocator`, unless --same-allocator gives
-them its settings. The sides are processes that live
-through all rounds and step in turn, so that each pays for its compilation once and both see the same machine. The ratio is
-taken in each round, and given as median, least and greatest over the rounds.
+them its settings. The sides are processes that live through all rounds and step in turn, so that each pays for its compilation
+once and both see the same machine. The ratio is taken in each round, and given as median, least and greatest over the rounds.
 
 Beside the wall clock there is the CPU time of the process. On a machine that others use, `--threads 1` and the ratio of CPU
 times say more than the wall clock: threads that wait for each other suffer from company, and not all libraries alike.
@@ -121,8 +120,6 @@ def jax_setup(case: dict):
 
 def jax_step(case: dict) -> dict:
     """Compiles the step of a case. Returns `step` (a call that makes one update), `parts`, `peak`, and what is known of it."""
-    import functools
-
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -132,7 +129,6 @@ def jax_step(case: dict) -> dict:
     from wrn_jax.runtime import devices
     from wrn_jax.training import step
     from wrn_jax.training.loss import mixed_cross_entropy
-    from wrn_jax.training.state import create_state
 
     setup, batch_size = jax_setup(case), case["batch_size"]
     mesh, network, dtype = setup.mesh, setup.network, setup.config.precision
@@ -153,7 +149,7 @@ def jax_step(case: dict) -> dict:
     def run(state, batch, key):
         return step.update(setup, state, batch, moving, jax.random.fold_in(key, state.step))
 
-    state = jax.jit(functools.partial(create_state, network, setup.optimizer), out_shardings=setup.shardings)(key)
+    state = jax.jit(setup.create_state, out_shardings=setup.shardings)(key)
     lowered = jax.jit(run, donate_argnums=0, out_shardings=(setup.shardings, replicated)).lower(state, batch, key)
     started = time.perf_counter()
     compiled = lowered.compile(compiler_options)

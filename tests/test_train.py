@@ -14,7 +14,7 @@ import pytest
 from tests.small import ARGUMENTS, finish, metrics, start
 from wrn_jax import command, train
 from wrn_jax.models.network import Network
-from wrn_jax.runtime import devices, environment
+from wrn_jax.runtime import cores, devices
 from wrn_jax.training.checkpoints import Checkpoints
 from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.state import create_state
@@ -89,19 +89,19 @@ def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path):
     assert len((tmp_path / "run" / "header.jsonl").read_text().splitlines()) == 2  # one for each start
 
 
-@pytest.mark.skipif(environment.cpu_cores() < 2, reason="there is nothing to divide")
+@pytest.mark.skipif(cores.cpu_cores() < 2, reason="there is nothing to divide")
 def test_a_cpu_is_divided_and_the_run_stays_so_on_fewer_cores(tmp_path):
     changes = {"devices": "none", "data.embedded_train": 228, "recipe.batch_size": 64, "recipe.scale": 0.02}
     arguments = [*ARGUMENTS, *(f"--config.{key}={value}" for key, value in changes.items()), "--workdir", tmp_path / "run"]
     code, output, errors = finish("train", *arguments, "--stop-after=1", devices=None)
     assert (code, errors) == (0, "")
     assert ", on 2 x " in output
-    cores = os.sched_getaffinity(0)
+    before = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, sorted(cores)[:1])  # processes that are started here inherit it
+        os.sched_setaffinity(0, sorted(before)[:1])  # processes that are started here inherit it
         code, output, errors = finish("train", "--resume", "--workdir", tmp_path / "run", devices=None)
     finally:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, before)
     assert (code, errors) == (0, "")
     assert ", on 2 x " in output
     assert len(metrics(tmp_path / "run")) == 2

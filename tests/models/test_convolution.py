@@ -89,7 +89,7 @@ def test_images_are_taken_in_equal_parts_that_are_worth_a_pass():
 
 
 def test_the_threads_of_a_device_are_its_share_of_the_cores(monkeypatch):
-    monkeypatch.setattr(convolution.environment, "cpu_cores", lambda: 6)
+    monkeypatch.setattr(convolution.cores, "cpu_cores", lambda: 6)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
     assert (convolution.threads_of(None), convolution.threads_of(mesh)) == (6, 1)
 
@@ -134,7 +134,7 @@ def test_a_split_batch_gives_the_same_and_sums_nothing_inside_a_loop(shape):
 
     compiled = gradients(lambda *given: convolve(*given, mesh), shape[-1]).lower(*arguments).compile()
     for found, expected in zip(compiled(*arguments), whole, strict=True):
-        assert relative_error(found, expected) < 2e-5
+        assert relative_error(found, expected) < 1e-5
     # Where a loop holds a collective, the CPU backend mixes it up with those outside.
     inside, entry = compiled.as_text().split("\nENTRY ")
     assert (" while(" in entry) == (shape[0] == 128)

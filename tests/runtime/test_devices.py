@@ -99,7 +99,7 @@ def mesh_of(platform, size):
 
 @pytest.mark.parametrize(("size", "cores", "alone"), [(1, 2, False), (2, 2, True), (2, 4, False), (8, 2, True), (1, 1, False)])
 def test_a_cpu_device_computes_alone_where_no_core_is_left_to_help(monkeypatch, size, cores, alone):
-    monkeypatch.setattr(devices.environment, "cpu_cores", lambda: cores)
+    monkeypatch.setattr(devices.cores, "cpu_cores", lambda: cores)
     options = devices.compiler_options(mesh_of("cpu", size))
     assert options.get("xla_cpu_multi_thread_eigen", True) is not alone
 
@@ -112,7 +112,7 @@ def test_a_cpu_device_computes_alone_where_no_core_is_left_to_help(monkeypatch, 
     ],
 )
 def test_for_how_many_devices_a_cpu_is_taken(monkeypatch, images, width, cores, count):
-    monkeypatch.setattr(devices.environment, "cpu_cores", lambda: cores)
+    monkeypatch.setattr(devices.cores, "cpu_cores", lambda: cores)
     assert devices.cpu_devices(images, width) == count
 
 

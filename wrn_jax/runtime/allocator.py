@@ -9,7 +9,7 @@ So the large block is the kernel's, in pages of 2 MB, which costs little, and ev
 glibc hears only where a process starts, in the variable GLIBC_TUNABLES. A command that trains or evaluates on a CPU sets it and
 starts itself once more, in the same process. The package as a library changes nothing.
 
-Imports nothing but the standard library, since what was loaded before the second start is loaded twice.
+Imports the standard library and `cores` alone, since what was loaded before the second start is loaded twice.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+
+from wrn_jax.runtime.cores import cpu_cores
 
 SWITCH = "WRN_JAX_ALLOCATOR"
 """The environment variable that says whether to start anew: "off" for no, and "set" in the process that was."""
@@ -28,12 +30,10 @@ On a CPU with Linux it starts itself once more, with GLIBC_TUNABLES set so that 
 LARGE_BLOCK = 64 * 2**20
 """Bytes from which a block is the kernel's again once it is free: what the heap of a thread has no room for anyway."""
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-
 TUNABLES = {
     "glibc.malloc.hugetlb": 1,  # pages of 2 MB where the kernel has them ("transparent huge pages"; glibc 2.35)
     # A heap for each thread that computes and one for all others, or they wait for each other.
-    "glibc.malloc.arena_max": _CORES + 1 if _CORES > 1 else 1,
+    "glibc.malloc.arena_max": cpu_cores() + 1 if cpu_cores() > 1 else 1,
     "glibc.malloc.mmap_threshold": LARGE_BLOCK,
     "glibc.malloc.trim_threshold": 2**40,  # the end of the heap is never given back
 }

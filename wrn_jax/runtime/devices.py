@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.experimental.layout import Format, Layout
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from wrn_jax.runtime import console, entry, environment
+from wrn_jax.runtime import console, cores, entry
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason
 
@@ -54,7 +54,7 @@ def cpu_devices(num_images: int, widen_factor: int) -> int:
     Threads that share out each loop of a small network wait for each other most of the time. With a device for each core,
     every core works through its own part of the batch, and they meet at the sums over the batch only.
     """
-    most = min(environment.cpu_cores(), num_images // SPLIT_IMAGES) if widen_factor <= SPLIT_WIDTH else 1
+    most = min(cores.cpu_cores(), num_images // SPLIT_IMAGES) if widen_factor <= SPLIT_WIDTH else 1
     return next((count for count in range(most, 1, -1) if num_images % count == 0), 1)
 
 
@@ -176,7 +176,7 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if platform == "cpu" and jax.__version_info__ < (0, 11):
         options["xla_cpu_experimental_ynn_fusion_type"] = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    if platform == "cpu" and 1 < mesh.size >= environment.cpu_cores():
+    if platform == "cpu" and 1 < mesh.size >= cores.cpu_cores():
         options["xla_cpu_multi_thread_eigen"] = False
     return options
 

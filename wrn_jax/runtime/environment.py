@@ -1,12 +1,13 @@
 """Versions and hardware: what a number depends on."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from wrn_jax.runtime import cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -31,13 +32,8 @@ def hardware() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "cpu": _cpu_name(),
-        "cpu_cores": cpu_cores(),
+        "cpu_cores": cores.cpu_cores(),
     }
-
-
-def cpu_cores() -> int:
-    """The CPU cores that the process may use; XLA divides loops among as many threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:
