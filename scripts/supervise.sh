@@ -106,7 +106,10 @@ run_trainer() {
 
 # Waits so many milliseconds, or until a signal comes.
 pause() {
-  sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))" &
+  local seconds
+  # Without a subshell: a signal could end that in the middle of its writing, and it would tell of a broken pipe.
+  printf -v seconds '%d.%03d' $(($1 / 1000)) $(($1 % 1000))
+  sleep "$seconds" &
   sleeper=$!
   # A signal may have come before there was a sleeper to end.
   [ -z "$stopping" ] || kill "$sleeper" 2>/dev/null || true

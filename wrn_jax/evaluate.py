@@ -42,7 +42,7 @@ from wrn_jax.runtime import console, devices, environment, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.checkpoints import Checkpoints, Gone, best_of, choose
-from wrn_jax.training.setup import Setup, make_setup
+from wrn_jax.training.setup import Setup, divide_cpu, make_setup
 from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
 
 DRAWN = "drawn"
@@ -130,6 +130,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
         chosen = saved if options.checkpoint == "all" and saved else [choose(saved, options.checkpoint, folder, "all")]
         out = make_directory(options.out or options.workdir / "evaluations")
         # All devices that are here, whatever the run had: every image counts once on any number of them.
+        divide_cpu(config, for_training=False)
         setup = make_setup(config, devices.make_mesh(), for_training=False)
         dataset = loading.load(config.data)
         check_checkpoints(saved, options.workdir, own, comparable_digests(dataset, own.data, config.data))
@@ -199,6 +200,7 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], aske
             f"{file}: has {weights.num_classes} outputs, and {config.data.name} {num_classes} classes; "
             "--config.data.name chooses the data set"
         )
+    divide_cpu(config, for_training=False)
     setup = make_setup(config, devices.make_mesh(), for_training=False)
     known = export_formats.normalisation_of(weights, file)
     if mean_std := asked or known:

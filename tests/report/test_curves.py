@@ -43,6 +43,8 @@ def test_transitions_are_marked_once_each(tmp_path):
     assert (80.0, "dropout 0.2 -> 0.1, from epoch 81 on (session04)") in marks
     shared = [recipe(tmp_path, name, [[0.1] * 5], recipe__mixup_alpha=alpha) for name, alpha in (("a", 0.1), ("b", 0.2))]
     assert (4.0, "dropout 0.2 -> 0.1, from epoch 5 on (a, b)") in curves.marks(shared)
+    assert all(plot.marks == curves.marks(shared) for plot in curves.curves(shared))
+    assert not any(plot.marks for plot in curves.hyperparameters(shared))  # their lines show it
 
 
 def test_what_moves_is_drawn_and_what_does_not_is_not(tmp_path):

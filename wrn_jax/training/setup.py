@@ -62,8 +62,8 @@ class Setup:
         return Evaluator(self.network.graphdef, self.normalisation, self.config.eval_batch_size, self.mesh)
 
 
-def divide_cpu(config: Config, workdir: Path | None = None) -> None:
-    """Has JAX take a CPU for as many devices as training by `config` is fastest with; see `devices.cpu_devices`.
+def divide_cpu(config: Config, workdir: Path | None = None, for_training: bool = True) -> None:
+    """Has JAX take a CPU for as many devices as `config` is fastest with; see `devices.cpu_devices`.
 
     To be called before anything that asks for devices; a configuration that says how many it wants changes nothing. A run that
     goes on in `workdir` keeps the number that it began with, wherever it goes on, and so its bits.
@@ -73,10 +73,11 @@ def divide_cpu(config: Config, workdir: Path | None = None) -> None:
     headers = read_headers(workdir / "header.jsonl") if workdir else []
     if headers and headers[-1].hardware.get("platform") == "cpu":
         devices.divide_cpu(headers[-1].hardware.get("devices_used", 1))
-    else:
-        # The images of a group are taken together, one group after the other.
-        num_images = config.optimizer.sam_group or config.recipe.batch_size
-        devices.divide_cpu(devices.cpu_devices(num_images, config.model.widen_factor))
+        return
+    # The images of a group are taken together, one group after the other.
+    in_training = config.optimizer.sam_group or config.recipe.batch_size
+    num_images = in_training if for_training else config.eval_batch_size
+    devices.divide_cpu(devices.cpu_devices(num_images, config.model.widen_factor))
 
 
 def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:

@@ -40,7 +40,7 @@ def curves(groups: Sequence[Group]) -> list[Plot]:
         for group in groups:
             mean, *edges = ((1 if "nats" in label else 100) * line for line in measures.mean_curve(group, value))
             series.append(_series(group, range(1, len(mean) + 1), mean, *(edges if len(group.runs) > 1 else ())))
-        plots += _plot(groups, name, title, label, series, description + runs)
+        plots += _plot(name, title, label, series, description + runs, marks(groups))
     return plots
 
 
@@ -51,7 +51,10 @@ def opening(groups: Sequence[Group]) -> list[Plot]:
 
 
 def hyperparameters(groups: Sequence[Group]) -> list[Plot]:
-    """The learning rate, also as it was around each evaluation, and all else that moves in any recipe."""
+    """The learning rate, also as it was around each evaluation, and all else that moves in any recipe.
+
+    Without the transitions: the lines themselves show them.
+    """
     timelines = [group.timeline for group in groups]
     plots = [*_rate(groups), *_rate_at_evaluations(groups)]
     for name in NUMERIC[1:]:
@@ -104,7 +107,13 @@ def _unknown(group: Group) -> Series:
 
 
 def _plot(
-    groups: Sequence[Group], name: str, title: str, label: str, series: list[Series], description: str, stepped: bool = False
+    name: str,
+    title: str,
+    label: str,
+    series: list[Series],
+    description: str,
+    transitions: tuple[tuple[float, str], ...] = (),
+    stepped: bool = False,
 ) -> list[Plot]:
     """The plot; none where there is nothing to be seen. A rate is on a logarithmic axis, where all its values allow it: a
     saw-tooth is lost beside a warm-up ten times as high."""
@@ -112,7 +121,7 @@ def _plot(
         return []
     values = [value for line in series for part in (line.y, line.low or (), line.high or ()) for value in part]
     log = label == "learning rate" and all(value > 0 for value in values if not math.isnan(value))
-    return [Plot(name, title, "finished epochs", label, series, marks(groups), description, log, stepped)]
+    return [Plot(name, title, "finished epochs", label, series, transitions, description, log, stepped)]
 
 
 def _rate(groups: Sequence[Group]) -> list[Plot]:
@@ -130,7 +139,7 @@ def _rate(groups: Sequence[Group]) -> list[Plot]:
     description = "Line: mean rate of an epoch's updates; band: from the lowest to the highest."
     if logged := [group.name for group in groups if group.timeline is None]:
         description += f" Of {formats.listed(logged)}: as logged."
-    return _plot(groups, "learning_rate", "Learning rate within each epoch", "learning rate", series, description)
+    return _plot("learning_rate", "Learning rate within each epoch", "learning rate", series, description)
 
 
 def _rate_at_evaluations(groups: Sequence[Group]) -> list[Plot]:
@@ -144,7 +153,7 @@ def _rate_at_evaluations(groups: Sequence[Group]) -> list[Plot]:
         "unlike places of the rate's cycle."
     )
     title = "Learning rate where the evaluations fell"
-    return _plot(groups, "rate_at_evaluation", title, "learning rate", series, description)
+    return _plot("rate_at_evaluation", title, "learning rate", series, description)
 
 
 def _stepped(
@@ -159,7 +168,7 @@ def _stepped(
         x = [place for place in places if place * group.timeline.steps_per_epoch <= group.timeline.steps]
         last_updates = [max(math.ceil(place * group.timeline.steps_per_epoch - 1e-6) - 1, 0) for place in x]
         series.append(_series(group, x, line[group.timeline.index(last_updates)]))
-    return _plot(groups, name, title, label, series, description, stepped=True)
+    return _plot(name, title, label, series, description, stepped=True)
 
 
 def _edges(timeline: Timeline, name: str) -> set[float]:

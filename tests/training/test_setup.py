@@ -1,0 +1,53 @@
+"""For how many devices a CPU is taken, by configuration, purpose and what the run had before."""
+
+import dataclasses
+import json
+
+import pytest
+from tests import sample_runs
+
+from wrn_jax.runtime import devices
+from wrn_jax.training import setup
+
+WRN_16_1 = {"recipe__batch_size": 128, "model__depth": 16, "eval_batch_size": 500, "precision": "auto"}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The numbers that JAX would be asked for, on a machine with eight cores."""
+    numbers = []
+    monkeypatch.setattr(devices.cores, "cpu_cores", lambda: 8)
+    monkeypatch.setattr(devices, "divide_cpu", numbers.append)
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("changes", "for_training", "count"),
+    [
+        ({}, True, 4),  # 32 images each
+        ({"precision": "float32"}, True, 4),
+        ({"optimizer__sam_group": 64}, True, 2),
+        ({}, False, 5),  # 100 images each
+        ({"optimizer__sam_group": 64}, False, 5),
+        ({"model__widen_factor": 10}, True, 1),
+        ({"model__widen_factor": 10}, False, 1),
+    ],
+)
+def test_a_cpu_is_divided_by_what_is_done(asked, changes, for_training, count):
+    setup.divide_cpu(sample_runs.config(**WRN_16_1 | changes), for_training=for_training)
+    assert asked == [count]
+
+
+@pytest.mark.parametrize("changes", [{"devices": 1}, {"precision": "bfloat16"}])
+def test_what_the_configuration_settles_is_left_as_it_is(asked, changes):
+    setup.divide_cpu(sample_runs.config(**WRN_16_1 | changes))
+    assert asked == []
+
+
+@pytest.mark.parametrize(("platform", "count"), [("cpu", 3), ("gpu", 4)])
+def test_a_run_keeps_the_number_that_it_began_with(asked, tmp_path, platform, count):
+    header = dataclasses.asdict(sample_runs.HEADER)
+    header["hardware"] |= {"platform": platform, "devices_used": 3}
+    (tmp_path / "header.jsonl").write_text(json.dumps(header) + "\n")
+    setup.divide_cpu(sample_runs.config(**WRN_16_1), tmp_path)
+    assert asked == [count]
