@@ -8,7 +8,7 @@
 
 A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
 L2 and momentum, on a CPU divided into devices as a run divides it, or on one other device; augmentation is timed apart, as a
-part. `--against torch` steps the same network in PyTorch (the faster of its two memory layouts), `--against plain` in JAX with
+part. `--against torch` steps the same network in PyTorch on the CPU (the faster of its two memory layouts), `--against plain` in JAX with
 XLA's own convolutions everywhere. Both run as they come, without `wrn_jax.runtime.allocator`, unless --same-allocator gives
 them its settings. The sides are processes that live through all rounds and step in turn, so that each pays for its compilation
 once and both see the same machine. The ratio is taken in each round, and given as median, least and greatest over the rounds.
@@ -35,6 +35,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -99,23 +100,21 @@ def jax_setup(case: dict):
     from wrn_jax import config
     from wrn_jax.models import wide_resnet
     from wrn_jax.runtime import devices
-    from wrn_jax.training.setup import make_setup
+    from wrn_jax.training.setup import divide_cpu, make_setup
 
     if case["side"] == "plain":
         plain = wide_resnet.convolution.convolve_plain
         wide_resnet.convolution.convolve = lambda inputs, kernel, stride, mesh: plain(inputs, kernel, stride)
-    batch_size = case["batch_size"]
-    count = devices.cpu_devices(batch_size, case["widen_factor"]) if case["side"] == "jax" else 1
-    devices.divide_cpu(count)
-    mesh = devices.make_mesh(count if jax.devices()[0].platform == "cpu" else 1)
     settings = config.Config(
         model=config.Model(depth=case["depth"], widen_factor=case["widen_factor"], num_classes=NUM_CLASSES),
-        recipe=config.Recipe(batch_size=batch_size),
+        recipe=config.Recipe(batch_size=case["batch_size"]),
         optimizer=config.Optimizer(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=MAX_NORM),
         precision=case["precision"],
-        eval_batch_size=batch_size,
+        eval_batch_size=case["batch_size"],
     )
-    return make_setup(settings, mesh)
+    if case["side"] == "jax":
+        divide_cpu(settings, for_training=case["what"] == "step")
+    return make_setup(settings, devices.make_mesh(None if jax.devices()[0].platform == "cpu" else 1))
 
 
 def jax_step(case: dict) -> dict:
@@ -164,14 +163,14 @@ def jax_step(case: dict) -> dict:
         state = kept[0]
         augment, strengths = augmentation(case)
 
-        def forward(params, stats):
+        def forward(params, stats, batch):
             net = nnx.merge(network.graphdef, params, stats)
             logits = net(batch.images, moving["dropout"], key, train=True)
-            loss = mixed_cross_entropy(logits, labels, labels, batch.weight, moving["label_smoothing"])
+            loss = mixed_cross_entropy(logits, batch.labels, batch.labels, batch.weight, moving["label_smoothing"])
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
-        def backward(params, stats):
-            return jax.value_and_grad(forward, has_aux=True)(params, stats)
+        def backward(params, stats, batch):
+            return jax.value_and_grad(forward, has_aux=True)(params, stats, batch)
 
         def call(function, *arrays):
             ready = jax.jit(function).lower(*arrays).compile(compiler_options)
@@ -183,9 +182,9 @@ def jax_step(case: dict) -> dict:
 
         seconds = {
             "augment": call(augment, octets, key, strengths),
-            "forward": call(forward, state.params, state.batch_stats),
+            "forward": call(forward, state.params, state.batch_stats, batch),
         }
-        seconds["backward"] = max(call(backward, state.params, state.batch_stats) - seconds["forward"], 0.0)
+        seconds["backward"] = max(call(backward, state.params, state.batch_stats, batch) - seconds["forward"], 0.0)
         return seconds | {"update": call(apply, state.params, state.opt_state)}
 
     def peak():
@@ -381,8 +380,6 @@ def serve(case: dict) -> None:
     """A side's process: builds what `case` says, then answers a line of JSON for each line, until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    if case["threads"] < len(os.sched_getaffinity(0)):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["threads"]])
     side = BUILDERS[case["what"], case["side"]](case)
     side["step"]()
 
@@ -403,21 +400,30 @@ class Side:
     """A process that measures; a context manager."""
 
     def __init__(self, python: str, case: dict):
+        sys.path.insert(0, str(ROOT))
+        from wrn_jax.runtime import allocator
+
         self.name = case["side"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_ALBUMENTATIONS_UPDATE": "1"}
-        if case["side"] == "jax" or case["same_allocator"]:  # as a training run sets it for itself
-            sys.path.insert(0, str(ROOT))
-            from wrn_jax.runtime import allocator
-
-            environment |= allocator.environment()
         command = [python, str(SCRIPT), "--serve", json.dumps(case)]
+        self.said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would stop it
+        allowed = os.sched_getaffinity(0)
         try:
+            os.sched_setaffinity(0, sorted(allowed)[: case["threads"]])  # which the process inherits
+            if case["side"] == "jax" or case["same_allocator"]:  # as a training run sets it for itself
+                environment |= allocator.environment()
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, env=environment
             )
         except OSError as error:
             raise BenchError(f"{python}: {error.strerror}") from None
-        self.about = self._answer()
+        finally:
+            os.sched_setaffinity(0, allowed)
+        try:
+            self.about = self._answer()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self):
         return self
@@ -425,11 +431,14 @@ class Side:
     def __exit__(self, *_):
         self.process.kill()
         self.process.communicate()
+        self.said.close()
 
     def _answer(self):
         line = self.process.stdout.readline()
         if not line:
-            said = self.process.stderr.read().strip().splitlines() or ["no output"]
+            self.process.wait()
+            self.said.seek(0)
+            said = self.said.read().strip().splitlines() or ["no output"]
             raise BenchError(f"the {self.name} process ended: {said[-1][:300]}")
         return json.loads(line)
 
@@ -443,15 +452,16 @@ class Side:
 def in_turn(sides: list[Side], batch_size: int, rounds: int, seconds: float, ready: int = 0) -> dict:
     """Images/s of each side, wall clock and CPU time, round by round, and the ratios of the first side to the second.
 
-    `ready` batches may have been prepared while nobody waited: what they take says nothing.
+    Of each turn some steps do not count: the first, since the machine may have taken back what memory was free while the side
+    waited, and the `ready` ones after it, which may have been prepared in the pause.
     """
-    counts = [max(1, round(seconds / side.ask(count=ready + 1)[-1][0])) for side in sides]
+    idle = 1 + ready
+    counts = [max(1, round(seconds / side.ask(count=idle + 1)[-1][0])) for side in sides]
     rates = {side.name: {"wall": [], "cpu": []} for side in sides}
     for number in range(rounds):
         order = list(zip(sides, counts, strict=True))
         for side, count in order if number % 2 == 0 else order[::-1]:
-            # The first step after a pause is slow: the machine may have taken back what memory was free.
-            walls, cpus = zip(*side.ask(count=count + 1)[1:], strict=True)
+            walls, cpus = zip(*side.ask(count=idle + count)[idle:], strict=True)
             for clock, found in (("wall", walls), ("cpu", cpus)):
                 rates[side.name][clock].append(batch_size / statistics.median(found))
         said = ", ".join(f"{name} {rate['wall'][-1]:.1f}" for name, rate in rates.items())
@@ -593,6 +603,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--torch-python {options.torch_python}: No such file, or not one that runs")
         if options.against == "torch" and "float16" in options.precision:
             parser.error("--against torch: float16 is not compared; float32 or bfloat16 are")
+        if options.against == "torch" and options.evaluation and set(options.precision) - {"auto", "float32"}:
+            parser.error("--evaluation --against torch: is compared in float32")
         if options.same_allocator and options.against is None:
             parser.error("--same-allocator goes with --against")
         if options.threads > cores:

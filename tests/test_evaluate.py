@@ -138,7 +138,7 @@ def fingerprints(folder):
 
 def call(*arguments, out=None, stem="step-20"):
     """Runs the command; what it left in `out`, as (figures, arrays)."""
-    evaluate.main([*map(str, arguments), *(["--out", str(out)] if out else [])])
+    evaluate.evaluate([*map(str, arguments), *(["--out", str(out)] if out else [])])
     if out:
         with np.load(out / f"{stem}.npz") as arrays:
             return json.loads((out / f"{stem}.json").read_text()), dict(arrays)
@@ -244,7 +244,7 @@ def test_checkpoints_that_the_run_deletes_meanwhile_are_no_damage(run, tmp_path,
         return load(self, step, *rest)
 
     monkeypatch.setattr(Checkpoints, "_load", delete)
-    written = evaluate.main(["--workdir", str(workdir), "--checkpoint", which, "--no-train", "--out", str(tmp_path / "out")])
+    written = evaluate.evaluate(["--workdir", str(workdir), "--checkpoint", which, "--no-train", "--out", str(tmp_path / "out")])
     assert written == tmp_path / "out" / f"step-{evaluated}.json"
     told = capsys.readouterr().err
     assert ("checkpoints/10: the run has replaced it" in told) == (which == "all")

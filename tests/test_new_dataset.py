@@ -41,7 +41,7 @@ def test_trains_evaluates_plans_and_exports(tmp_path, monkeypatch, capsys):
     assert np.isfinite(rows[-1]["train_loss"])
 
     capsys.readouterr()
-    evaluate.main(["--workdir", str(workdir)])
+    evaluate.evaluate(["--workdir", str(workdir)])
     plan.main(["--config", "configs/session04.py", *(f"--config.{key}={value}" for key, value in (CHANGES | changes).items())])
     export.main(["--workdir", str(workdir), "--out", str(tmp_path), "--formats", "stablehlo"])
     assert "[b, 24, 16, 3]" in capsys.readouterr().out

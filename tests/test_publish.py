@@ -132,7 +132,7 @@ def test_up_and_down(run, there, tmp_path, capsys, monkeypatch):
     for name in ("hub:user/some-model", "hub:user/some-model@v1"):
         np.testing.assert_array_equal(wrn_jax.load_model(name)(PIXELS), wrn_jax.load_model(run)(PIXELS))
     smaller = ["--no-train", "--out", str(tmp_path / "evaluated")]
-    evaluate.main(["--hub", "user/some-model", *smaller])
+    evaluate.evaluate(["--hub", "user/some-model", *smaller])
     figures = json.loads((tmp_path / "evaluated" / "model.json").read_text())
     assert figures["weights"] == "hub:user/some-model"
 

@@ -1,5 +1,6 @@
 """The command as a user calls it: in a process of its own, interrupted, resumed, misused."""
 
+import json
 import os
 import re
 import signal
@@ -56,11 +57,11 @@ def test_says_how_it_ended_and_how_to_evaluate(straight):
     assert f"test {accuracy} (chosen" in best
 
 
-def assert_same_run(workdir, straight):
+def assert_same_run(workdir, straight, epochs=5):
     """The records, timings aside, and every bit of the last state are those of the run that nothing interrupted."""
     assert metrics(workdir) == metrics(straight)
     (epoch, state), (other_epoch, other) = last_state(workdir), last_state(straight)
-    assert epoch == other_epoch == 5
+    assert epoch == other_epoch == epochs
     for found, expected in zip(state, other, strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -92,10 +93,11 @@ def test_a_signal_saves_within_the_epoch_and_exits_with_75(straight, tmp_path):
 @pytest.mark.skipif(cores.cpu_cores() < 2, reason="there is nothing to divide")
 def test_a_cpu_is_divided_and_the_run_stays_so_on_fewer_cores(tmp_path):
     changes = {"devices": "none", "data.embedded_train": 228, "recipe.batch_size": 64, "recipe.scale": 0.02}
-    arguments = [*ARGUMENTS, *(f"--config.{key}={value}" for key, value in changes.items()), "--workdir", tmp_path / "run"]
-    code, output, errors = finish("train", *arguments, "--stop-after=1", devices=None)
+    arguments = [*ARGUMENTS, *(f"--config.{key}={value}" for key, value in changes.items())]
+    assert finish("train", *arguments, "--workdir", tmp_path / "straight", devices=None)[0] == 0
+    code, output, errors = finish("train", *arguments, "--workdir", tmp_path / "run", "--stop-after=1", devices=None)
     assert (code, errors) == (0, "")
-    assert ", on 2 x " in output
+    assert " cores as 2 devices)" in output
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, sorted(before)[:1])  # processes that are started here inherit it
@@ -103,8 +105,12 @@ def test_a_cpu_is_divided_and_the_run_stays_so_on_fewer_cores(tmp_path):
     finally:
         os.sched_setaffinity(0, before)
     assert (code, errors) == (0, "")
-    assert ", on 2 x " in output
-    assert len(metrics(tmp_path / "run")) == 2
+    assert "(cpu, 1 core as 2 devices)" in output
+    assert_same_run(tmp_path / "run", tmp_path / "straight", epochs=2)
+    command = ["evaluate", "--workdir", tmp_path / "run", "--config.eval_batch_size=64", "--no-train"]
+    assert finish(*command, devices=None)[0] == 0
+    (written,) = (tmp_path / "run" / "evaluations").glob("*.json")
+    assert json.loads(written.read_text())["hardware"]["devices_used"] == 2
 
 
 def test_kills_at_random_moments_change_nothing():

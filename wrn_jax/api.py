@@ -132,7 +132,7 @@ def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str)
       UserError: something in the run, the data or the options that the user can mend.
     """
     directory = files.user_path(workdir)
-    written = evaluate.main(["--workdir", str(directory), "--checkpoint", checkpoint, *options])
+    written = evaluate.evaluate(["--workdir", str(directory), "--checkpoint", checkpoint, *options])
     if written is None:
         raise UserError(f"{directory}: the run has replaced every checkpoint before it could be read")
     return json.loads(written.read_text())

@@ -49,10 +49,20 @@ DRAWN = "drawn"
 """The value of `--corruptions` that asks for corruptions made here."""
 
 
-def main(argv: Sequence[str] | None = None) -> Path | None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command. Raises UserError."""
+    evaluate(argv, own_process=True)
+
+
+def evaluate(argv: Sequence[str] | None = None, own_process: bool = False) -> Path | None:
     """Evaluates what the arguments name, prints a summary, writes the figures, and returns the last file of them, if any.
 
-    Raises UserError.
+    Args:
+      argv: the arguments of the command; None: those of the process.
+      own_process: whether the process is there for this alone, so that JAX may be configured for it.
+
+    Raises:
+      UserError: something in the arguments, the run or the data that the user can mend.
     """
     parser = command.parser(
         "evaluate",
@@ -112,11 +122,11 @@ def main(argv: Sequence[str] | None = None) -> Path | None:
     if options.hub:
         options.weights = hub.fetch(options.hub)
     if options.weights:
-        return evaluate_weights(options, overrides, asked)
-    return evaluate_run(options, overrides)
+        return evaluate_weights(options, overrides, asked, own_process)
+    return evaluate_run(options, overrides, own_process)
 
 
-def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path | None:
+def evaluate_run(options: argparse.Namespace, overrides: Sequence[str], own_process: bool) -> Path | None:
     """Evaluates checkpoints of a run, which may go on meanwhile; the last file written. Raises UserError."""
     own = saved_config(options.workdir)
     config = configs.apply_arguments(own, overrides)
@@ -124,13 +134,14 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
     folder = options.workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{options.workdir}: holds no checkpoints")
+    if own_process:
+        divide_cpu(config, for_training=False)  # before Orbax asks for devices
     damaged = []
     with Checkpoints(folder) as checkpoints:
         saved = checkpoints.all()
         chosen = saved if options.checkpoint == "all" and saved else [choose(saved, options.checkpoint, folder, "all")]
         out = make_directory(options.out or options.workdir / "evaluations")
         # All devices that are here, whatever the run had: every image counts once on any number of them.
-        divide_cpu(config, for_training=False)
         setup = make_setup(config, devices.make_mesh(), for_training=False)
         dataset = loading.load(config.data)
         check_checkpoints(saved, options.workdir, own, comparable_digests(dataset, own.data, config.data))
@@ -178,7 +189,9 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str]) -> Path 
     return written
 
 
-def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], asked: MeanStd | None) -> Path | None:
+def evaluate_weights(
+    options: argparse.Namespace, overrides: Sequence[str], asked: MeanStd | None, own_process: bool
+) -> Path | None:
     """Evaluates a file of weights, with the normalisation that was asked for; the file written, if one is. Raises UserError."""
     file = f"{hub.PREFIX}{options.hub}" if options.hub else str(options.weights)
     weights = weight_layouts.read_weights(options.weights)
@@ -200,7 +213,8 @@ def evaluate_weights(options: argparse.Namespace, overrides: Sequence[str], aske
             f"{file}: has {weights.num_classes} outputs, and {config.data.name} {num_classes} classes; "
             "--config.data.name chooses the data set"
         )
-    divide_cpu(config, for_training=False)
+    if own_process:
+        divide_cpu(config, for_training=False)
     setup = make_setup(config, devices.make_mesh(), for_training=False)
     known = export_formats.normalisation_of(weights, file)
     if mean_std := asked or known:

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from wrn_jax.training import loop, setup  # here, since mistakes above need not wait for it
 
     if not options.distributed:
-        setup.divide_cpu(config, workdir if resume else None)
+        setup.divide_cpu(config, workdir if resume else options.branch_from)
 
     try:
         summary = loop.train(config, workdir, resume, options.stop_after, origin, branches=options.branches_after)

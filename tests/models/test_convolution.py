@@ -61,6 +61,17 @@ def test_agrees_with_xla_in_value_and_gradients(shape):
         assert relative_error(found, expected) < 2e-5, name
 
 
+@pytest.mark.parametrize("shape", [(16, 32, 16, 16, 3, 1), (16, 16, 32, 32, 3, 1)], ids=str)
+def test_the_small_passes_of_a_single_thread_agree_with_xla(monkeypatch, shape):
+    monkeypatch.setattr(convolution.cores, "cpu_cores", lambda: 1)
+    found = all_three(convolve, shape)
+    monkeypatch.setattr(convolution.cores, "cpu_cores", lambda: 2)
+    other = all_three(convolve, shape)
+    assert any(np.any(one != two) for one, two in zip(found, other, strict=True))  # they are others than those of two threads
+    for name, one, expected in zip(("outputs", "by input", "by kernel"), found, all_three(convolve_plain, shape), strict=True):
+        assert relative_error(one, expected) < 2e-5, name
+
+
 def test_each_way_serves_the_layers_it_is_fast_for():
     def chosen(shape, dtype=jnp.float32):
         inputs, kernel, _ = arrays(shape, dtype)

@@ -151,7 +151,7 @@ def test_command_machine_and_versions_are_told(one):
     (row,) = section(build.build([one]), "How to reproduce it")[0].rows
     assert row[2:] == [
         "python -m wrn_jax.train --config configs/session04.py --config.seed=0",
-        "1 x a CPU (cpu), 2 CPU cores",
+        "a CPU (cpu, 2 cores)",
         "python 3.12.1, jax 0.12.0",
     ]
     assert build.command_of(published()[0].runs[0]).endswith("configs/session02_as_executed.py")

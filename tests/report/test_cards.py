@@ -42,7 +42,7 @@ def test_a_card_says_what_a_recipe_is_costs_and_reaches_and_where(two):
     assert facts["reaches"].startswith("41.00 ± 1.41 % test accuracy after the last epoch (n = 2; 95 % interval 28.29 to 53.71")
     assert facts["costs"] == "5 epochs, 20 updates, 1.23e+15 operations"
     assert facts["takes"] == "60 s an epoch, 1,234 images per second, 5 min a run"
-    assert facts["on"] == "1 x a CPU (cpu), 2 CPU cores, float32"
+    assert facts["on"] == "a CPU (cpu, 2 cores), float32"
     assert dict(second.facts)["takes"] == "not recorded"
     assert (facts.get("does not move"), dict(second.facts)["does not move"]) == (None, "dropout 0.1")
     assert [strip.label for strip in first.strips][:2] == ["learning rate", "dropout"]

@@ -82,4 +82,7 @@ def test_the_page_holds_its_images_and_no_markup_of_others():
 
 def test_nothing_is_wrong_or_nothing_is_finite():
     for logits in (10.0 * np.eye(3)[LABELS], np.full((8, 3), np.nan)):
-        html_page.to_html(build(logits))
+        document = build(logits)
+        html_page.to_html(document)
+        wrong, pairs, *_ = document.sections
+        assert wrong.blocks[-1].text == pairs.blocks[-1].text == "No image is taken for another class."

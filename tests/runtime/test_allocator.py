@@ -8,7 +8,7 @@ import pytest
 
 from wrn_jax.runtime import allocator
 
-OURS = ":".join(f"{name}={value}" for name, value in allocator.TUNABLES.items())
+OURS = ":".join(f"{name}={value}" for name, value in allocator.settings().items())
 WITH_GLIBC = pytest.mark.skipif(not allocator.has_glibc(), reason="glibc's allocator")
 
 # JAX allocates in threads of its own, which have heaps of their own; those hold less than 64 MB in one piece.

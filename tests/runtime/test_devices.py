@@ -105,18 +105,6 @@ def test_a_cpu_device_computes_alone_where_no_core_is_left_to_help(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("images", "width", "cores", "count"),
-    [
-        *[(256, 1, 1, 1), (256, 1, 2, 2), (64, 4, 2, 2), (63, 4, 2, 1), (128, 2, 8, 4), (256, 2, 8, 8)],
-        *[(96, 1, 8, 3), (100, 1, 8, 2), (101, 1, 8, 1), (256, 5, 2, 1), (1, 1, 2, 1)],
-    ],
-)
-def test_for_how_many_devices_a_cpu_is_taken(monkeypatch, images, width, cores, count):
-    monkeypatch.setattr(devices.cores, "cpu_cores", lambda: cores)
-    assert devices.cpu_devices(images, width) == count
-
-
-@pytest.mark.parametrize(
     ("before", "environment", "found"),
     [
         ("pass", {}, 3),

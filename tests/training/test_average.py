@@ -103,7 +103,7 @@ def test_evaluation_export_and_loading_take_either_network(finished, tmp_path, c
     row = read_rows(finished / "metrics.jsonl")[-1]
     losses = {}
     for arguments in ([], ["--network", "raw"]):
-        path = evaluate.main(["--workdir", str(finished), "--checkpoint", "last", "--no-train", "--gallery", *arguments])
+        path = evaluate.evaluate(["--workdir", str(finished), "--checkpoint", "last", "--no-train", "--gallery", *arguments])
         record = json.loads(path.read_text())
         losses[record["network"]] = record["splits"]["test"]["loss"]
     assert losses["average"] == pytest.approx(row.test_loss, rel=1e-4)

@@ -6,17 +6,29 @@ import json
 import pytest
 from tests import sample_runs
 
-from wrn_jax.runtime import devices
+from wrn_jax.runtime import cores, devices
 from wrn_jax.training import setup
 
 WRN_16_1 = {"recipe__batch_size": 128, "model__depth": 16, "eval_batch_size": 500, "precision": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("images", "width", "number", "count"),
+    [
+        *[(256, 1, 1, 1), (256, 1, 2, 2), (64, 4, 2, 2), (63, 4, 2, 1), (128, 2, 8, 4), (256, 2, 8, 8)],
+        *[(96, 1, 8, 3), (100, 1, 8, 2), (101, 1, 8, 1), (256, 5, 2, 1), (1, 1, 2, 1)],
+    ],
+)
+def test_as_how_many_devices_a_cpu_is_fastest(monkeypatch, images, width, number, count):
+    monkeypatch.setattr(cores, "cpu_cores", lambda: number)
+    assert setup.cpu_devices(images, width) == count
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """The numbers that JAX would be asked for, on a machine with eight cores."""
     numbers = []
-    monkeypatch.setattr(devices.cores, "cpu_cores", lambda: 8)
+    monkeypatch.setattr(cores, "cpu_cores", lambda: 8)
     monkeypatch.setattr(devices, "divide_cpu", numbers.append)
     return numbers
 
@@ -38,10 +50,10 @@ def test_a_cpu_is_divided_by_what_is_done(asked, changes, for_training, count):
     assert asked == [count]
 
 
-@pytest.mark.parametrize("changes", [{"devices": 1}, {"precision": "bfloat16"}])
-def test_what_the_configuration_settles_is_left_as_it_is(asked, changes):
+@pytest.mark.parametrize(("changes", "counts"), [({"devices": 3}, [3]), ({"devices": 9}, [8]), ({"precision": "bfloat16"}, [])])
+def test_what_the_configuration_settles_counts(asked, changes, counts):
     setup.divide_cpu(sample_runs.config(**WRN_16_1 | changes))
-    assert asked == []
+    assert asked == counts
 
 
 @pytest.mark.parametrize(("platform", "count"), [("cpu", 3), ("gpu", 4)])

@@ -27,7 +27,7 @@ from wrn_jax.training import average
 from wrn_jax.training.optimizer import SCALE_INITIAL, make_optimizer
 from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
-from wrn_jax.training.step import Batch, Streams, cutmix_or_mixup, make_train_step, order_key, repeat, update
+from wrn_jax.training.step import Batch, Streams, cutmix_or_mixup, make_train_step, order_key, repeat, sharp_gradients, update
 
 pytestmark = pytest.mark.slow
 
@@ -147,6 +147,22 @@ def test_cutmix_and_sharpness_aware_groups_are_the_same_on_one_device_and_eight(
         "recipe.augmentation": "off",
     }
     assert_one_device_and_eight_agree(3, changes=changes, sharpness_aware=True)
+
+
+def test_groups_have_dropout_masks_of_their_own_the_same_in_both_passes():
+    keys = []
+
+    def gradients_of(params, batch, key):
+        keys.append(jax.random.key_data(key).tolist())
+        return params, (0.0, 0.0, params)
+
+    batch = Batch(jnp.zeros((4, 1)), jnp.zeros(4), jnp.zeros(4), jnp.float32(1))
+    params, now = {"kernel": jnp.ones(2)}, {"sam_rho": jnp.float32(0.1)}
+    sharp_gradients(Optimizer(sam_group=2), gradients_of, params, batch, now, jax.random.key(0))
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    keys.clear()
+    sharp_gradients(Optimizer(), gradients_of, params, batch, now, jax.random.key(0))
+    assert keys == [jax.random.key_data(jax.random.key(0)).tolist()] * 2
 
 
 def test_the_average_of_ten_steps_is_that_of_numpy_in_float64():

@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 
-from wrn_jax.runtime import cores
+from wrn_jax.runtime import cores, devices
 
 TILE = 4
 """Side of the square of outputs that one Winograd tile yields."""
@@ -301,7 +301,7 @@ def on_each_device(function: Callable[..., jax.Array], mesh: Mesh | None, split:
 
 def threads_of(mesh: Mesh | None) -> int:
     """The threads among which a CPU device divides its loops."""
-    return max(1, cores.cpu_cores() // (1 if mesh is None else mesh.size))
+    return max(1, cores.cpu_cores() // (1 if mesh is None else devices.local_size(mesh)))
 
 
 def convolve(inputs: jax.Array, kernel: jax.Array, stride: int, mesh: Mesh | None = None) -> jax.Array:

@@ -34,7 +34,7 @@ from wrn_jax.runtime import console, devices, environment
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason
 from wrn_jax.training.checkpoints import Checkpoints, checksum
-from wrn_jax.training.records import CheckpointNotes
+from wrn_jax.training.records import CheckpointNotes, describe_hardware
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.state import TrainState, create_state
 
@@ -132,10 +132,11 @@ class Machine:
 
     def devices(self) -> Answer:
         """What there is to compute on."""
-        found = environment.hardware()
+        found = environment.hardware() | {"devices_used": self.setup.mesh.size}
         memory = device_memory(self.setup.mesh.devices.flat[0])
-        text = f"{self.setup.mesh.size} of {found['devices']} x {found['device']} ({found['platform']}), {_gb(memory)} each"
-        figures = found | {"devices_used": self.setup.mesh.size, "memory": memory}
+        left = f", of {found['devices']}" * (found["devices"] > self.setup.mesh.size)
+        text = f"{describe_hardware(found)}{left}, {_gb(memory)}{' each' * (self.setup.mesh.size > 1)}"
+        figures = found | {"memory": memory}
         if found["platform"] == "cpu" and _driver():
             advice = "install JAX for this driver: pip install 'wrn_jax[cuda12]' or [cuda13]; is JAX_PLATFORMS=cpu set?"
             return Answer("devices", "failed", f"{text}; but nvidia-smi shows a GPU that JAX does not use", advice, figures)
@@ -372,9 +373,10 @@ def _driver() -> str | None:
 
 
 def device_memory(device: Any) -> float:
-    """Bytes that programs may use on a device; of a CPU those that the machine has free."""
+    """Bytes that programs may use on a device; of a CPU its share of those that the machine has free."""
     stats = device.memory_stats() or {}
-    return float(stats.get("bytes_limit") or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return float(stats.get("bytes_limit") or free / jax.local_device_count())
 
 
 def accelerator(device: Any) -> targets.Accelerator | None:

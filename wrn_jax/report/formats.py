@@ -11,6 +11,7 @@ from wrn_jax.report import measures
 from wrn_jax.report.measures import RateCycle
 from wrn_jax.report.runs import Group, Run
 from wrn_jax.report.statistics import Difference, Summary
+from wrn_jax.training.records import describe_hardware
 
 NONE = "-"
 """Where there is no figure."""
@@ -138,11 +139,7 @@ def machine(run: Run) -> str:
     """What a run was made on."""
     if not run.headers:
         return "Google Colab with a GPU" if run.log else NOT_RECORDED
-    hardware = run.headers[0].hardware
-    cores = hardware.get("cpu_cores")
-    number = hardware.get("devices_used", hardware.get("devices", "?"))
-    text = f"{number} x {hardware.get('device', '?')} ({hardware.get('platform', '?')})"
-    return f"{text}, {count(cores, 'CPU core')}" if isinstance(cores, int) else text
+    return describe_hardware(run.headers[0].hardware)
 
 
 def operations(number: float | None) -> str:

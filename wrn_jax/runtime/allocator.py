@@ -30,14 +30,6 @@ On a CPU with Linux it starts itself once more, with GLIBC_TUNABLES set so that 
 LARGE_BLOCK = 64 * 2**20
 """Bytes from which a block is the kernel's again once it is free: what the heap of a thread has no room for anyway."""
 
-TUNABLES = {
-    "glibc.malloc.hugetlb": 1,  # pages of 2 MB where the kernel has them ("transparent huge pages"; glibc 2.35)
-    # A heap for each thread that computes and one for all others, or they wait for each other.
-    "glibc.malloc.arena_max": cpu_cores() + 1 if cpu_cores() > 1 else 1,
-    "glibc.malloc.mmap_threshold": LARGE_BLOCK,
-    "glibc.malloc.trim_threshold": 2**40,  # the end of the heap is never given back
-}
-
 _ACCELERATOR = re.compile(r"nvidia\d+|dxg|kfd|accel\d+|vfio/\d+")
 
 
@@ -58,6 +50,17 @@ def environment() -> dict[str, str]:
     return {} if value is None else {"GLIBC_TUNABLES": value, SWITCH: "set"}
 
 
+def settings() -> dict[str, int]:
+    """The tunables of glibc, by name, for a process on the CPU cores that this one may use."""
+    return {
+        "glibc.malloc.hugetlb": 1,  # pages of 2 MB where the kernel has them ("transparent huge pages"; glibc 2.35)
+        # A heap for each thread that computes and one for all others, or they wait for each other.
+        "glibc.malloc.arena_max": cpu_cores() + 1 if cpu_cores() > 1 else 1,
+        "glibc.malloc.mmap_threshold": LARGE_BLOCK,
+        "glibc.malloc.trim_threshold": 2**40,  # the end of the heap is never given back
+    }
+
+
 def tunables(environment: Mapping[str, str], devices: Iterable[str]) -> str | None:
     """The GLIBC_TUNABLES for a process that computes on a CPU, those of `environment` kept; None if it is to stay as it is.
 
@@ -71,7 +74,8 @@ def tunables(environment: Mapping[str, str], devices: Iterable[str]) -> str | No
         return None
     present = environment.get("GLIBC_TUNABLES", "")
     named = {item.split("=")[0] for item in present.split(":")}
-    return ":".join([*[present] * bool(present), *(f"{name}={value}" for name, value in TUNABLES.items() if name not in named)])
+    ours = (f"{name}={value}" for name, value in settings().items() if name not in named)
+    return ":".join([*[present] * bool(present), *ours])
 
 
 def has_glibc() -> bool:

@@ -38,28 +38,15 @@ KERNEL_LAYOUTS = dict.fromkeys(GPU_PLATFORMS, (3, 0, 1, 2))
 cuDNN wants the output channels outermost. Kernels kept as they come are rearranged there and back in every step.
 """
 
-SPLIT_IMAGES = 32
-"""Least images that a core of a CPU gets as a device of its own; with fewer, layers of 8x8 pixels miss Winograd's way."""
-
-SPLIT_WIDTH = 4
-"""Widest WideResNet for which a CPU's cores are devices of their own. WRN-28-10 gains no speed and takes more memory."""
-
 WAIT_FOR_OTHERS = 120
 """Seconds that a process waits for the others of its run."""
 
 
-def cpu_devices(num_images: int, widen_factor: int) -> int:
-    """For how many devices a CPU is best taken where `num_images` are trained on at a time, if nobody says otherwise.
-
-    Threads that share out each loop of a small network wait for each other most of the time. With a device for each core,
-    every core works through its own part of the batch, and they meet at the sums over the batch only.
-    """
-    most = min(cores.cpu_cores(), num_images // SPLIT_IMAGES) if widen_factor <= SPLIT_WIDTH else 1
-    return next((count for count in range(most, 1, -1) if num_images % count == 0), 1)
-
-
 def divide_cpu(count: int) -> None:
-    """Has JAX take the CPU for `count` devices, unless it is told how many, or has been asked for devices, before."""
+    """Configures JAX to show the CPU as `count` devices.
+
+    Does nothing where their number is set already, by flag or environment, or where JAX has made its devices.
+    """
     by_flag = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     by_setting = getattr(jax.config, "jax_num_cpu_devices", -1) >= 1
     if count > 1 and not by_flag and not by_setting:
@@ -77,6 +64,11 @@ def make_mesh(num_devices: int | None = None, devices: Sequence[Device] | None =
     if count > len(devices):
         raise UserError(f"devices = {count}: only {len(devices)} {devices[0].platform} device(s) found")
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def local_size(mesh: Mesh) -> int:
+    """The devices of `mesh` in each process; all have as many."""
+    return mesh.size // jax.process_count()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -176,7 +168,7 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if platform == "cpu" and jax.__version_info__ < (0, 11):
         options["xla_cpu_experimental_ynn_fusion_type"] = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    if platform == "cpu" and 1 < mesh.size >= cores.cpu_cores():
+    if platform == "cpu" and 1 < local_size(mesh) >= cores.cpu_cores():
         options["xla_cpu_multi_thread_eigen"] = False
     return options
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def make_directory(directory: Path) -> None:
     """Makes a directory, and finds out whether it can be written to. Raises UserError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(directory / ".writable", "")
-        (directory / ".writable").unlink()
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise UserError(f"{directory}: cannot be written to: {error.strerror}") from None
 

@@ -145,7 +145,7 @@ def foresee(design: Design, folder: Path, jobs: int | None, difference: float | 
     lines = [
         *outlook.describe(design, outlooks, done, folder),
         *([] if design.grid else outlook.resolution(len(outlooks), design.all_seeds, difference, spread)),
-        *outlook.times(outlooks, design.all_seeds, len(places.find(jobs))),
+        *outlook.times(outlooks, design.all_seeds, places.find(jobs)),
     ]
     for line in lines:
         print(line)

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +41,16 @@ class Place:
 
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cores: frozenset[int] | None = None
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[dict[str, str]]:
+        """The environment of a process that is started here; it inherits the cores."""
+        with contextlib.ExitStack() as stack:
+            if self.cores is not None:
+                before = os.sched_getaffinity(0)  # of this thread
+                os.sched_setaffinity(0, self.cores)
+                stack.callback(os.sched_setaffinity, 0, before)
+            yield os.environ | dict(self.environment)
 
 
 class Process(Protocol):
@@ -125,18 +135,13 @@ def start(arguments: Sequence[str], log: Path, place: Place) -> subprocess.Popen
 
     It is in a process group of its own: a Ctrl-C reaches the study, which passes it on once.
     """
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(log, "ab"))
-        if place.cores is not None:
-            before = os.sched_getaffinity(0)  # of this thread, which the process inherits
-            os.sched_setaffinity(0, place.cores)
-            stack.callback(os.sched_setaffinity, 0, before)
+    with open(log, "ab") as file, place.entered() as environment:
         return subprocess.Popen(
             command_line([*arguments]),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=os.environ | dict(place.environment),
+            env=environment,
             process_group=0,
         )
 

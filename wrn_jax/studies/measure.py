@@ -18,6 +18,8 @@ from wrn_jax.data import own_classes
 from wrn_jax.planning.trial import Trial
 from wrn_jax.runtime import devices, environment
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.studies.engine import Place
+from wrn_jax.training.records import describe_hardware
 from wrn_jax.training.setup import divide_cpu, make_setup
 
 SECONDS = 5.0
@@ -30,14 +32,15 @@ def main(arguments: Sequence[str]) -> None:
     divide_cpu(config)
     setup = make_setup(config, devices.make_mesh(config.devices))
     seconds = Trial(setup).seconds_of_update(SECONDS)
-    hardware = environment.hardware()
-    print(json.dumps({"seconds": seconds, "where": f"{setup.mesh.size} x {hardware['device']} ({hardware['platform']})"}))
+    hardware = environment.hardware() | {"devices_used": setup.mesh.size}
+    print(json.dumps({"seconds": seconds, "where": describe_hardware(hardware)}))
 
 
-def seconds_of_update(arguments: Sequence[str]) -> tuple[float, str]:
-    """Seconds of an update of a recipe, and on what; as a process measures that then ends. Raises UserError."""
+def seconds_of_update(arguments: Sequence[str], place: Place) -> tuple[float, str]:
+    """Seconds of an update of a recipe, and on what; as a process measures in `place` that then ends. Raises UserError."""
     command = [sys.executable, "-m", "wrn_jax.studies.measure", *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    with place.entered() as environment:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
     try:
         figures: Any = json.loads(done.stdout.splitlines()[-1])
         return figures["seconds"], figures["where"]

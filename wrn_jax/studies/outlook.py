@@ -14,6 +14,7 @@ from wrn_jax.runtime import console, devices
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.studies import measure, sharing
 from wrn_jax.studies.design import Design, Recipe
+from wrn_jax.studies.engine import Place
 from wrn_jax.studies.sharing import Fork
 from wrn_jax.training.setup import Setup, make_setup
 
@@ -114,8 +115,8 @@ def shared(outlook: Outlook) -> list[str]:
     return [f"  goes on from {fork.trunk} after epoch {fork.epochs} of {epochs}: saves {outlook.saved:.3g} operations a run"]
 
 
-def times(outlooks: Sequence[Outlook], seeds: int, jobs: int) -> list[str]:
-    """How long all runs take, one line for each recipe and one for all, by measuring an update. Raises UserError.
+def times(outlooks: Sequence[Outlook], seeds: int, places: Sequence[Place]) -> list[str]:
+    """How long all runs take, one line for each recipe and one for all, by measuring an update in a place. Raises UserError.
 
     Networks that are alike are measured once; what else differs counts by its operations. Of an evaluation an image costs a
     third of what it costs in training, as in the count of operations.
@@ -129,7 +130,7 @@ def times(outlooks: Sequence[Outlook], seeds: int, jobs: int) -> list[str]:
         key = f"{config.model} {config.recipe.batch_size} {config.precision}"
         measured = ""
         if key not in rates:
-            seconds, where = measure.seconds_of_update(outlook.recipe.arguments)
+            seconds, where = measure.seconds_of_update(outlook.recipe.arguments, places[0])
             rates[key] = seconds / of_update
             measured = f" (measured: {seconds:.3g} s an update, on {where})"
         epochs = setup.timeline.epochs - (outlook.fork.epochs if outlook.fork else 0)
@@ -137,6 +138,7 @@ def times(outlooks: Sequence[Outlook], seeds: int, jobs: int) -> list[str]:
         run = rates[key] * (outlook.operations - outlook.saved + images * of_update / config.recipe.batch_size / 3)
         total += seeds * run
         lines.append(f"{outlook.recipe.name}: {console.format_duration(run)} a run{measured}")
+    jobs = len(places)
     each = f", {jobs} runs at a time" if jobs > 1 else ""
     return [
         *lines,

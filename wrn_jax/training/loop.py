@@ -201,8 +201,6 @@ def run(request: Request) -> Summary:
     with contextlib.ExitStack() as to_close:
         attempt = prepare(request, to_close)
         done, epochs = attempt.saved.epoch, attempt.setup.timeline.epochs
-        if stop_after is not None and not 1 <= stop_after <= epochs:
-            raise UserError(f"--stop-after {stop_after}: should be an epoch of the run, 1 to {epochs}")
         is_over = is_finished(attempt)
         if is_over or (stop_after and done >= stop_after):
             attempt.say("this run is finished already" if is_over else f"epoch {done} is finished already")
@@ -241,6 +239,12 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
     workdir, resume, origin, back_to = request.workdir, request.resume, request.origin, request.back_to
     setup = make_setup(request.config, devices.make_mesh(request.config.devices))
     config, timeline = setup.config, setup.timeline
+    epochs = [("--branches-after", epoch) for epoch in request.branches]
+    if request.stop_after is not None:
+        epochs.append(("--stop-after", request.stop_after))
+    for option, epoch in epochs:
+        if not 1 <= epoch <= timeline.epochs:
+            raise UserError(f"{option} {epoch}: should be an epoch of the run, 1 to {timeline.epochs}")
     changes = check_workdir(config, workdir, resume)
     devices.wait_for_all("work directory checked")  # before the first process writes to it
     evaluator = setup.make_evaluator()

@@ -7,7 +7,7 @@ from wrn_jax.config import Config, checks
 from wrn_jax.config.rates import warm_up_end
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime import console
-from wrn_jax.training.records import SPLITS, EpochRow, Header
+from wrn_jax.training.records import SPLITS, EpochRow, Header, describe_hardware
 
 GUESSING_MARGIN = 0.01
 """A training loss that is not by this share below that of guessing counts as no better; see `not_learning`."""
@@ -18,12 +18,11 @@ PATIENCE_WITH_LEARNING = 300
 
 def opening_lines(header: Header, config: Config, timeline: Timeline) -> list[str]:
     """What is about to run, in a few lines."""
-    hardware, model = header.hardware, config.model
+    model = config.model
     chosen = "a hold-out" if header.best_chosen_on == "valid" else "the test set (the published way)"
     return [
         f"WideResNet-{model.depth}-{model.widen_factor}, {header.parameters:,} parameters, {header.precision}, on "
-        f"{hardware['devices_used']} x {hardware['device']} ({hardware['platform']}, {hardware['cpu_cores']} CPU cores), "
-        f"JAX {header.versions['jax']}",
+        f"{describe_hardware(header.hardware)}, JAX {header.versions['jax']}",
         *([header.origin.describe()] if header.origin else []),
         f"{config.data.name}: {header.train_examples:,} training images; best epoch chosen on {chosen}",
         f"{timeline.epochs} epochs of {timeline.steps_per_epoch} steps, batch {config.recipe.batch_size}, seed {config.seed}",

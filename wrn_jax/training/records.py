@@ -232,6 +232,22 @@ class Header:
         return _checked(_HEADER, _without_format(tree, source), source)
 
 
+def describe_hardware(hardware: Mapping[str, Any]) -> str:
+    """The `hardware` of a header in words, as in "2 x NVIDIA H100 (gpu, 16 CPU cores)".
+
+    JAX may show a CPU as several devices, which are still one CPU: "AMD EPYC (cpu, 2 cores as 2 devices)". Records that are
+    not of this package may lack some of it.
+    """
+    name, platform = hardware.get("device", "?"), hardware.get("platform", "?")
+    used, cores = hardware.get("devices_used", hardware.get("devices", "?")), hardware.get("cpu_cores")
+    if platform != "cpu":
+        return f"{used} x {name} ({platform}{'' if cores is None else f', {cores} CPU cores'})"
+    parts = [] if cores is None else [f"{cores} core{'s' * (cores != 1)}"]
+    if used not in (1, "?"):
+        parts = [" as ".join([*parts, f"{used} devices"])]
+    return f"{name} ({', '.join([platform, *parts])})"
+
+
 def read_headers(path: Path) -> list[Header]:
     """The headers of a `header.jsonl`, the first start first; none if there is no such file. Raises UserError."""
     return [Header.from_dict(tree, f"{path}: line {number}") for number, tree in enumerate(read_jsonl(path), 1)]

@@ -14,13 +14,21 @@ from wrn_jax.config.datasets import DatasetInfo
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation.evaluator import Evaluator
+from wrn_jax.models import convolution
 from wrn_jax.models.network import Network
-from wrn_jax.runtime import devices
+from wrn_jax.runtime import cores, devices
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.records import read_headers
 from wrn_jax.training.state import TrainState, create_state
+
+SPLIT_IMAGES = convolution.WINOGRAD_PIXELS // 8**2
+"""Least images for which a core becomes a device of its own: with fewer, layers of 8x8 pixels are too small for Winograd's
+products."""
+
+SPLIT_WIDTH = 4
+"""Widest WideResNet for which a CPU's cores are devices of their own. WRN-28-10 gains no speed and takes more memory."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,22 +70,40 @@ class Setup:
         return Evaluator(self.network.graphdef, self.normalisation, self.config.eval_batch_size, self.mesh)
 
 
-def divide_cpu(config: Config, workdir: Path | None = None, for_training: bool = True) -> None:
-    """Has JAX take a CPU for as many devices as `config` is fastest with; see `devices.cpu_devices`.
+def cpu_devices(num_images: int, widen_factor: int) -> int:
+    """As how many devices a CPU computes fastest with `num_images` at a time.
 
-    To be called before anything that asks for devices; a configuration that says how many it wants changes nothing. A run that
-    goes on in `workdir` keeps the number that it began with, wherever it goes on, and so its bits.
+    Threads that share out each loop of a small network wait for each other most of the time. With a device for each core,
+    every core works through its own part of the batch, and they meet at the sums over the batch only.
     """
-    if config.devices is not None or config.precision not in ("auto", "float32"):
+    most = min(cores.cpu_cores(), num_images // SPLIT_IMAGES) if widen_factor <= SPLIT_WIDTH else 1
+    return next((count for count in range(most, 1, -1) if num_images % count == 0), 1)
+
+
+def divide_cpu(config: Config, run: Path | None = None, for_training: bool = True) -> None:
+    """Configures JAX to show a CPU as the devices that `config` asks for, as far as there are cores, or is fastest with.
+
+    To be called before anything makes JAX's devices, and only in a process of the package's own, since other programs in it
+    would find the CPU divided as well.
+
+    Args:
+      config: of the run.
+      run: the directory of a run that is continued, or branched from: its number of devices is kept.
+      for_training: whether images are trained on, or only evaluated.
+    """
+    if config.devices is not None:
+        devices.divide_cpu(min(config.devices, cores.cpu_cores()))
         return
-    headers = read_headers(workdir / "header.jsonl") if workdir else []
+    if config.precision not in ("auto", "float32"):
+        return
+    headers = read_headers(run / "header.jsonl") if run else []
     if headers and headers[-1].hardware.get("platform") == "cpu":
         devices.divide_cpu(headers[-1].hardware.get("devices_used", 1))
         return
     # The images of a group are taken together, one group after the other.
     in_training = config.optimizer.sam_group or config.recipe.batch_size
     num_images = in_training if for_training else config.eval_batch_size
-    devices.divide_cpu(devices.cpu_devices(num_images, config.model.widen_factor))
+    devices.divide_cpu(cpu_devices(num_images, config.model.widen_factor))
 
 
 def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:

@@ -5,7 +5,8 @@ Foret et al., "Sharpness-Aware Minimization", 2021; adaptive: Kwon et al., "ASAM
 What the papers leave open is settled so. Both passes see the same images, dropout masks and labels. The running statistics of
 BatchNorm, the loss and the accuracy of a step are those of the first pass, at the weights themselves. L2 is the optimiser's
 affair: it is no part of the gradient that perturbs, and acts at the weights themselves. The clip acts on the average of the
-second gradients. With groups, each group of images is normalised, perturbed and differentiated by itself.
+second gradients. With groups, each group of images is normalised, perturbed and differentiated by itself, and has its own
+dropout masks.
 """
 
 from typing import Any

@@ -94,24 +94,25 @@ def update(
     """
     scale = state.loss_scale.scale
 
-    def objective(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
+    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         model = nnx.merge(setup.network.graphdef, params, state.batch_stats)
-        logits = model(batch.images, now["dropout"], dropout_key, train=True)
+        logits = model(batch.images, now["dropout"], key, train=True)
         loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, now["label_smoothing"])
         correct = mixed_correct(logits, batch.labels, batch.partner_labels, batch.weight)
         return loss * scale, (loss, correct, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    def gradients_of(params: Any, batch: Batch) -> tuple[Any, Any]:
-        gradients, (loss, correct, stats) = jax.grad(objective, has_aux=True)(params, batch)
+    def gradients_of(params: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
+        gradients, (loss, correct, stats) = jax.grad(objective, has_aux=True)(params, batch, key)
         if axis_name is not None:
             loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
             correct = jax.lax.psum(correct, axis_name)
         return jax.tree.map(lambda g: g / scale, gradients), (loss, correct, stats)
 
     if sharpness_aware:
-        gradients, (loss, correct, stats) = sharp_gradients(setup.config.optimizer, gradients_of, state.params, batch, now)
+        options = setup.config.optimizer
+        gradients, (loss, correct, stats) = sharp_gradients(options, gradients_of, state.params, batch, now, dropout_key)
     else:
-        gradients, (loss, correct, stats) = gradients_of(state.params, batch)
+        gradients, (loss, correct, stats) = gradients_of(state.params, batch, dropout_key)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     moving = {name: now[name] for name in ("learning_rate", "momentum", "weight_decay")}
@@ -134,18 +135,25 @@ def update(
 
 
 def sharp_gradients(
-    options: Optimizer, gradients_of: Callable[[Any, Batch], tuple[Any, Any]], params: Any, batch: Batch, now: Hyperparameters
+    options: Optimizer,
+    gradients_of: Callable[[Any, Batch, jax.Array], tuple[Any, Any]],
+    params: Any,
+    batch: Batch,
+    now: Hyperparameters,
+    dropout_key: jax.Array,
 ) -> tuple[Any, Any]:
     """The gradients that minimise sharpness as well, and loss, correct and statistics at the parameters themselves.
 
-    Each group of `options.sam_group` images (none: the whole batch) goes up its own gradient; the second ones are averaged.
+    Each group of `options.sam_group` images (none: the whole batch) goes up its own gradient, with dropout masks of its own;
+    the second ones are averaged.
     """
     count = 1 if options.sam_group is None else len(batch.labels) // options.sam_group
+    keys = [dropout_key] if count == 1 else jax.random.split(dropout_key, count)
     results = []
-    for part in batch.split(count):
-        first, (loss, correct, stats) = gradients_of(params, part)
+    for part, key in zip(batch.split(count), keys, strict=True):
+        first, (loss, correct, stats) = gradients_of(params, part, key)
         above = perturbed(params, first, now["sam_rho"], options.sam_adaptive)
-        second, _ = gradients_of(above, part)
+        second, _ = gradients_of(above, part, key)
         results.append((second, (loss, count * correct, stats)))
     return jax.tree.map(lambda *parts: sum(parts) / count, *results)
 
