@@ -345,7 +345,7 @@ def test_looks_before_the_end_raise_p_and_a_recipe_that_is_worse_fails(world, tm
 
 def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp_path, capsys, monkeypatch):
     measured = []
-    monkeypatch.setattr(measure, "seconds_of_update", lambda arguments, place: measured.append(place) or (0.5, "a machine"))
+    monkeypatch.setattr(measure, "seconds_of_update", lambda arguments, place: measured.append(place) or (0.5, 1, "a machine"))
     world.write("two", LATE)
     begin(tmp_path / "out", "--dry-run", "--detect", "0.5", "--spread", "0.3", "--seeds", "4")
     said = capsys.readouterr().out

@@ -76,6 +76,7 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         f"{report['model']}, {report['precision']}, batch {report['batch_size']} on {report['devices']} x "
         f"{report['accelerator']}, {images} images per chip; {versions}",
         report["notice"],
+        *sharpness_lines(report["sharpness_aware_share"]),
         "",
         f"memory per chip: {_mb(memory['total'])} of {_mb(memory['available'])}"
         f" ({'fits' if memory['fits'] else 'DOES NOT FIT'}): arguments {_mb(memory['arguments'])}, temporaries "
@@ -102,6 +103,14 @@ def report_lines(report: dict[str, Any]) -> list[str]:
             f"{counted.get('bytes accessed', 0) / images / 1e6:.1f} MB per image (all memories, no padding taps)"
         )
     return lines
+
+
+def sharpness_lines(share: float) -> list[str]:
+    """Which of a run's two programs the report is of, where it has two."""
+    if not share:
+        return []
+    others = "" if share == 1 else "; the others take one, about half of the time"
+    return [f"this is the step with two gradients (sharpness-aware), {share:.1%} of the updates{others}"]
 
 
 def collective_lines(report: dict[str, Any]) -> list[str]:

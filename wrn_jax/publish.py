@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint", default="best", metavar="WHICH", help="best (default), last, or the number of an epoch that was kept"
     )
+    command.add_network(parser)
     parser.add_argument(
         "--seeds", nargs="+", default=[], metavar="RUN", help="further runs of the recipe, for mean and spread on the card"
     )
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unlike:
         raise UserError(f"--seeds: {unlike[0].runs[0].source} is of another recipe than {options.workdir}")
     out = options.out or options.workdir / "hub"
-    names = write_folder(out, options.workdir, options.checkpoint, options.repo, together[0], group)
+    names = write_folder(out, options.workdir, options.checkpoint, options.network, options.repo, together[0], group)
     print(f"wrote {out}: {', '.join(names)}")
     if CARD not in names:
         print(f"{out / CARD} was written by a person, and stays; the card is {OWN_CARD}")
@@ -87,11 +88,13 @@ def upload(out: Path, repo: str, names: list[str]) -> None:
     print(f"uploaded to {hub.push(out, repo, names, 'Published by wrn_jax')}")
 
 
-def write_folder(out: Path, workdir: Path, checkpoint: str, repo: str, run: Run, group: Group) -> list[str]:
+def write_folder(
+    out: Path, workdir: Path, checkpoint: str, network_name: Literal["average", "raw"] | None, repo: str, run: Run, group: Group
+) -> list[str]:
     """Writes all files, and returns their names. Raises UserError."""
     from wrn_jax import api  # here, since the help need not wait for all that trains
 
-    model = api.load_model(workdir, checkpoint)
+    model = api.load_model(workdir, checkpoint, network=network_name)
     saved = model.checkpoint
     if saved is None or run.timeline is None or saved.step != saved.epoch * run.timeline.steps_per_epoch:
         raise UserError(f"--checkpoint {checkpoint}: lies within an epoch; publish one from the end of an epoch")
@@ -102,6 +105,7 @@ def write_folder(out: Path, workdir: Path, checkpoint: str, repo: str, run: Run,
     told = {name: facts[name] for name in ("depth", "widen_factor", "num_classes", "data", "mean", "std", "versions")}
     told |= {"data_keys": {key: getattr(config.data, key) for key in export_formats.DATA_KEYS}}
     told |= {"data_digests": saved.metadata.get("data_digests") or {}, "step": saved.step, "epoch": saved.epoch}
+    told |= {"network": model.network} if model.network else {}
     shape = datasets.info(config.data).image_shape
     content: dict[str, str | bytes] = {
         "config.json": json.dumps(facts, indent=2) + "\n",
@@ -153,6 +157,7 @@ def describe(model: "TrainedModel", epoch: int) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.params)),
         "temperature": model.temperature,
         "epoch": epoch,
+        **({"network": model.network} if model.network else {}),
         **model_card.dataset_facts(config),
         "versions": environment.versions(),
         "config_digest": digest,

@@ -24,6 +24,7 @@ from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime import devices, hub
 from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import reason, user_path
+from wrn_jax.training.messages import of_average
 from wrn_jax.training.records import EpochRow, Origin, read_run
 from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
 
@@ -198,7 +199,7 @@ def _python() -> str:
 
 def _accuracies(row: EpochRow) -> str:
     valid = "" if row.valid_accuracy is None else f"validation {row.valid_accuracy:.2%}, "
-    return f"{valid}test {row.test_accuracy:.2%}"
+    return f"{valid}test {row.test_accuracy:.2%}{of_average(row)}"
 
 
 if __name__ == "__main__":

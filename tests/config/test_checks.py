@@ -15,6 +15,7 @@ from wrn_jax.config import (
     Recipe,
     Strengths,
     WarmRestarts,
+    at,
     checks,
     epoch,
     epochs,
@@ -51,6 +52,7 @@ AS_EXECUTED = {
     "uneven-evaluation",
     "ends-high",
     "rate-jump",
+    "rate-too-low",
     "decay-times-rate",
     "best-on-test",
 }
@@ -63,8 +65,8 @@ AS_EXECUTED = {
         ("session04", {"best-on-test"}, 0),
         *((name, set(), 0) for name in ("quickstart", "base", "trivial", "trivial_late_sam", "sam", "small30", "small100")),
         *((name, {"mixing-at-end"}, 0) for name in ("flat", "rising", "falling")),
-        ("session02_as_executed", AS_EXECUTED | {"mixing-at-end"}, 6),
-        ("session04_as_executed", AS_EXECUTED, 6),
+        ("session02_as_executed", AS_EXECUTED | {"mixing-at-end"}, 7),
+        ("session04_as_executed", AS_EXECUTED, 7),
     ],
 )
 def test_finds_what_went_wrong_and_nothing_else(name, expected, objections):
@@ -193,6 +195,11 @@ BOTH_SIDES = {
         ({"rate": 0.05, "batch_size": 16}, {"rate": 0.06, "batch_size": 16}),
         ({}, {"rate": {epoch(1): Linear(0.1, 0.9, epochs(2)), epoch(3): Cosine(0.9, 0, epochs(18))}}),
     ],
+    "rate-too-low": [
+        ({"rate": 0.051}, {"rate": 0.05}),  # the default batch has 256 images
+        ({"rate": 0.11, "batch_size": 512}, {"rate": 0.1, "batch_size": 512}),
+        ({}, {"rate": {epoch(1): Linear(0.01, 0.04, epochs(2)), epoch(3): Cosine(0.04, 0, epochs(18))}}),
+    ],
     "decay-times-rate": [
         ({"decay": 1.3e-4}, {"decay": 1.2e-4}),
         ({"decay": 1.9e-3}, {"decay": 2.1e-3}),
@@ -204,6 +211,10 @@ BOTH_SIDES = {
         ({"optimizer": {"sam_rho": 0.4}}, {"optimizer": {"sam_rho": 0.41}}),
         ({"optimizer": {"sam_rho": 0.0}}, {"optimizer": {"sam_rho": {epoch(1): 0.0, last(2): 0.02}}}),
         ({"optimizer": {"sam_rho": 1.0, "sam_adaptive": True}}, {"optimizer": {"sam_rho": 0.2, "sam_adaptive": True}}),
+        (
+            {"optimizer": {"sam_rho": {epoch(1): 0.0, last(2): 0.1}, "sam_every": 190}},
+            {"optimizer": {"sam_rho": {epoch(1): 0.0, last(2): 0.1}, "sam_every": 200}},
+        ),
     ],
     "average-after-end": [
         (
@@ -220,10 +231,17 @@ BOTH_SIDES = {
     "mixing-at-end": [
         ({"mixup_alpha": {epoch(1): 0.2, epoch(20): 0.0}}, {"mixup_alpha": {epoch(1): 0.2, epoch(20, plus=10): 0.0}}),
         ({"cutmix_probability": {epoch(1): 0.5, last(5): 0.0}}, {"cutmix_probability": 0.5}),
+        ({"mixup_alpha": Linear(0.2, 0.0, epochs(20))}, {"mixup_alpha": Linear(0.2, 0.02, epochs(20))}),
+        ({"mixup_alpha": {epoch(1): 0.2, epoch(20): 0.0}}, {"mixup_alpha": {epoch(1): 0.2, epoch(20, plus=9): 0.0}}),
     ],
     "phase-after-end": [
         ({"dropout": {epoch(1): 0.3, epoch(20): 0.1}}, {"dropout": LATE}),
-        ({"dropout": {epoch(1): 0.3, last(20): 0.1}}, {"dropout": {epoch(1): 0.3, last(20.5): 0.1, last(3): 0.0}}),
+        ({"dropout": {epoch(1): 0.3, last(19): 0.1}}, {"dropout": {epoch(1): 0.3, last(20): 0.1}}),
+        ({"dropout": {epoch(1): 0.3, last(19): 0.1}}, {"dropout": {epoch(1): 0.3, last(20.5): 0.1, last(3): 0.0}}),
+        (
+            {"dropout": {epoch(1): 0.3, at("50 %"): 0.2, last(9): 0.1}},
+            {"dropout": {epoch(1): 0.3, at("50 %"): 0.2, last(10): 0.1}},
+        ),
     ],
     "checkpoint-after-end": [({"checkpoint_epochs": (5, 20)}, {"checkpoint_epochs": (5, 21)})],
     "early-stopping-idle": [({"patience": 18}, {"patience": 19})],

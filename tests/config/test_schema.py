@@ -417,10 +417,26 @@ class TestScheduleObjects:
         text = "--config.recipe.learning_rate={epoch(1): Linear(0.01, 0.1, epochs(5)), epoch(6): 0.1}"
         assert apply_arguments(Config(), [text]) == Config().override({"recipe.learning_rate": LINE})
 
-    @pytest.mark.parametrize("text", ["{epoch(1): open('x')}", "epoch.__class__", "{epoch(1): [0.1 for _ in 'a']}", "epoch()"])
+    @pytest.mark.parametrize("text", ["{epoch(1): open('x')}", "epoch.__class__", "{epoch(1): [0.1 for _ in 'a']}"])
     def test_and_nothing_else_is_executed(self, text):
         with pytest.raises(UserError, match=r"^command line: recipe\.dropout"):
             apply_arguments(Config(), [f"--config.recipe.dropout={text}"])
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{epoch(1): 0, at("75"): 0.1}', r"a position reads like 'epoch 41'"),
+            ('{epoch(1): 0, at("120 %"): 0.1}', r"a share of the run is at most 100 %"),
+            ('Linear(0.1, 0.0, share("100"))', r"a duration reads like '5 epochs'"),
+            ("constant_then_decay(0.1, epochs(5), steps(20))", r"decay: should be in epochs"),
+            ("Exponential(0.1, 0, epochs(1))", r"Exponential: factor = 0: should be greater than 0"),
+            ("Linear(0.1)", r"Linear: end: is missing"),
+            ("epoch()", r"missing 1 required positional argument"),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, text, message):
+        with pytest.raises(UserError, match=rf"^command line: .*{message}"):
+            apply_arguments(Config(), [f"--config.recipe.learning_rate={text}"])
 
     def test_a_wrong_one_is_named(self):
         with pytest.raises(UserError, match=r"recipe.dropout.epoch 1 = .*should be between 0 and 0.99"):

@@ -136,6 +136,17 @@ def test_chosen_is_the_best_on_the_hold_out_and_its_test_accuracy_alone_is_shown
     assert figures["test_accuracy"]["mean"] == pytest.approx(0.3121)
     assert figures["chosen"] == "a dropout=0.1"
     assert "a grid of 2 recipes (recipe.dropout = 0.1 and 0.2), seeds 0 to 1 of each" in text
+    assert "weight average" not in text
+
+
+def test_figures_of_a_weight_average_are_called_so(judged, monkeypatch):
+    plan, every, known = grouped(judged)
+    for name in ("a_dropout=0.1-seed0", "a_dropout=0.1-seed1"):
+        rows = [dataclasses.replace(row, network="average", raw_test_accuracy=0.7111) for row in known[name].rows]
+        known[name] = dataclasses.replace(known[name], rows=rows)
+    _, text, _ = report((plan, every, known), monkeypatch)
+    assert "Figures of a dropout=0.1 are of the weight average, from the epoch on where it begins." in text
+    assert "71." not in text
 
 
 def test_before_the_end_nothing_is_chosen_and_what_did_not_come_to_its_end_never_is(judged, monkeypatch):

@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 
 from tests.small import CHANGES, metrics
-from wrn_jax import api, evaluate, export
+from wrn_jax import api, evaluate, export, publish
 from wrn_jax.config import load_file
 from wrn_jax.planning import cost
 from wrn_jax.report.runs import load
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import Interrupted, UserError
-from wrn_jax.training import average, loop
+from wrn_jax.training import average, loop, messages
 from wrn_jax.training.checkpoints import Checkpoints
 from wrn_jax.training.records import CheckpointNotes, read_rows
 from wrn_jax.training.setup import make_setup
@@ -118,10 +119,26 @@ def test_evaluation_export_and_loading_take_either_network(finished, tmp_path, c
         model = api.load_model(finished, "last", network=network)
         jax.tree.map(np.testing.assert_array_equal, model.params, params)
         assert model.network == (network or "average")
+    assert messages.of_average(row) == f" (average; raw {row.raw_test_accuracy:.2%})"
     facts = export.describe(export.restore(finished, "last"))
     assert (facts["network"], facts["accuracy"]) == ("average", pytest.approx(row.valid_accuracy))
     facts = export.describe(export.restore(finished, "last", "raw"))
     assert (facts["network"], facts["accuracy"]) == ("raw", None)
+
+
+def test_a_published_model_says_which_network_it_is(finished, tmp_path):
+    row = read_rows(finished / "metrics.jsonl")[-1]
+    said = {"average": "their moving average over the updates", "raw": "those of the last update itself"}
+    accuracy = {"average": row.test_accuracy, "raw": row.raw_test_accuracy}
+    for name in ("average", "raw"):
+        arguments = ["--workdir", finished, "--checkpoint", "last", "--network", name, "--repo", "user/model", "--dry-run"]
+        publish.main([*map(str, arguments), "--out", str(tmp_path / name)])
+        assert json.loads((tmp_path / name / "config.json").read_text())["network"] == name
+        with safetensors.safe_open(tmp_path / name / "model.safetensors", "np") as file:
+            assert (file.metadata() or {})["network"] == name
+        card = (tmp_path / name / "README.md").read_text()
+        assert said[name] in card
+        assert f"| these weights | epoch 3 | {accuracy[name]:.2%} |" in card
 
 
 def test_a_checkpoint_without_an_average_begins_one_by_a_key_alone(tmp_path):

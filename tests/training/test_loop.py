@@ -302,7 +302,7 @@ def test_says_what_a_run_never_reaches(tmp_path):
     line = Timeline(config, 10)
     assert line.idle() == ["dropout 0.2 at epoch 500"]
     lines = " ".join(messages.opening_lines(HEADER, config, line)).split()
-    assert "never reaches: dropout 0.2 at epoch 500" in " ".join(lines)
+    assert "never has: dropout 0.2 at epoch 500" in " ".join(lines)
 
 
 class TestReadStep:

@@ -29,6 +29,10 @@ USUAL_DECAY_TIMES_RATE = (5e-5 / 4, 5e-5 * 4)
 
 # Four times the rate of the WideResNet paper, 0.1 for a batch of 128, by the rule that both grow alike (Goyal et al., 2017).
 HIGHEST_RATE_PER_IMAGE = 4 * 0.1 / 128
+LOWEST_RATE_PER_IMAGE = 0.1 / 128 / 4
+
+# Mixing that is still on in the last epoch counts from this share of the most that a run has.
+MIXING_LEFT = 0.05
 
 OPERATIONS = {
     "affine_probability": ("shift", "scale", "rotate"),
@@ -228,6 +232,15 @@ def _rate_too_high(config: Config, timeline: Timeline) -> list[Finding]:
     return [Finding("rate-too-high", None, text)]
 
 
+def _rate_too_low(config: Config, timeline: Timeline) -> list[Finding]:
+    peak, batch = peak_after_warm_up(timeline.values["learning_rate"]), config.recipe.batch_size
+    lowest = LOWEST_RATE_PER_IMAGE * batch
+    if peak > lowest * (1 + 1e-6):
+        return []
+    text = f"the peak rate is {_figure(peak)} for a batch of {batch}; {_figure(4 * lowest)} is usual"
+    return [Finding("rate-too-low", None, text)]
+
+
 def batch_without_rate(config: Config, other: Config, whose: str) -> list[Finding]:
     """The finding of that name in `config` as compared with another configuration, which the text calls `whose`; or none."""
     new, old = config.recipe.batch_size, other.recipe.batch_size
@@ -241,6 +254,9 @@ def batch_without_rate(config: Config, other: Config, whose: str) -> list[Findin
 def _sam_rho(config: Config, timeline: Timeline) -> list[Finding]:
     if not timeline.uses("sam_rho"):
         return []
+    if not timeline.sharpness_aware_steps:
+        text = f"sam_rho is not 0, but no such update is one of every {config.optimizer.sam_every} (sam_every)"
+        return [Finding("sam-rho", None, text)]
     usual = 1.0 if config.optimizer.sam_adaptive else 0.1  # Kwon et al. and Foret et al. on CIFAR-100
     highest = float(timeline.values["sam_rho"].max())
     if usual / 4 <= highest * (1 + 1e-6) and highest <= usual * 4 * (1 + 1e-6):
@@ -265,15 +281,19 @@ def _average_short(config: Config, timeline: Timeline) -> list[Finding]:
 
 
 def _mixing_at_end(config: Config, timeline: Timeline) -> list[Finding]:
-    values = {name: timeline.written(name, timeline.values[name][-1]) for name in ("mixup_alpha", "cutmix_probability")}
-    mixing = [f"{name} is {value:g}" for name, value in values.items() if value]
-    text = f"{' and '.join(mixing)} to the end: the last epochs train on mixed labels"
+    last_epoch = timeline.values_at(np.arange(timeline.steps - timeline.steps_per_epoch, timeline.steps, dtype=np.int32))
+    mixing = []
+    for name in ("mixup_alpha", "cutmix_probability"):
+        mean = float(last_epoch[name].mean())
+        if mean > MIXING_LEFT * timeline.values[name].max():
+            mixing.append(f"{name} is {mean:.3g}")
+    text = f"{' and '.join(mixing)} in the last epoch, which trains on mixed labels"
     return [Finding("mixing-at-end", timeline.epochs, text)] if mixing else []
 
 
 def _phase_after_end(config: Config, timeline: Timeline) -> list[Finding]:
     late = timeline.idle()
-    text = f"the run has {_counted(timeline.epochs, 'epoch')} and never reaches: {'; '.join(late)}"
+    text = f"a run of {_counted(timeline.epochs, 'epoch')} never has: {'; '.join(late)}"
     return [Finding("phase-after-end", timeline.epochs, text)] if late else []
 
 
@@ -352,6 +372,7 @@ CHECKS = (
     _rate_jump,
     _rate_near_zero,
     _rate_too_high,
+    _rate_too_low,
     _long_warm_up,
     _decay_times_rate,
     _sam_rho,

@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from wrn_jax.config import schedules
 from wrn_jax.config.levels import LEVELS
 from wrn_jax.config.messages import error, shown
 from wrn_jax.config.schedules import SCHEDULES
-from wrn_jax.config.schema import Config, keys
+from wrn_jax.config.schema import Config, first_error, keys
 from wrn_jax.runtime.errors import UserError
 
 
@@ -88,7 +90,8 @@ _NAMES = {name: getattr(schedules, name) for name in _FUNCTIONS} | {kind.__name_
 def _schedules(text: str) -> Any:
     """Reads literals that hold positions, durations and schedules as configuration files write them: {epoch(1): Linear(...)}.
 
-    Raises ValueError or SyntaxError for anything else; what is no such call or literal is not executed.
+    Raises ValueError or SyntaxError for anything else; what is no such call or literal is not executed. Raises UserError for
+    a call with wrong arguments.
     """
     tree = _parsed(text)
     allowed = (
@@ -108,7 +111,12 @@ def _schedules(text: str) -> Any:
         raise ValueError("not a table of schedules")
     if not all(node.id in _NAMES for node in ast.walk(tree) if isinstance(node, ast.Name)):
         raise ValueError("an unknown name")
-    return eval(compile(tree, "command line", "eval"), {"__builtins__": {}} | _NAMES)
+    try:
+        return eval(compile(tree, "command line", "eval"), {"__builtins__": {}} | _NAMES)
+    except ValidationError as wrong:
+        raise error("command line", f"{wrong.title}: {first_error(wrong)}") from None
+    except (ValueError, TypeError) as wrong:
+        raise error("command line", f"{shown(text)}: {wrong}") from None
 
 
 def help_text() -> str:

@@ -153,7 +153,7 @@ class Optimizer:
     sam_adaptive: bool = False
     """Whether the perturbation is ASAM's, in units of the parameters' sizes."""
     sam_every: Positive = 1
-    """Of the steps with a rho, every which one is sharpness-aware; the others are plain."""
+    """Where there is a rho, every how many steps of the run one is sharpness-aware; the others are plain."""
     average_decay: Annotated[Phases, MovingValue("average decay", high=0.999999, optional=True)] = Field(
         default_factory=lambda: {epoch(1): 0.0}
     )

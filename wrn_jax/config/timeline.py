@@ -251,13 +251,12 @@ class Timeline:
         return sorted(events, key=lambda event: event.step)
 
     def idle(self) -> list[str]:
-        """What the recipe holds and this run never reaches: phases after its end, or before one that lies before its start."""
+        """What the recipe holds and this run never has: phases after its end, or replaced by one that begins at the same step."""
         never = []
         for name in MOVING:
-            phases = [(self.clock.index(where), where, value) for where, value in self._phases[name].items()]
-            for number, (index, position, value) in enumerate(phases):
-                is_replaced = index <= 0 and any(later < 0 for later, *_ in phases[number + 1 :])
-                if index >= self.steps or is_replaced:
+            phases = [(max(0, self.clock.index(where)), where, value) for where, value in self._phases[name].items()]
+            for number, (step, position, value) in enumerate(phases):
+                if step >= self.steps or any(step == later for later, *_ in phases[number + 1 :]):
                     never.append(f"{name} {self._describe(value)} at {position}")
         return never
 

@@ -18,6 +18,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from wrn_jax.config import Config
+from wrn_jax.config.timeline import Timeline
 from wrn_jax.planning import roofline, targets
 from wrn_jax.planning.targets import Target
 from wrn_jax.runtime import console, devices
@@ -39,6 +40,7 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
       UserError: the compiler for the target is missing or refuses, or the configuration does not fit the target.
     """
     mesh = devices.make_mesh(config.devices, find_devices(target))
+    timeline = Timeline.of(config)
     if config.precision == "auto":
         config = config.override({"precision": target.accelerator.precision})
     batch_size = config.recipe.batch_size
@@ -68,6 +70,7 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
         "devices": mesh.size,
         "batch_size": batch_size,
         "images_per_device": batch_size // mesh.size,
+        "sharpness_aware_share": timeline.sharpness_aware_steps / timeline.steps,
         "compile_seconds": round(seconds, 1),
         "memory": memory_report(compiled.memory_analysis(), target.accelerator.memory),
         "counted_by_xla": {name: counted[name] for name in ("flops", "bytes accessed") if name in counted},

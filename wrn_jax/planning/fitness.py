@@ -293,7 +293,7 @@ class Machine:
     def training_speed(self) -> Answer:
         """Images per second, as a share of the device's peak and of what its peaks allow this program."""
         speed, mesh = self._train_speed, self.setup.mesh
-        per_image = 3 * cost.forward_operations(self.setup.network, self.setup.dataset.image_shape)
+        per_image = 3 * self._run.gradients * cost.forward_operations(self.setup.network, self.setup.dataset.image_shape)
         text = f"{speed:,.0f} images/s, {speed * per_image / 1e9:,.1f} GFLOP/s"
         figures: dict[str, Any] = {"images_per_second": speed, "operations_per_second": speed * per_image}
         chip = accelerator(mesh.devices.flat[0])
@@ -316,7 +316,8 @@ class Machine:
         timeline, dataset = self.setup.timeline, self.setup.dataset
         images = timeline.steps * self.config.recipe.batch_size
         judged = timeline.epochs * (dataset.num_test + self.config.data.validation_size)
-        seconds = images / self._train_speed * (1 + timeline.sharpness_aware_steps / timeline.steps)
+        gradients = 1 + timeline.sharpness_aware_steps / timeline.steps
+        seconds = images / self._train_speed * gradients / self._run.gradients
         seconds += judged / self._evaluation_speed
         text = f"{timeline.epochs} epochs take about {console.format_duration(seconds)}"
         figures = {"seconds": seconds}

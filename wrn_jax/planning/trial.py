@@ -17,10 +17,11 @@ STEPS = 10
 
 
 class Trial:
-    """A compiled step with random images, on the devices of a setup.
+    """A compiled step with random images, on the devices of a setup: the sharpness-aware one where all updates are so.
 
     Attributes:
       program: the compiled step.
+      gradients: how many it takes in an update.
     """
 
     def __init__(self, setup: Setup):
@@ -31,7 +32,9 @@ class Trial:
         order = np.arange(count, dtype=np.int32).reshape(-1, batch)
         images = random_images(setup, count).reshape(count, -1)
         self._data = devices.replicate((images, labels, order), setup.mesh)
-        self.program = jit_train_steps(setup).lower(self.fresh(), *self._data, np.int32(1)).compile()
+        always_sharp = setup.timeline.sharpness_aware_steps == setup.timeline.steps
+        self.gradients = 2 if always_sharp else 1
+        self.program = jit_train_steps(setup, always_sharp).lower(self.fresh(), *self._data, np.int32(1)).compile()
 
     def fresh(self) -> TrainState:
         """The state before the first update."""

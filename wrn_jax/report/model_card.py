@@ -58,12 +58,13 @@ def write(
     title = facts["dataset"]
     row = run.rows[epoch - 1]
     parts = [
-        _metadata(name, facts, figures, row),
+        _metadata(name, facts, figures, _test_accuracy(row, facts.get("network"))),
         f"# {name}",
         f"{network} ({facts['parameters']:,} parameters) on {title}, trained with the recipe below by `wrn_jax` in JAX. These "
-        f"are the weights after epoch {epoch} of {run.epochs}{'' if run.finished else ', of a run that is not finished'}.",
+        f"are the weights after epoch {epoch} of {run.epochs}{'' if run.finished else ', of a run that is not finished'}"
+        f"{_NETWORKS[facts.get('network')]}.",
         "## How good it is",
-        *_accuracy(run, group, row),
+        *_accuracy(run, group, row, facts.get("network")),
         *_evaluation(figures),
         "## How it was made",
         *(f"![{words}]({file})" for file, words in _PICTURES.items() if file in pictures),
@@ -72,6 +73,20 @@ def write(
         _USE.replace("USER/NAME", repo),
     ]
     return "\n\n".join(parts)
+
+
+_NETWORKS = {
+    None: "",
+    "average": ": their moving average over the updates, which the figures are of",
+    "raw": ": those of the last update itself, not their moving average, which the run was evaluated with",
+}
+"""What is said of weights by the network that they are, in a run with a weight average."""
+
+
+def _test_accuracy(row: EpochRow, network: str | None) -> float:
+    """That of the weights after the epoch: of the network itself where those are published."""
+    raw = row.raw_test_accuracy if network == "raw" else None
+    return row.test_accuracy if raw is None else raw
 
 
 _PICTURES = {
@@ -98,9 +113,9 @@ With `wrn_jax`: `wrn_jax.load_model("hub:USER/NAME")(images)`, or `python -m wrn
 deviation and class names are in `config.json`; the whole configuration of the run is there too."""
 
 
-def _metadata(name: str, facts: Mapping[str, Any], figures: Mapping[str, Any], row: EpochRow) -> str:
+def _metadata(name: str, facts: Mapping[str, Any], figures: Mapping[str, Any], accuracy: float) -> str:
     test = figures.get("splits", {}).get("test", {})
-    metrics = [{"type": "accuracy", "name": "test accuracy", "value": round(test.get("accuracy", row.test_accuracy), 6)}]
+    metrics = [{"type": "accuracy", "name": "test accuracy", "value": round(test.get("accuracy", accuracy), 6)}]
     for key in ("top5", "loss", "calibration_error"):
         if test.get(key) is not None:
             metrics.append({"type": key, "name": f"test {key.replace('_', ' ')}", "value": test[key]})
@@ -117,11 +132,11 @@ def _metadata(name: str, facts: Mapping[str, Any], figures: Mapping[str, Any], r
     return "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items()) + "---"  # JSON is YAML
 
 
-def _accuracy(run: Run, group: Group, row: EpochRow) -> list[str]:
+def _accuracy(run: Run, group: Group, row: EpochRow, network: str | None) -> list[str]:
     chosen = SPLITS[run.judge]
     flatters = "" if run.judge == "valid" else " That flatters it: it was chosen on the very images that it is tested on."
     rows = [
-        ["these weights", f"epoch {row.epoch}", f"{row.test_accuracy:.2%}", "1", ""],
+        ["these weights", f"epoch {row.epoch}", f"{_test_accuracy(row, network):.2%}", "1", ""],
         _over_seeds(f"best epoch, chosen on the {chosen} images", group, "best"),
         _over_seeds("last epoch", group, "last"),
     ]

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Place:
     cores: frozenset[int] | None = None
 
     @contextlib.contextmanager
-    def entered(self) -> Iterator[dict[str, str]]:
+    def entered(self) -> Generator[dict[str, str]]:
         """The environment of a process that is started here; it inherits the cores."""
         with contextlib.ExitStack() as stack:
             if self.cores is not None:

@@ -31,19 +31,23 @@ def main(arguments: Sequence[str]) -> None:
     config = own_classes.read_config(arguments[1], arguments[2:])
     divide_cpu(config)
     setup = make_setup(config, devices.make_mesh(config.devices))
-    seconds = Trial(setup).seconds_of_update(SECONDS)
+    trial = Trial(setup)
+    seconds = trial.seconds_of_update(SECONDS)
     hardware = environment.hardware() | {"devices_used": setup.mesh.size}
-    print(json.dumps({"seconds": seconds, "where": describe_hardware(hardware)}))
+    print(json.dumps({"seconds": seconds, "gradients": trial.gradients, "where": describe_hardware(hardware)}))
 
 
-def seconds_of_update(arguments: Sequence[str], place: Place) -> tuple[float, str]:
-    """Seconds of an update of a recipe, and on what; as a process measures in `place` that then ends. Raises UserError."""
+def seconds_of_update(arguments: Sequence[str], place: Place) -> tuple[float, int, str]:
+    """Seconds of an update of a recipe, the gradients that it takes, and on what, as a process measures in `place`.
+
+    Raises UserError.
+    """
     command = [sys.executable, "-m", "wrn_jax.studies.measure", *arguments]
     with place.entered() as environment:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
     try:
         figures: Any = json.loads(done.stdout.splitlines()[-1])
-        return figures["seconds"], figures["where"]
+        return figures["seconds"], figures["gradients"], figures["where"]
     except (ValueError, IndexError, KeyError):
         said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
         raise UserError(f"{arguments[1]}: the time of an update cannot be measured here: {said[:200]}") from None

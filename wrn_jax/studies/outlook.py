@@ -130,8 +130,8 @@ def times(outlooks: Sequence[Outlook], seeds: int, places: Sequence[Place]) -> l
         key = f"{config.model} {config.recipe.batch_size} {config.precision}"
         measured = ""
         if key not in rates:
-            seconds, where = measure.seconds_of_update(outlook.recipe.arguments, places[0])
-            rates[key] = seconds / of_update
+            seconds, gradients, where = measure.seconds_of_update(outlook.recipe.arguments, places[0])
+            rates[key] = seconds / gradients / of_update
             measured = f" (measured: {seconds:.3g} s an update, on {where})"
         epochs = setup.timeline.epochs - (outlook.fork.epochs if outlook.fork else 0)
         images = epochs * (setup.dataset.num_test + config.data.validation_size)

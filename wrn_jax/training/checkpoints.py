@@ -403,7 +403,10 @@ class Checkpoints:
             raise _Damaged("its description cannot be read")
         if "train" in like and ("average" in like) != ("average" in saved):
             if "average" in saved:
-                raise UserError(f"checkpoint {step}: holds an average, and this recipe has none")
+                raise UserError(
+                    f"checkpoint {step}: holds an average, and this recipe has none; keep optimizer.average_decay in it, or begin "
+                    "with the weights alone (--init-from)"
+                )
             raise UserError(
                 f"checkpoint {step}: holds no average, and this recipe has one; --config.optimizer.start_average=true begins "
                 "it from the weights of the checkpoint"

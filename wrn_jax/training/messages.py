@@ -36,12 +36,16 @@ def epoch_line(row: EpochRow, epochs: int, best_on: str | None, seconds_left: fl
     skipped = f"  {row.skipped_steps} skipped" if row.skipped_steps else ""
     left = console.format_duration(seconds_left)
     best = f"  best on {SPLITS[best_on]}" if best_on else ""
-    average = "" if row.network != "average" else f" (average; raw {row.raw_test_accuracy:.2%})"
     return (
         f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  loss {row.train_loss:.4f}  train {row.train_accuracy:.2%}"
-        f"{valid}  test {row.test_accuracy:.2%}{average}  rate {row.moving['learning_rate']:.6f}  "
+        f"{valid}  test {row.test_accuracy:.2%}{of_average(row)}  rate {row.moving['learning_rate']:.6f}  "
         f"{row.images_per_second:.0f} images/s{skipped}  {left} left{best}"
     )
+
+
+def of_average(row: EpochRow) -> str:
+    """Says after a test accuracy that it is the weight average's, and what the network itself has; empty where it is not."""
+    return "" if row.network != "average" else f" (average; raw {row.raw_test_accuracy:.2%})"
 
 
 def not_learning(rows: Sequence[EpochRow], timeline: Timeline, num_classes: int) -> str | None:
