@@ -279,13 +279,16 @@ def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, mo
 @pytest.mark.parametrize(("prepare", "arguments", "message"), [
     (None, ["--out", "{0}/out"], "out: holds no study to go on with; name the recipes"),
     (None, ["{0}/one.py", "--detect", "-1", "--out", "{0}/out"], "'-1': should be a number of percentage points"),
-    (None, ["{0}/one.py", "--jobs", "0", "--out", "{0}/out"], "--jobs 0: should be at least 1, or auto"),
     (None, ["{0}/one.py", "--seeds", "0", "--out", "{0}/out"], "--seeds 0: should be at least 1"),
     (None, ["{0}/one.py", "{0}/one.py", "--out", "{0}/out"], "one: two recipes have this name"),
     (None, ["{0}/one.py", "--out", "{0}/out", "--config.seed=1"], "--config.seed=1: a study has seeds 0, 1"),
     (None, ["session04", "{0}/one.py", "--out", "{0}/out"], "session04 and one: are the same recipe"),
     ("study", ["--out", "{0}/out", "--config.seed=1"], "name the recipes too that it changes"),
     ("study", ["--out", "{0}/out", "--detect", "1"], "--detect 1: was none when the study began"),
+    ("study", ["--out", "{0}/out", "--dry-run", "--fail-if-worse", "x"], "--fail-if-worse x: should be one of one, two"),
+    ("study", ["--out", "{0}/out", "--seeds", "x"], "argument --seeds: 'x': should be a whole number"),
+    ("study", ["--out", "{0}/out", "--detect", "x"], "argument --detect: 'x': should be a number of percentage points"),
+    ("study", ["--out", "{0}/out", "--jobs", "0"], "argument --jobs: 0: should be at least 1, or auto"),
     ("study", ["--out", "{0}/out", "--unit", "percent"], "say how to read what --beside names"),
     ("study", ["--out", "{0}/out", "--beside", "{0}/no*"], "no[*]: matches none of the runs, and no path"),
     ("study", ["{0}/one.py", "--out", "{0}/out"], "is a study of one, two, not of one; choose another --out"),
@@ -317,6 +320,40 @@ def test_a_recipe_that_is_edited_meanwhile_and_a_folder_of_another_run_do_not_mi
     said = capsys.readouterr().out
     assert "two.py: was changed since the study began: recipe.dropout.epoch 1 was 0.1, is 0.2" in said
     assert "one-seed1: holds another run: " in said
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda tree: [], "no table"),
+    (lambda tree: tree | {"recipes": []}, "recipes: should be some"),
+    (lambda tree: tree | {"recipes": [tree["recipes"][0]] * 2}, "each of another name"),
+    (lambda tree: tree | {"recipes": [tree["recipes"][0] | {"name": "../evil"}]}, "'../evil' is no name of a folder"),
+    (lambda tree: tree | {"added": [{"time": "", "seeds": 1, "finished_runs": 0}]}, "more each time that some are added"),
+])  # fmt: skip
+def test_a_design_that_no_study_has_is_refused(world, tmp_path, change, message):
+    world.happens = {0: "signal"}
+    with pytest.raises(Interrupted):
+        begin(tmp_path / "out")
+    file = tmp_path / "out/study.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(UserError, match=rf"study\.json: is not the design of a study \(.*{message}"):
+        again(tmp_path / "out")
+
+
+def test_before_the_first_seed_is_complete_no_later_one_counts(world, tmp_path):
+    world.happens = {0: 2}  # the first run of all; the others come to their end
+    with pytest.raises(UserError, match="1 of 6 runs failed: one-seed0"):
+        begin(tmp_path / "out", "--seeds", "3")
+    assert "is better than" not in (tmp_path / "out/report.md").read_text()
+    again(tmp_path / "out")
+    (pair,) = compared(tmp_path / "out")
+    assert pair["counts"] == [3, 3]
+
+
+def test_one_seed_has_no_verdict_and_it_is_told(world, tmp_path, capsys):
+    begin(tmp_path / "out", "--seeds", "1", "--fail-if-worse", "two")
+    said = capsys.readouterr()
+    assert "with one seed of each recipe no difference can be shown" in said.out
+    assert "study: no verdict against two on one; see the report" in said.err
 
 
 def test_looks_before_the_end_raise_p_and_a_recipe_that_is_worse_fails(world, tmp_path):
@@ -351,9 +388,12 @@ def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp
     said = capsys.readouterr().out
     assert world.commands == []
     assert not (tmp_path / "out").exists()
-    needed = statistics.seeds_needed(0.5, 0.3)
-    assert f"a difference of 0.5 points needs {needed} seeds of each recipe" in said
-    assert f"4 seeds show a difference of {statistics.detectable(4, 0.3):.2f} points with 80% power" in said
+    levels = {seeds: statistics.levels_at_looks([n / seeds for n in range(2, seeds + 1)])[-1] for seeds in (4, 7, 8)}
+    powers = {seeds: statistics.power_of(seeds, 0.5, 0.3, significance=level) for seeds, level in levels.items()}
+    assert powers[7] < 0.8 <= powers[8]
+    assert "a difference of 0.5 points needs 8 seeds of each recipe" in said
+    detectable = statistics.detectable(4, 0.3, significance=levels[4])
+    assert f"4 seeds show a difference of {detectable:.2f} points with 80% power" in said
     assert "findings: 2" in said
     assert "of all runs: " in said
     # 20 updates of 100 images, and 5 evaluations of 400 images at a third of their cost: 10 s and 3.3 s.

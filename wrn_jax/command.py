@@ -32,10 +32,14 @@ KEEP_RESULTS = ("train", "evaluate", "compare", "study", "export", "prepare", "p
 NO_CONFIG = "--config FILE is missing, for example --config session04; --help shows all keys"
 
 
+class WrongValue(UserError, argparse.ArgumentTypeError):
+    """A value that an option does not take; where it is the `type` of an option that raises it, argparse names the option."""
+
+
 def whole_number(text: str) -> int:
-    """A whole number in decimal digits, from 0. Raises UserError: Python's `int` takes other scripts' digits as well."""
+    """A whole number in decimal digits, from 0. Raises WrongValue: Python's `int` takes other scripts' digits as well."""
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise UserError(f"{printable(repr(text))}: should be a whole number")
+        raise WrongValue(f"{printable(repr(text))}: should be a whole number")
     return int(text)
 
 

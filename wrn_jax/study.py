@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--share", action=argparse.BooleanOptionalAction, default=True,
         help="train what recipes have in common once for each seed, to the same bits (default: yes)",
     )  # fmt: skip
-    parser.add_argument("--jobs", metavar="N", default="auto", help="runs at a time (default: auto, one for each GPU or one)")
+    parser.add_argument("--jobs", type=jobs, metavar="N", default="auto", help="runs at a time (default: auto, one for each GPU or one)")
     parser.add_argument("--engine", choices=("local", "ray", "slurm"), default="local", help="what runs them: this machine "
                         "(default), a cluster of Ray (needs ray), or Slurm (needs submitit)")  # fmt: skip
     parser.add_argument("--engine-options", nargs="+", default=[], metavar="KEY=VALUE", help="what each run asks for: of Ray "
@@ -50,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--dry-run", action="store_true", help="say what will run, how long it takes and what it can show; stop"
     )
     parser.add_argument("--detect", type=points, metavar="POINTS", help="the difference that the study is made for: the "
-                        "report says with which chance it is shown, --dry-run how many seeds it needs")  # fmt: skip
+                        "plan says how many seeds it needs, the report with which chance it is shown")  # fmt: skip
     parser.add_argument(
         "--spread", type=points, metavar="POINTS", default=0.3,
-        help="the standard deviation over seeds that --dry-run reckons with (default: 0.3)",
+        help="the standard deviation over seeds that the plan reckons with (default: 0.3)",
     )  # fmt: skip
     parser.add_argument(
         "--fail-if-worse", metavar="BASE", help="exit with 1 if a recipe is shown to be worse than the one of this name"
@@ -66,9 +66,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, overrides = command.parse(parser, argv)
     if options.seeds == 0:
         raise UserError("--seeds 0: should be at least 1")
-    jobs = None if options.jobs == "auto" else command.whole_number(options.jobs)
-    if jobs == 0:
-        raise UserError("--jobs 0: should be at least 1, or auto")
     if options.engine_options and options.engine == "local":
         raise UserError("--engine-options goes with --engine ray or slurm")
     from wrn_jax.studies import clusters, conduct  # here, since mistakes above need not wait for it
@@ -78,26 +75,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = {"--detect": options.detect, "--beside": options.beside, "--corruptions": options.corruptions,
              "--fail-if-worse": options.fail_if_worse}  # fmt: skip
     about_test = [name for name, value in given.items() if value]
-    if options.dry_run:
-        design = conduct.settle(*asked)
-        conduct.check_options(design, about_test)
-        return conduct.foresee(design, options.out, jobs, options.detect, options.spread, options.share)
-    with claimed(options.out):
+
+    def settle():
         design = conduct.settle(*asked, options.detect)
         conduct.check_options(design, about_test)
-        design = conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
+        return conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
+
+    base, share, spread = options.fail_if_worse, options.share, options.spread
+    if options.dry_run:
+        return conduct.foresee(settle(), options.out, options.jobs, base, share, options.detect, spread)
+    with claimed(options.out):
+        design = settle()
         cluster = None if options.engine == "local" else clusters.find(options.engine, options.engine_options, options.out)
-        conduct.run(design, options.out, options.corruptions, jobs, options.fail_if_worse, options.share, cluster)
+        conduct.run(design, options.out, options.corruptions, options.jobs, base, share, spread, cluster)
+
+
+def jobs(text: str) -> int | None:
+    """How many runs at a time; None for as many as suit. Raises WrongValue."""
+    number = None if text == "auto" else command.whole_number(text)
+    if number == 0:
+        raise command.WrongValue("0: should be at least 1, or auto")
+    return number
 
 
 def points(text: str) -> float:
-    """A positive number of percentage points. Raises UserError."""
+    """A positive number of percentage points. Raises WrongValue."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value <= 100:
-        raise UserError(f"{text!r}: should be a number of percentage points, above 0")
+        raise command.WrongValue(f"{text!r}: should be a number of percentage points, above 0")
     return value
 
 

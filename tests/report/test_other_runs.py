@@ -112,7 +112,10 @@ def test_every_form_is_read(tmp_path, form):
     ("epoch,val_acc,loss\n1,0.5,2\n", [], None, "no column is called a test accuracy; .* one of: val_acc, loss"),
     ("epoch,acc_\n1,0.5\n", ["test_accuracy=nothing"], None, "no column nothing; .* one of: acc_"),
     ("epoch,test_acc\n1,0.01\n2,0.015\n", [], None, "per cent or fractions of 1.*test_accuracy up to 0.015.*--unit"),
+    ("epoch,test_acc\n1,0.9\n2,1.0\n", [], None, "per cent or fractions of 1"),
     ("epoch,test_acc,train_acc\n1,60,0.5\n", [], None, "per cent or fractions of 1"),
+    ("epoch,test_acc\n1,60 %\n", [], "fraction", "a percent sign stands at accuracies"),
+    ("Epoch,Test Accuracy\n1,50\n3,60\n", [], None, "of epochs 1, 3"),
     ("epoch,test_acc\n1,60\n", [], "fraction", "no fraction of 1"),
     ("epoch,test_acc\n1,101\n", [], None, "which are no accuracies"),
     ("epoch,test_acc,loss\n5,60,2\n6,,2\n10,61,2\n", [], None, "of epochs 5, 10"),
@@ -128,6 +131,21 @@ def test_what_cannot_be_told_is_refused_in_one_line(tmp_path, text, pairs, unit,
         runs.load(str(path), Reading.of(pairs, unit))
     assert "\n" not in str(refused.value)
     assert str(path) in str(refused.value)
+
+
+def test_a_percent_sign_settles_the_unit(tmp_path):
+    path = csv_file(tmp_path / "a.csv", "epoch,test_acc\n1,0.9 %\n2,0.95%\n")
+    assert runs.load(str(path)).rows[1].test_accuracy == pytest.approx(0.0095)
+
+
+def test_seeds_of_one_recipe_are_read_in_one_unit_and_hidden_folders_are_none(tmp_path):
+    for seed, last in enumerate((60, 0.6)):
+        csv_file(tmp_path / f"torch-seed{seed}" / "metrics.csv", f"epoch,test_acc\n1,{last / 2}\n2,{last}\n")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    with pytest.raises(UserError, match="accuracies of some runs look like per cent, of others like fractions; say --unit"):
+        runs.load_all([], [str(tmp_path)])
+    csv_file(tmp_path / "torch-seed1" / "metrics.csv", "epoch,test_acc\n1,30\n2,61\n")
+    assert len(runs.load_all([], [str(tmp_path)])) == 2
 
 
 def test_damaged_events_are_refused(tmp_path):

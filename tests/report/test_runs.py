@@ -9,6 +9,7 @@ import pytest
 
 from tests import sample_runs
 from wrn_jax.report import build, published_runs, runs
+from wrn_jax.report.other_runs import Reading
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.records import Origin
 
@@ -204,9 +205,31 @@ def test_accuracies_of_which_none_is_above_1_are_shares_and_it_is_said(tmp_path)
     assert [row.test_accuracy for row in run.rows] == [0.03, 0.57]
     groups = runs.group([run, runs.load("session02")])
     assert build.how_read(groups) == [
-        f"{tmp_path / 'a.csv'}: no accuracy is above 1, so they are read as shares of 1, not as percentages.",
+        f"{tmp_path / 'a.csv'}: made by another program; accuracies are read as fractions of 1, since none is above 1 and some "
+        "are above 0.02.",
     ]
     assert build.how_read(runs.group([runs.load("session04"), runs.load("session02")])) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "unit", "found"),
+    [
+        ("1,0.9%,0.1,4.5,0.8%\n2,0.9%,0.1,4.4,0.95%\n", None, 0.0095),  # below 1 per cent
+        ("1,0.9,0.1,4.5,0.8\n2,0.9,0.1,4.4,0.95\n", "percent", 0.0095),
+        ("1,0.9,0.1,4.5,0.8\n2,0.9,0.1,4.4,0.95\n", "fraction", 0.95),
+        ("1,0.9,0.1,4.5,0.8\n2,0.9,0.1,4.4,0.95\n", None, None),  # chance in per cent, or a good network
+        ("1,0.6,0.1,4.5,60\n2,0.6,0.1,4.4,61\n", None, None),  # one in per cent, the other not
+        ("1,60%,0.1,4.5,60%\n", "fraction", None),
+    ],
+)
+def test_the_unit_of_a_log_is_told_or_asked_for(tmp_path, lines, unit, found):
+    (tmp_path / "a.csv").write_text(HEADER + lines)
+    if found is None:
+        with pytest.raises(UserError, match=r"a\.csv: .*--unit"):
+            runs.load(str(tmp_path / "a.csv"), Reading.of([], unit))
+    else:
+        run = runs.load(str(tmp_path / "a.csv"), Reading.of([], unit))
+        assert run.rows[-1].test_accuracy == pytest.approx(found)
 
 
 @pytest.mark.parametrize("source", ["", "\0", "/nowhere/at/all", "a" * 5000])

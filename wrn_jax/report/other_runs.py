@@ -42,7 +42,8 @@ UNITS = ("percent", "fraction")
 COLUMNS_HELP = "which column of other programs is what, such as test_accuracy=val/acc"
 UNIT_HELP = "of the accuracies of other programs, where the values do not tell"
 _ACCURACIES = ("test_accuracy", "train_accuracy", "valid_accuracy")
-_PLACES = ("epoch", "step", "_step", "global_step", "iteration")
+_PLACES = ("epoch", "step", "global_step", "iteration")
+"""The columns that say where a line is, as `_plain_name` has them."""
 _FILES = ("metrics.csv", "summary.csv", "metrics.jsonl")
 """What Lightning, timm, and scripts call their records."""
 
@@ -78,12 +79,12 @@ def is_run(path: Path) -> bool:
     return bool(_events(path)) or (path / "metrics").is_dir() or any((path / name).is_file() for name in _FILES)
 
 
-def read(path: Path, reading: Reading) -> tuple[list[EpochRow], list[str]]:
-    """The epochs of a run, and what a reader must know of how they were read.
+def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
+    """The epochs of a run, whether its accuracies were read as per cent, and what a reader must know of how they were read.
 
     What is not recorded is NaN. Raises UserError for what cannot be read, OSError and UnicodeDecodeError for files.
     """
-    is_epoch, curves = _curves(path)
+    is_epoch, curves, percent = _curves(path)
     taken: dict[str, Curve] = {}
     for quantity, names in ALIASES.items():
         named = reading.columns.get(quantity)
@@ -100,7 +101,9 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], list[str]]:
     for quantity in ("valid_accuracy", "valid_loss"):
         if quantity in taken and taken[quantity] is taken["test_accuracy"]:
             del taken[quantity]
-    factor, note = _unit(path, {name: taken[name] for name in _ACCURACIES if name in taken}, reading.unit)
+    accuracies = {name: taken[name] for name in _ACCURACIES if name in taken}
+    has_sign = any(curves[name] is curve for name in percent for curve in accuracies.values())
+    factor, note = unit_of(path, accuracies, reading.unit, has_sign)
     ends = list(taken["test_accuracy"])
     _check_epochs(path, is_epoch, ends)
     by_epoch = {name: _at_ends(curve, ends) for name, curve in taken.items()}
@@ -112,7 +115,7 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], list[str]]:
     held_out = [row.valid_accuracy is not None for row in rows]
     if any(held_out) and not all(held_out):
         rows = [dataclasses.replace(row, valid_accuracy=None, valid_loss=None) for row in rows]
-    return rows, [f"{note}; each test accuracy is taken for that of an epoch"]
+    return rows, factor == 100, f"{note}; each test accuracy is taken for that of an epoch"
 
 
 def _row(epoch: int, figures: Mapping[str, float]) -> EpochRow:
@@ -129,20 +132,37 @@ def _row(epoch: int, figures: Mapping[str, float]) -> EpochRow:
     )  # fmt: skip
 
 
-def _unit(path: Path, accuracies: Mapping[str, Curve], unit: str | None) -> tuple[float, str]:
-    """What to divide accuracies by, and the note that says so. Raises UserError where it cannot be told."""
+def unit_of(path: Path, accuracies: Mapping[str, Curve], unit: str | None, has_sign: bool) -> tuple[float, str]:
+    """What to divide accuracies by, and the note that says so.
+
+    Without a sign, fractions are told by values that are not above 1, some of them above 0.02 and some not above 0.5: a run of
+    a hundred classes that learns nothing has about 0.01, or about 1 in per cent.
+
+    Args:
+      path: of the run, for errors.
+      accuracies: by quantity, as they are written.
+      unit: what was asked for, "percent" or "fraction"; None: what the values tell.
+      has_sign: whether a percent sign stands at some of them.
+
+    Raises:
+      UserError: it cannot be told, or what was asked for cannot be.
+    """
+    if has_sign and unit == "fraction":
+        raise UserError(f"{path}: a percent sign stands at accuracies; leave out --unit fraction")
     values = [value for curve in accuracies.values() for value in curve.values()]
     highest = {name: max(curve.values()) for name, curve in accuracies.items()}
     if min(values) < 0 or max(values) > 100:
         raise UserError(f"{path}: accuracies from {min(values):g} to {max(values):g}, which are no accuracies")
     above = [name for name, high in highest.items() if high > 1]
-    if unit is None and (len(above) not in (0, len(highest)) or max(values) <= 0.02):
+    unclear = len(above) not in (0, len(highest)) or max(values) <= 0.02 or (not above and min(values) > 0.5)
+    if unit is None and not has_sign and unclear:
         found = ", ".join(f"{name} up to {high:g}" for name, high in highest.items())
         raise UserError(f"{path}: per cent or fractions of 1? ({found}); say which with --unit percent or --unit fraction")
-    percent = bool(above) if unit is None else unit == "percent"
+    percent = has_sign or (bool(above) if unit is None else unit == "percent")
     if not percent and above:
         raise UserError(f"{path}: {above[0]} up to {highest[above[0]]:g} is no fraction of 1; leave out --unit fraction")
-    why = "as --unit says" if unit else "since some are above 1" if percent else "since none is above 1 and some are above 0.02"
+    told = "since some are above 1" if percent else "since none is above 1 and some are above 0.02"
+    why = "as the sign says" if has_sign else "as --unit says" if unit else told
     kind = "per cent" if percent else "fractions of 1"
     return 100.0 if percent else 1.0, f"made by another program; accuracies are read as {kind}, {why}"
 
@@ -180,16 +200,20 @@ def _by_alias(curves: Mapping[str, Curve], names: Sequence[str]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _curves(path: Path) -> tuple[bool, dict[str, Curve]]:
-    """Whether the places are epochs, and the curves."""
+Table = tuple[bool, dict[str, Curve], frozenset[str]]
+"""Whether the places are epochs; the curves; the names of those at whose values a percent sign stands."""
+
+
+def _curves(path: Path) -> Table:
     if path.is_file():
         return _of_lines(path) if path.suffix == ".jsonl" else _of_csv(path)
     if file := next((path / name for name in _FILES if (path / name).is_file()), None):
         return _curves(file)
-    return False, _of_mlflow(path / "metrics") if (path / "metrics").is_dir() else _of_events(path)
+    curves = _of_mlflow(path / "metrics") if (path / "metrics").is_dir() else _of_events(path)
+    return False, curves, frozenset()
 
 
-def _of_csv(path: Path) -> tuple[bool, dict[str, Curve]]:
+def _of_csv(path: Path) -> Table:
     """Columns of a CSV by `epoch`, a step or the line; of MLflow's long form (key, value, step) a curve for each key."""
     text = decode(path.read_bytes())
     first = text.lstrip().partition("\n")[0]
@@ -205,7 +229,7 @@ def _of_csv(path: Path) -> tuple[bool, dict[str, Curve]]:
     return _columns(lines)
 
 
-def _of_lines(path: Path) -> tuple[bool, dict[str, Curve]]:
+def _of_lines(path: Path) -> Table:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except ValueError as error:
@@ -213,16 +237,20 @@ def _of_lines(path: Path) -> tuple[bool, dict[str, Curve]]:
     return _columns([line for line in lines if isinstance(line, dict)])
 
 
-def _columns(lines: Sequence[Mapping[Any, Any]]) -> tuple[bool, dict[str, Curve]]:
-    place_name = next((name for name in _PLACES if any(name in line for line in lines)), None)
+def _columns(lines: Sequence[Mapping[Any, Any]]) -> Table:
+    names = {_plain_name(str(name)): name for line in lines for name in line if name is not None}
+    place_name = next((names[place] for place in _PLACES if place in names), None)
     curves: dict[str, Curve] = {}
+    percent: set[str] = set()
     for number, line in enumerate(lines):
         place = float(number) if place_name is None else _number(line.get(place_name))
         for name, cell in line.items():
             value = _number(cell)
             if name is not None and name != place_name and value is not None and place is not None:
                 curves.setdefault(str(name).strip(), {})[place] = value
-    return place_name == "epoch", {name: dict(sorted(curve.items())) for name, curve in curves.items() if name}
+                if isinstance(cell, str) and cell.strip().endswith("%"):
+                    percent.add(str(name).strip())
+    return "epoch" in names, {name: dict(sorted(curve.items())) for name, curve in curves.items() if name}, frozenset(percent)
 
 
 def _number(cell: Any) -> float | None:

@@ -16,6 +16,7 @@ from wrn_jax.training.records import EpochRow, rows_from
 
 LOGS = ("session02", "session04")
 COLUMNS = ("epoch", "train_accuracy", "learning_rate_at_epoch_end", "test_loss", "test_accuracy")
+ACCURACIES = ("train_accuracy", "test_accuracy")
 NUM_PARAMETERS = 36_536_884
 STEPS_PER_EPOCH = 196
 
@@ -83,7 +84,8 @@ def rows(name: str) -> list[EpochRow]:
     """The log of a run, one row per epoch."""
     file = f"{name}.csv"
     parsed = parse((importlib.resources.files("wrn_jax.report") / "published_logs" / file).read_text())
-    as_shares(parsed)
+    for row in parsed:  # in per cent
+        row |= {name: row[name] / 100 for name in ACCURACIES}
     return rows_from(parsed, Path(file))
 
 
@@ -128,7 +130,7 @@ def _row(cells: dict[str, str]) -> dict[str, Any]:
     epoch, rate = values["epoch"], values.get(COLUMNS[2])
     if epoch is None or not epoch.is_integer():
         raise ValueError(f"epoch: {cells['epoch']!r} is no whole number")
-    accuracies = {name: values[name] for name in ("train_accuracy", "test_accuracy")}
+    accuracies = {name: values[name] for name in ACCURACIES}
     row = {"epoch": int(epoch), "step": None, "train_loss": None, "test_loss": values["test_loss"], **accuracies}
     return row if rate is None else row | {"learning_rate": rate}
 
@@ -143,12 +145,3 @@ def _number(name: str, cell: str) -> float | None:
     if not math.isfinite(value):
         raise ValueError(f"{name}: {cell[:40]!r} is no number")
     return value
-
-
-def as_shares(rows: list[dict[str, Any]]) -> bool:
-    """Makes the accuracies of parsed rows shares in 0..1, in place; whether they were, which they are if none is above 1."""
-    names = ("train_accuracy", "test_accuracy")
-    were = all(row[name] <= 1 for row in rows for name in names)
-    for row in rows if not were else ():
-        row |= {name: row[name] / 100 for name in names}
-    return were

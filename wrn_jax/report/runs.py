@@ -72,6 +72,7 @@ class Run:
       evaluations: in the order of their epochs.
       log: name of the published log that it is, or None.
       notes: what a reader must know of how it was read.
+      in_percent: of another program's run, whether its accuracies were read as per cent and not as fractions; else None.
       pattern: what it shares with the other runs of a recipe that is not known; None for a recipe of its own.
     """
 
@@ -85,6 +86,7 @@ class Run:
     evaluations: tuple[Evaluation, ...] = ()
     log: str | None = None
     notes: tuple[str, ...] = ()
+    in_percent: bool | None = None
     pattern: str | None = None
 
     @property
@@ -275,13 +277,15 @@ def load_all(sources: Sequence[str], patterns: Sequence[str] = (), reading: Read
         matching = [index for index, run in enumerate(runs) if run.config is None and _matches(run.source, pattern)]
         if not matching:
             folder = user_path(pattern)
-            inside = sorted(folder.iterdir()) if folder.is_dir() else []
+            inside = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
             more = [str(path) for path in inside if path.is_dir() or path.suffix in (".csv", ".jsonl")]
             more = more or sorted(glob.glob(str(folder)))
             if not more:
                 raise UserError(f"{pattern}: matches none of the runs, and no path")
             runs += [load(path, reading) for path in more]
             matching = [index for index in range(len(runs) - len(more), len(runs)) if runs[index].config is None]
+        if len({runs[index].in_percent for index in matching}) > 1:
+            raise UserError(f"{pattern}: accuracies of some runs look like per cent, of others like fractions; say --unit")
         for index in matching:
             runs[index] = dataclasses.replace(runs[index], pattern=pattern)
     return runs
@@ -293,14 +297,15 @@ def _matches(source: str, pattern: str) -> bool:
 
 
 def _load_other(path: Path, source: str, reading: Reading | None) -> Run:
-    rows, notes = other_runs.read(path, reading or Reading())
+    rows, in_percent, note = other_runs.read(path, reading or Reading())
     name = path.resolve().name if path.is_dir() else path.stem
-    return Run(name, source, _some(rows, path), notes=tuple(notes))
+    return Run(name, source, _some(rows, path), notes=(note,), in_percent=in_percent)
 
 
 def _load_csv(path: Path, source: str, reading: Reading | None) -> Run:
     try:
-        columns = published_runs.parse(published_runs.decode(path.read_bytes()))
+        text = published_runs.decode(path.read_bytes())
+        columns = published_runs.parse(text)
     except KeyError:
         return _load_other(path, source, reading)
     except csv.Error:
@@ -309,10 +314,15 @@ def _load_csv(path: Path, source: str, reading: Reading | None) -> Run:
         raise UserError(f"{path}: cannot be read: is not text") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    were_shares = published_runs.as_shares(columns)
+    curves = {name: {float(row["epoch"]): row[name] for row in columns} for name in published_runs.ACCURACIES if columns}
+    if not curves:
+        raise UserError(f"{path}: no epoch is finished yet")
+    factor, note = other_runs.unit_of(path, curves, None if reading is None else reading.unit, "%" in text)
+    for row in columns:
+        row |= {name: row[name] / factor for name in curves}
+    # In per cent, as these logs are written, nothing is to be said.
     rows = _some(rows_from(columns, path), path)
-    note = "no accuracy is above 1, so they are read as shares of 1, not as percentages"
-    return Run(path.stem, source, rows, notes=(note,) * were_shares)
+    return Run(path.stem, source, rows, notes=(note,) * (factor == 1), in_percent=factor == 100)
 
 
 def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:

@@ -137,10 +137,11 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
     means = _means(pair, groups, "last")
     if significant(pair):
         return f"{_better(pair)} ({means} %; {counts}{adjusted})."
+    alone = " The interval is of this pair alone, before the adjustment." if adjusted else ""
     return (
         f"**No difference shown between {pair.first} and {pair.second}** after the last epoch: "
         f"{formats.difference(pair.welch)} of test accuracy ({means} %; {counts}{adjusted}). What lies within the interval is "
-        "not excluded."
+        f"not excluded.{alone}"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from wrn_jax.report import verdict
+from wrn_jax.report.runs import Group
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import reason
@@ -75,6 +76,7 @@ def run(
     jobs: int | None,
     base: str | None,
     share: bool,
+    spread: float,
     cluster: Start | None = None,
 ) -> None:
     """Runs what is missing and writes the report; see `wrn_jax.study`.
@@ -86,16 +88,15 @@ def run(
       jobs: runs at a time; None: as many as there are GPUs, else one.
       base: a recipe; if another of the study is shown to be worse, the process ends with exit code 1. None for no question.
       share: whether what recipes have in common is trained once.
+      spread: the standard deviation over seeds that is reckoned with, in points.
       cluster: an engine that finds place for the runs elsewhere, all at a time if `jobs` is None; None: here.
     """
     others = beside.load(design)
-    known = [recipe.name for recipe in design.recipes] + [group.name for group in others]
-    if base is not None and base not in known:
-        raise UserError(f"--fail-if-worse {base}: should be one of {', '.join(known)}")
+    check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
     all_members = members(design, folder, outlook.forks_of(outlooks))
     state = engine.look(all_members, corruptions)
-    for line in outlook.describe(design, outlooks, len(state.done), folder):
+    for line in outlook.describe(design, outlooks, len(state.done), folder) + resolution(design, others, None, spread):
         print(line)
     design.write(folder)
     left = [member for member in all_members if member.name not in state.done]
@@ -125,9 +126,28 @@ def run(
         print(reached.sentence.replace("**", ""))
     if state.failures:
         raise_failures(state, len(all_members), folder)
-    if base is not None and (worse := summary.worse_than(design, groups, base)):
+    if base is None:
+        return
+    if unjudged := summary.unjudged(design, groups, base):
+        console.tell(f"study: no verdict against {base} on {', '.join(unjudged)}; see the report")
+    if worse := summary.worse_than(design, groups, base):
         console.tell(f"study: shown to be worse than {base}: {', '.join(worse)}")
         sys.exit(1)
+
+
+def check_base(design: Design, others: Sequence[Group], base: str | None) -> None:
+    """Raises UserError unless the recipe that others should not be worse than is there."""
+    known = [recipe.name for recipe in design.recipes] + [group.name for group in others]
+    if base is not None and base not in known:
+        raise UserError(f"--fail-if-worse {base}: should be one of {', '.join(known)}")
+
+
+def resolution(design: Design, others: Sequence[Group], difference: float | None, spread: float) -> list[str]:
+    """What the study can show, and how many seeds a difference needs (none: the one it is made for), in lines."""
+    if design.grid:
+        return []
+    recipes = len(design.recipes) + len(others)
+    return outlook.resolution(recipes, design.all_seeds, difference or design.announced, spread)
 
 
 def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Sequence[str], unit: Unit | None) -> Design:
@@ -138,13 +158,23 @@ def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Seq
     return design.with_beside(places, columns, unit, len(done))
 
 
-def foresee(design: Design, folder: Path, jobs: int | None, difference: float | None, spread: float, share: bool) -> None:
+def foresee(
+    design: Design,
+    folder: Path,
+    jobs: int | None,
+    base: str | None,
+    share: bool,
+    difference: float | None,
+    spread: float,
+) -> None:
     """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
+    others = beside.load(design)
+    check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
     done = len(engine.look(members(design, folder), corruptions=False).done)
     lines = [
         *outlook.describe(design, outlooks, done, folder),
-        *([] if design.grid else outlook.resolution(len(outlooks), design.all_seeds, difference, spread)),
+        *resolution(design, others, difference, spread),
         *outlook.times(outlooks, design.all_seeds, places.find(jobs)),
     ]
     for line in lines:

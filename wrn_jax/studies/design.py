@@ -180,16 +180,19 @@ def read(folder: Path) -> Design | None:
     path = folder / FILE
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError("no table")
         version = tree.pop("format", FORMAT)
         if version != FORMAT:
             raise UserError(f"{path}: is of format {version}; this version reads {FORMAT}")
         design = _DESIGN.validate_python(tree)
+        _check(design)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, AttributeError, RecursionError) as error:
-        reason = ""
+        reason = f" ({error})" if type(error) is ValueError else ""
         if isinstance(error, ValidationError):
             wrong = error.errors(include_url=False, include_input=False)[0]
             reason = f" ({'.'.join(map(str, wrong['loc']))}: {wrong['msg']})"
@@ -197,6 +200,18 @@ def read(folder: Path) -> Design | None:
     for recipe in design.recipes:
         from_dict(recipe.config, f"{path}, {recipe.name}")
     return design
+
+
+def _check(design: Design) -> None:
+    """Raises ValueError for what no study has."""
+    names = [recipe.name for recipe in design.recipes]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("recipes: should be some, each of another name")
+    if wrong := [name for name in names if not name or name.startswith(".") or "/" in name or "\0" in name]:
+        raise ValueError(f"recipes: {shown(wrong[0])} is no name of a folder")
+    seeds = [design.seeds, *(addition.seeds for addition in design.added)]
+    if design.seeds < 1 or any(after <= before for before, after in itertools.pairwise(seeds)):
+        raise ValueError("seeds: should be at least 1, and more each time that some are added")
 
 
 def read_recipes(files: Sequence[str], overrides: Sequence[str], grid: Grid | None = None) -> tuple[Recipe, ...]:

@@ -22,6 +22,10 @@ ALWAYS_KEPT = 3
 """Checkpoints that a run has beside those of its recipe: the best, and the last two."""
 
 
+MOST_LOOKS = 50
+"""Looks that are reckoned with at most: more hardly change the level of the last, and take long to compute."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outlook:
     """A recipe of a study: the set-up of its runs on one device, and what one of them takes.
@@ -149,11 +153,16 @@ def times(outlooks: Sequence[Outlook], seeds: int, places: Sequence[Place]) -> l
 def resolution(recipes: int, seeds: int, difference: float | None, spread: float) -> list[str]:
     """What so many seeds can show, and how many a difference needs; difference and spread over seeds in points."""
     pairs = recipes * (recipes - 1) // 2
-    significance = statistics.SIGNIFICANCE / max(1, pairs)
+    if not pairs:
+        return []
     power = f"{statistics.POWER:.0%} power"
-    holm = f" (at p < {significance:.2g}, the strictest of Holm's levels for {pairs} pairs)" if pairs > 1 else ""
+    strictest = f", the strictest of Holm's levels for {pairs} pairs," if pairs > 1 else ""
     lines = []
-    if seeds > 1:
+    if seeds == 1:
+        lines.append("with one seed of each recipe no difference can be shown: a run does not tell the recipe from its seed")
+    else:
+        significance = last_level(seeds, pairs)
+        holm = f" (at p < {significance:.2g}{strictest} after the looks before)" if pairs > 1 or seeds > 2 else ""
         alone, paired = (
             statistics.detectable(seeds, spread, paired=paired, significance=significance) for paired in (False, True)
         )
@@ -162,14 +171,30 @@ def resolution(recipes: int, seeds: int, difference: float | None, spread: float
             f"{power}{holm}; of {paired:.2f} by pairs of a seed, if their differences spread as much"
         )
     if difference:
-        alone, paired = (
-            statistics.seeds_needed(difference, spread, paired=paired, significance=significance) for paired in (False, True)
-        )
+        alone, paired = (seeds_needed(difference, spread, pairs, paired) for paired in (False, True))
         lines.append(
             f"a difference of {difference:g} points needs {alone} seeds of each recipe; {paired} pairs, if their differences "
             "spread as much"
         )
     return lines
+
+
+def last_level(seeds: int, pairs: int) -> float:
+    """The significance of the last of the looks after each complete seed, of the strictest of so many tests."""
+    looks = min(seeds, MOST_LOOKS)
+    fractions = [number / looks for number in range(2, looks + 1)]
+    return statistics.levels_at_looks(fractions, statistics.SIGNIFICANCE / pairs)[-1]
+
+
+def seeds_needed(difference: float, spread: float, pairs: int, paired: bool) -> int:
+    """As `statistics.seeds_needed`, with the looks that a study of so many seeds takes."""
+    level = statistics.SIGNIFICANCE / pairs
+    while True:
+        seeds = statistics.seeds_needed(difference, spread, paired=paired, significance=level)
+        stricter = last_level(seeds, pairs)
+        if stricter >= level * (1 - 1e-6):
+            return seeds
+        level = stricter
 
 
 def _size(count: float) -> str:

@@ -69,9 +69,9 @@ def compared(
 ) -> tuple[Group, ...]:
     """The recipes with those of their first `seeds` runs that count, and the looks at them so far.
 
-    Between two looks the figures stay those of the last one.
+    Between two looks the figures stay those of the last one. Before the first seed is complete, only its runs count.
     """
-    counted = [member for member in members if member.seed < seeds and (complete < 2 or member.seed < complete)]
+    counted = [member for member in members if member.seed < min(seeds, max(complete, 1))]
     looks = tuple(number / seeds for number in range(2, min(complete, seeds) + 1))
     return tuple(dataclasses.replace(group, looks=looks) for group in grouped(design, counted, known))
 
@@ -102,6 +102,15 @@ def worse_than(design: Design, groups: Sequence[Group], base: str) -> list[str]:
         if verdict.significant(pair) and better == base and other in own:
             worse.append(other)
     return worse
+
+
+def unjudged(design: Design, groups: Sequence[Group], base: str) -> list[str]:
+    """The recipes of the study on which there is no verdict against `base`."""
+    judged = {
+        name for pair in measures.compare(groups, "last") if pair.adjusted is not None for name in (pair.first, pair.second)
+        if base in (pair.first, pair.second)
+    }  # fmt: skip
+    return [recipe.name for recipe in design.recipes if recipe.name not in {base, *judged}]
 
 
 def is_over(members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]) -> bool:

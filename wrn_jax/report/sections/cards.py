@@ -39,8 +39,8 @@ def results(groups: Sequence[Group], operations: Mapping[str, float]) -> Table:
              "epochs", "operations of a run", "time of a run"]  # fmt: skip
     kept = [index for index in range(len(heads)) if index < 2 or any(row[index] != NONE for row in rows)]
     note = (
-        f"The most accurate first. {formats.spread_note(groups)}In brackets: 95 % interval of the difference. Intervals are "
-        "over the seeds; none where n = 1."
+        f"The most accurate first. {formats.spread_note(groups)}In brackets: 95 % interval of the difference, of "
+        "that pair alone, not adjusted for looks and pairs. Intervals are over the seeds; none where n = 1."
     )
     return Table(
         "What the recipes reach and cost", [heads[i] for i in kept], [[row[i] for i in kept] for row in rows], note=note
