@@ -244,7 +244,9 @@ def test_checkpoints_that_the_run_deletes_meanwhile_are_no_damage(run, tmp_path,
         return load(self, step, *rest)
 
     monkeypatch.setattr(Checkpoints, "_load", delete)
-    written = evaluate.evaluate(["--workdir", str(workdir), "--checkpoint", which, "--no-train", "--out", str(tmp_path / "out")])
+    written = evaluate.evaluate(
+        ["--workdir", str(workdir), "--checkpoint", which, "--no-train", "--out", str(tmp_path / "out")]
+    )
     assert written == tmp_path / "out" / f"step-{evaluated}.json"
     told = capsys.readouterr().err
     assert ("checkpoints/10: the run has replaced it" in told) == (which == "all")

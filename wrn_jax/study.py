@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--share", action=argparse.BooleanOptionalAction, default=True,
         help="train what recipes have in common once for each seed, to the same bits (default: yes)",
     )  # fmt: skip
-    parser.add_argument("--jobs", type=jobs, metavar="N", default="auto", help="runs at a time (default: auto, one for each GPU or one)")
+    parser.add_argument(
+        "--jobs", type=jobs, metavar="N", default="auto", help="runs at a time (default: auto, one for each GPU or one)"
+    )
     parser.add_argument("--engine", choices=("local", "ray", "slurm"), default="local", help="what runs them: this machine "
                         "(default), a cluster of Ray (needs ray), or Slurm (needs submitit)")  # fmt: skip
     parser.add_argument("--engine-options", nargs="+", default=[], metavar="KEY=VALUE", help="what each run asks for: of Ray "

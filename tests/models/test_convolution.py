@@ -61,7 +61,7 @@ def test_agrees_with_xla_in_value_and_gradients(shape):
         assert relative_error(found, expected) < 2e-5, name
 
 
-def test_the_small_passes_of_a_single_thread_agree_with_xla(monkeypatch):
+def test_the_small_chunks_of_a_single_thread_agree_with_xla(monkeypatch):
     shape = (16, 32, 16, 16, 3, 1)
     monkeypatch.setattr(convolution.cores, "cpu_cores", lambda: 1)
     found = all_three(convolve, shape)
@@ -80,7 +80,7 @@ def test_each_way_serves_the_layers_it_is_fast_for():
             letter
             for letter, suits in (
                 ("w", convolution.suits_winograd(*given)),
-                ("c", convolution.suits_columns(*given[1:])),
+                ("c", convolution.suits_im2col(*given[1:])),
             )
             if suits
         )
@@ -89,9 +89,9 @@ def test_each_way_serves_the_layers_it_is_fast_for():
     assert [chosen(shape, jnp.bfloat16) for shape in SHAPES] == [""] * len(SHAPES)
 
 
-def test_images_are_taken_in_equal_parts_that_are_worth_a_pass():
+def test_images_are_taken_in_equal_chunks_that_are_large_enough():
     def count(batch, side, channels, threads=1):
-        return convolution.images_of_a_pass((batch, side, side, channels), (3, 3, channels, channels), threads)
+        return convolution.images_per_chunk((batch, side, side, channels), (3, 3, channels, channels), threads)
 
     assert [count(256, 32, 16), count(256, 16, 32), count(256, 8, 64), count(32, 32, 160)] == [8, 16, 32, 4]
     assert [count(32, 16, 320), count(32, 8, 640)] == [32, 32]

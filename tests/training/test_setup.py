@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 import pytest
-from tests import sample_runs
 
+from tests import sample_runs
 from wrn_jax.runtime import cores, devices
 from wrn_jax.training import setup
 

@@ -18,8 +18,8 @@ FINDINGS = {
     "the WideResNet paper (Zagoruyko & Komodakis, 2016)",
     "batch-without-rate": "the batch size was changed by half or more and the rate was not; the usual rule changes both by the "
     "same factor (Goyal et al., 2017)",
-    "sam-rho": "the radius of sharpness-aware minimisation is not within a factor of 4 of 0.1, or of 1 where it is adaptive; or "
-    "sam_every leaves no update that it acts on",
+    "sam-rho": "the radius of sharpness-aware minimisation is not within a factor of 4 of 0.1, or of 1 where it is adaptive, "
+    "or sam_every leaves no update that it acts on",
     "average-after-end": "the weight average would begin after the last epoch",
     "average-short": "the weight average forgets what is older than less than an epoch (1 / (1 - decay) updates)",
     "mixing-at-end": "mixup or CutMix still mixes labels in the last epoch; what corrupts labels usually ends before",

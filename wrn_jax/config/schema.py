@@ -129,7 +129,7 @@ class Config:
     """Compute type; auto: bfloat16 on TPU and on NVIDIA GPUs of compute capability 8.0 and later, float16 with dynamic loss
     scaling on older ones, float32 on CPU. Parameters, statistics and sums are float32 always."""
     devices: Positive | None = None
-    """Number of devices to use; none: all. A CPU counts as one for each core that gains by it (small networks, float32)."""
+    """Number of devices to use; none: all. A CPU is one device, or one per core where that is faster (small networks)."""
     eval_batch_size: Images = 500
     """Images per evaluation step, over all devices."""
     sharding: Literal["replicated", "fsdp"] = "replicated"

@@ -251,7 +251,7 @@ class Timeline:
         return sorted(events, key=lambda event: event.step)
 
     def idle(self) -> list[str]:
-        """What the recipe holds and this run never has: phases after its end, or replaced by one that begins at the same step."""
+        """What this run never has of the recipe: phases after its end, or replaced by one that begins at the same step."""
         never = []
         for name in MOVING:
             phases = [(max(0, self.clock.index(where)), where, value) for where, value in self._phases[name].items()]

@@ -159,7 +159,7 @@ def write(directory: Path, stem: str, record: Record, scored: Mapping[str, Score
 
 
 def read(path: Path) -> Record:
-    """The record in STEM.json. Raises UserError."""
+    """The record in STEM.json. Raises UserError for a damaged one, OSError where it cannot be read."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

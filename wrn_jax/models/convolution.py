@@ -57,16 +57,17 @@ OUTPUT = np.array(
 WINOGRAD_CHANNELS = 16
 """Least channels; with fewer the transforms cost what the products save."""
 WINOGRAD_PIXELS = 2048
-"""Least pixels of a pass: with fewer than 128 tiles the products are too flat."""
-PASS_NUMBERS = 2**17
-"""Least numbers of a pass, half of a MB: their loops outweigh what a pass costs, and all made of them fits into the caches."""
-THREADED_PASS_NUMBERS = 2**19
-"""As `PASS_NUMBERS` with several threads, which divide every loop among them and wait for each other after it."""
-PASS_PIXELS_PER_CHANNEL = 16
-"""Least pixels of a pass for each channel: each reads, and adds in the kernel's gradient, arrays as large as four kernels."""
+"""Least pixels of a chunk of images: with fewer than 128 tiles the matrices of the products are too flat."""
+CHUNK_ELEMENTS = 2**17
+"""Least elements of a chunk, half a MB: the loop over chunks costs little, and what is made of one fits into the caches."""
+THREADED_CHUNK_ELEMENTS = 2**19
+"""`CHUNK_ELEMENTS` with several threads: they share out every loop and wait for each other after it, so loops are longer."""
+CHUNK_PIXELS_PER_CHANNEL = 16
+"""Least pixels of a chunk per channel: each chunk reads the transformed kernel, four times the size, or adds to it."""
 NARROW_CHANNELS = 16
-"""Most channels with which images lie abreast: the transforms are then twice as fast, which pays for turning the images."""
-COLUMN_CHANNELS = 16
+"""Most channels with which the batch is folded into them: the transforms are twice as fast, which pays for transposing."""
+IM2COL_CHANNELS = 16
+"""Least channels for im2col in the kernel's gradient at stride 2."""
 
 
 def convolve_plain(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -81,14 +82,16 @@ def convolve_plain(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Arr
     )
 
 
-def plain_input_gradient(kernel: jax.Array, outputs: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+def plain_input_gradient(kernel: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+    """XLA's gradient with respect to the inputs, of this shape; `gradient` is that with respect to the outputs."""
     like = jax.ShapeDtypeStruct(shape, kernel.dtype)
-    return jax.linear_transpose(lambda inputs: convolve_plain(inputs, kernel, stride), like)(outputs)[0]
+    return jax.linear_transpose(lambda inputs: convolve_plain(inputs, kernel, stride), like)(gradient)[0]
 
 
-def plain_kernel_gradient(inputs: jax.Array, outputs: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+def plain_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+    """XLA's gradient with respect to the kernel, of this shape; `gradient` is that with respect to the outputs."""
     like = jax.ShapeDtypeStruct(shape, inputs.dtype)
-    return jax.linear_transpose(lambda kernel: convolve_plain(inputs, kernel, stride), like)(outputs)[0]
+    return jax.linear_transpose(lambda kernel: convolve_plain(inputs, kernel, stride), like)(gradient)[0]
 
 
 def combine(matrix: np.ndarray, terms: list[jax.Array]) -> list[jax.Array]:
@@ -103,10 +106,10 @@ def combine(matrix: np.ndarray, terms: list[jax.Array]) -> list[jax.Array]:
 def row_of_tiles(
     factors: jax.Array, rows: list[jax.Array], matrix: np.ndarray, starts: list[int], step: int, count: int, channels: int
 ) -> jax.Array:
-    """One row of matrix @ window @ matrix.T for all windows, as [6, B * T * T, C].
+    """One row of matrix @ window @ matrix.T for the windows of all tiles, as [6, number of tiles, C].
 
-    The row's factors come as an array, since the row is a loop's; the columns are written out. `channels` is C; that of the
-    rows is a multiple of it where images lie abreast.
+    The row's factors come as an array, since the loop over rows is XLA's; the columns are unrolled. `channels` is C; `rows`
+    have a multiple of it where the batch is folded into the channels.
     """
     combined = cast(jax.Array, sum(factor * row for factor, row in zip(factors, rows, strict=True)))
     columns = [combined[:, :, start : start + step * (count - 1) + 1 : step] for start in starts]
@@ -127,15 +130,16 @@ def gradient_row(factors: jax.Array, gradient: jax.Array, channels: int) -> jax.
 
 
 def pad(images: jax.Array) -> jax.Array:
+    """[B, H, W, C] with a border of one zero."""
     return jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def images_of_a_pass(shape: tuple[int, ...], kernel_shape: tuple[int, ...], threads: int) -> int:
-    """How many of the images [B, H, W, C] Winograd's way takes at a time: the least divisor of B that is worth a pass."""
+def images_per_chunk(shape: tuple[int, ...], kernel_shape: tuple[int, ...], threads: int) -> int:
+    """How many of the images [B, H, W, C] Winograd's products take at a time: the least divisor of B that is large enough."""
     batch, height, width, _ = shape
     channels = max(kernel_shape[2:])
-    numbers = PASS_NUMBERS if threads == 1 else THREADED_PASS_NUMBERS
-    enough = max(WINOGRAD_PIXELS, numbers // channels, PASS_PIXELS_PER_CHANNEL * channels)
+    elements = CHUNK_ELEMENTS if threads == 1 else THREADED_CHUNK_ELEMENTS
+    enough = max(WINOGRAD_PIXELS, elements // channels, CHUNK_PIXELS_PER_CHANNEL * channels)
     divisors = (count for count in range(1, batch + 1) if batch % count == 0)
     return next(count for count in divisors if count * height * width >= enough or count == batch)
 
@@ -145,24 +149,24 @@ def cut(images: jax.Array, count: int) -> jax.Array:
     return images.reshape(-1, count, *images.shape[1:])
 
 
-def abreast(images: jax.Array) -> jax.Array:
+def fold_batch(images: jax.Array) -> jax.Array:
     """[B, H, W, C] as [1, H, W, B * C]: XLA's loops are slow over the few channels of one image."""
     batch, height, width, channels = images.shape
-    turned = images.transpose(1, 2, 0, 3).reshape(1, height, width, batch * channels)
-    return jax.lax.optimization_barrier(turned)  # turned and padded in one it would be slow again
+    folded = images.transpose(1, 2, 0, 3).reshape(1, height, width, batch * channels)
+    return jax.lax.optimization_barrier(folded)  # fused with the padding it would be slow again
 
 
 def winograd(inputs: jax.Array, kernel: jax.Array, count: int) -> jax.Array:
-    """The convolution with a 3x3 kernel at stride 1, in passes of `count` images, a divisor of their number."""
+    """The convolution with a 3x3 kernel at stride 1, in chunks of `count` images, a divisor of their number."""
     both = np.kron(KERNEL, KERNEL)
     tiles = jnp.dot(both, kernel.reshape(9, -1)).reshape(WINDOW, WINDOW, *kernel.shape[2:])
     if count == len(inputs):
-        return winograd_pass(inputs, tiles)
-    outputs = jax.lax.map(lambda images: winograd_pass(images, tiles), cut(inputs, count))
+        return winograd_chunk(inputs, tiles)
+    outputs = jax.lax.map(lambda images: winograd_chunk(images, tiles), cut(inputs, count))
     return outputs.reshape(*inputs.shape[:3], -1)
 
 
-def winograd_pass(inputs: jax.Array, tiles: jax.Array) -> jax.Array:
+def winograd_chunk(inputs: jax.Array, tiles: jax.Array) -> jax.Array:
     """`winograd` of all `inputs` at once, with the transformed kernel [6, 6, C, O].
 
     A loop over the rows of the tiles: its body is compiled once instead of six times, and keeps XLA from folding whatever
@@ -170,7 +174,7 @@ def winograd_pass(inputs: jax.Array, tiles: jax.Array) -> jax.Array:
     """
     batch, height, width, channels = inputs.shape
     is_narrow = max(tiles.shape[2:]) <= NARROW_CHANNELS
-    images = abreast(inputs) if is_narrow else inputs
+    images = fold_batch(inputs) if is_narrow else inputs
     padded = pad(images)
     channels_out = tiles.shape[-1] * batch // len(images)
 
@@ -189,12 +193,12 @@ def winograd_pass(inputs: jax.Array, tiles: jax.Array) -> jax.Array:
 
 
 def winograd_kernel_gradient(inputs: jax.Array, gradient: jax.Array, count: int) -> jax.Array:
-    """The gradient by the kernel: G^T [sum over tiles of (B^T x B) (A dy A^T)] G, in passes of `count` images."""
+    """The gradient with respect to the kernel: G^T [sum over tiles of (B^T x B) (A dy A^T)] G, in chunks of `count` images."""
     channels_in, channels_out = inputs.shape[-1], gradient.shape[-1]
     is_narrow = max(channels_in, channels_out) <= NARROW_CHANNELS
 
     def one(sums: jax.Array, images: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        inputs, gradient = map(abreast, images) if is_narrow else images
+        inputs, gradient = map(fold_batch, images) if is_narrow else images
         padded = pad(inputs)
 
         def row(carry: None, now: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
@@ -211,8 +215,8 @@ def winograd_kernel_gradient(inputs: jax.Array, gradient: jax.Array, count: int)
     return jnp.dot(both, sums.reshape(WINDOW**2, -1)).reshape(3, 3, channels_in, channels_out)
 
 
-def column_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, size: int) -> jax.Array:
-    """The gradient by the kernel: for each row of its taps one product, with the columns of the images below them."""
+def im2col_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, size: int) -> jax.Array:
+    """The gradient with respect to the kernel by im2col: one product of matrices for each row of its taps."""
     padding = size // 2
     padded = jnp.pad(inputs, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height, width = (stride * (extent - 1) + 1 for extent in gradient.shape[1:3])
@@ -244,22 +248,23 @@ def is_pointwise(kernel_shape: tuple[int, ...], dtype: DTypeLike) -> bool:
     return dtype == jnp.float32 and kernel_shape[0] == 1
 
 
-def suits_columns(kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) -> bool:
-    """Whether products with the columns give the kernel's gradient faster than XLA does."""
-    strided = dtype == jnp.float32 and stride > 1 and kernel_shape[2] >= COLUMN_CHANNELS
+def suits_im2col(kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) -> bool:
+    """Whether im2col gives the kernel's gradient faster than XLA does."""
+    strided = dtype == jnp.float32 and stride > 1 and kernel_shape[2] >= IM2COL_CHANNELS
     return strided or is_pointwise(kernel_shape, dtype)
 
 
 def cpu_convolve(inputs: jax.Array, kernel: jax.Array, stride: int, threads: int) -> jax.Array:
+    """`convolve_plain` by the fastest way on a CPU device with so many threads."""
     if suits_winograd(inputs.shape, kernel.shape, stride, inputs.dtype):
-        return winograd(inputs, kernel, images_of_a_pass(inputs.shape, kernel.shape, threads))
+        return winograd(inputs, kernel, images_per_chunk(inputs.shape, kernel.shape, threads))
     if is_pointwise(kernel.shape, kernel.dtype):
         return jnp.einsum("bhwc,co->bhwo", inputs[:, ::stride, ::stride], kernel[0, 0])
     return convolve_plain(inputs, kernel, stride)
 
 
 def cpu_input_gradient(kernel: jax.Array, gradient: jax.Array, stride: int, size: tuple[int, ...], threads: int) -> jax.Array:
-    """The gradient by the inputs, which are [B, *size]."""
+    """The gradient with respect to the inputs [B, *size], likewise."""
     shape = (len(gradient), *size)
     if suits_winograd(gradient.shape, kernel.shape, stride, gradient.dtype):
         return cpu_convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), stride, threads)
@@ -274,29 +279,37 @@ def cpu_input_gradient(kernel: jax.Array, gradient: jax.Array, stride: int, size
 
 
 def cpu_kernel_gradient(inputs: jax.Array, gradient: jax.Array, stride: int, shape: tuple[int, ...], threads: int) -> jax.Array:
+    """The gradient with respect to the kernel, of this shape, likewise."""
     if suits_winograd(inputs.shape, shape, stride, inputs.dtype):
-        return winograd_kernel_gradient(inputs, gradient, images_of_a_pass(inputs.shape, shape, threads))
-    if suits_columns(shape, stride, inputs.dtype):
-        return column_kernel_gradient(inputs, gradient, stride, shape[0])
+        return winograd_kernel_gradient(inputs, gradient, images_per_chunk(inputs.shape, shape, threads))
+    if suits_im2col(shape, stride, inputs.dtype):
+        return im2col_kernel_gradient(inputs, gradient, stride, shape[0])
     return plain_kernel_gradient(inputs, gradient, stride, shape)
 
 
-def on_each_device(function: Callable[..., jax.Array], mesh: Mesh | None, split: tuple[bool, ...]) -> Callable[..., jax.Array]:
-    """`function` on each device of `mesh`, of its own part of those arguments that are `split` along their first axis.
+def on_each_device(
+    function: Callable[..., jax.Array], mesh: Mesh | None, split: tuple[bool, ...], sum_results: bool = False
+) -> Callable[..., jax.Array]:
+    """`function`, applied on each device of `mesh` to that device's shards.
 
-    The result is split likewise; where all arguments are, it is summed over the devices instead. Left to XLA, Winograd's
-    loop over sums over the batch would hold a collective, which the CPU backend does not keep in order with those outside
-    the loop: processes then receive each other's parts of different sums (JAX 0.10 and 0.12).
+    Args:
+      function: of arrays.
+      mesh: None for a single device, where `function` is returned as it is.
+      split: which arguments are sharded over the devices along their first axis; the others are replicated.
+      sum_results: whether the results of the devices are summed, and the sum replicated; else they are the shards of the whole.
+
+    Left to XLA, Winograd's loop over sums over the batch would hold a collective, which the CPU backend does not keep in order
+    with those outside the loop: processes then receive each other's parts of different sums (JAX 0.10 and 0.12).
     """
     if mesh is None:
         return function
     (axis,) = mesh.axis_names
-    apart, whole = PartitionSpec(axis), PartitionSpec()
-    specs = tuple(apart if is_split else whole for is_split in split)
+    sharded, replicated = PartitionSpec(axis), PartitionSpec()
+    specs = tuple(sharded if is_split else replicated for is_split in split)
     on_mesh = functools.partial(jax.shard_map, mesh=mesh, in_specs=specs, check_vma=False)
-    if all(split):
-        return on_mesh(lambda *parts: jax.lax.psum(function(*parts), axis), out_specs=whole)
-    return on_mesh(function, out_specs=apart)
+    if sum_results:
+        return on_mesh(lambda *shards: jax.lax.psum(function(*shards), axis), out_specs=replicated)
+    return on_mesh(function, out_specs=sharded)
 
 
 def threads_of(mesh: Mesh | None) -> int:
@@ -352,7 +365,7 @@ def _backward(
     by_kernel = jax.lax.platform_dependent(
         inputs,
         gradient,
-        cpu=on_each_device(kernel_on_cpu, mesh, (True, True)),
+        cpu=on_each_device(kernel_on_cpu, mesh, (True, True), sum_results=True),
         default=functools.partial(plain_kernel_gradient, stride=stride, shape=kernel.shape),
     )
     return by_input, by_kernel

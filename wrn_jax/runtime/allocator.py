@@ -5,9 +5,9 @@ beside it what its convolutions and products work in. By default glibc gives all
 page of 4 KB again in the next step: a quarter of the time. Kept in the heap as a whole it is not cleared, but small things
 settle in the hole that the block leaves, so that the next one does not fit: the process grows to three times what it needs.
 
-So the large block is the kernel's, in pages of 2 MB, which costs little, and everything smaller stays in the heap. Of the pages
-glibc hears only where a process starts, in the variable GLIBC_TUNABLES. A command that trains or evaluates on a CPU sets it and
-starts itself once more, in the same process. The package as a library changes nothing.
+So the large block is the kernel's, in pages of 2 MB, which costs little, and everything smaller stays in the heap. glibc reads
+these settings only when a process starts, from the variable GLIBC_TUNABLES. A command that trains or evaluates on a CPU sets it
+and starts itself once more, in the same process. The package as a library changes nothing.
 
 Imports the standard library and `cores` alone, since what was loaded before the second start is loaded twice.
 """
@@ -28,7 +28,7 @@ On a CPU with Linux it starts itself once more, with GLIBC_TUNABLES set so that 
 {SWITCH}=off: it does not."""
 
 LARGE_BLOCK = 64 * 2**20
-"""Bytes from which a block is the kernel's again once it is free: what the heap of a thread has no room for anyway."""
+"""Blocks from so many bytes on are mapped by the kernel and given back when freed. A heap of glibc has 64 MiB at most."""
 
 _ACCELERATOR = re.compile(r"nvidia\d+|dxg|kfd|accel\d+|vfio/\d+")
 

@@ -21,10 +21,10 @@ class StopRequest:
     """Notices signals (`entry.SIGNALS`) inside its `with` block, so that a run can finish its step and save.
 
     A second signal ends the process at once, with 128 plus the signal's number as exit code (in an interactive session it
-    raises KeyboardInterrupt instead); one that comes within a second
-    is the same request, sent by two (a machine that shuts down signals the supervisor as well as the run). In a run of
-    several processes JAX listens for SIGTERM itself, the other signals are passed on to it, and all processes agree on one
-    step to stop at. What ends the block by another exception (a divergence, say) leaves a signal for those who come after.
+    raises KeyboardInterrupt instead). One that comes within a second is the same request, sent by two: a machine that shuts
+    down signals the supervisor as well as the run. In a run of several processes JAX listens for SIGTERM itself, the other
+    signals are passed on to it, and all processes agree on one step to stop at. What ends the block by another exception (a
+    divergence, say) leaves a signal for those who come after.
     """
 
     def __init__(self) -> None:

@@ -70,7 +70,9 @@ def write(design: Design, choice: Choice, operations: Mapping[str, float], study
     groups = sorted(choice.order, key=lambda group: [recipe.name for recipe in design.recipes].index(group.name))
     notes = [Text(text, "warning") for text in build.unfinished(groups)]
     if averaged := [group.name for group in groups if any(row.network == "average" for run in group.runs for row in run.rows)]:
-        notes.append(Text(f"Figures of {listed(averaged)} are of the weight average, from the epoch on where it begins.", "note"))
+        notes.append(
+            Text(f"Figures of {listed(averaged)} are of the weight average, from the epoch on where it begins.", "note")
+        )
     if choice.chosen:
         text = (
             "The validation accuracy of the one that is chosen is the highest of many, which flatters it; its test accuracy "

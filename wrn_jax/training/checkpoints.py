@@ -404,8 +404,8 @@ class Checkpoints:
         if "train" in like and ("average" in like) != ("average" in saved):
             if "average" in saved:
                 raise UserError(
-                    f"checkpoint {step}: holds an average, and this recipe has none; keep optimizer.average_decay in it, or begin "
-                    "with the weights alone (--init-from)"
+                    f"checkpoint {step}: holds an average, and this recipe has none; keep optimizer.average_decay in it, or "
+                    "begin with the weights alone (--init-from)"
                 )
             raise UserError(
                 f"checkpoint {step}: holds no average, and this recipe has one; --config.optimizer.start_average=true begins "

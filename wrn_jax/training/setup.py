@@ -43,7 +43,7 @@ class Setup:
       timeline: the recipe on the clock of the run.
       normalisation: of the images.
       network: the network, without values.
-      optimizer: the Optax chain, whose `update` takes `learning_rate`.
+      optimizer: the Optax chain, whose `update` takes `learning_rate`, `momentum` and `weight_decay`.
       abstract_state: the state as `jax.ShapeDtypeStruct`s.
       shardings: where each array of the state lives; see `devices.state_shardings`.
       steps_per_call: updates in one call of the compiled program, at most.

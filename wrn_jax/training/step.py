@@ -1,4 +1,4 @@
-"""The training step and the evaluation step: pure functions, built from what never changes during a run.
+"""The training step: pure functions, built from what never changes during a run.
 
 The builders close over definitions only; every array is an argument. So the loop, the tests and ahead-of-time compilation
 share one definition, and nothing that moves can cause a second compilation.
@@ -165,7 +165,7 @@ def make_train_step(
     """Builds the training step, to be jitted with its first argument donated.
 
     The step takes
-      state: the state before the update, replicated,
+      state: the state before the update, laid out as `Setup.shardings` says,
       images: [N, H * W * C] uint8 (or [N, H, W, C]), the whole training set,
       labels: [N] int32,
       order: [steps_per_epoch, B] int32, the order of this epoch,
