@@ -8,10 +8,11 @@
 
 A model is DEPTH-WIDEN_FACTOR:BATCH_SIZE. The step that is timed is forward and backward pass with dropout, clipping to norm 1,
 L2 and momentum, on a CPU divided into devices as a run divides it, or on one other device; augmentation is timed apart, as a
-part. `--against torch` steps the same network in PyTorch on the CPU (the faster of its two memory layouts), `--against plain` in
-JAX with XLA's own convolutions everywhere. Both run as they come, without `wrn_jax.runtime.allocator`, unless --same-allocator
-gives them its settings. The sides are processes that live through all rounds and step in turn, so that each pays for its
-compilation once and both see the same machine. The ratio is taken in each round, and given as median, least and greatest.
+part. `--against torch` steps the same network in PyTorch on the CPU (the faster of its two memory layouts), `--against plain`
+in JAX with XLA's own convolutions everywhere. Both run as they come, without `wrn_jax.runtime.allocator`, unless
+--same-allocator gives them its settings. The sides are processes that live through all rounds and step in turn, so that each
+pays for its compilation once and both see the same machine. The ratio is taken in each round, and given as median, least and
+greatest.
 
 Beside the wall clock there is the CPU time of the process. On a machine that others use, `--threads 1` and the ratio of CPU
 times say more than the wall clock: threads that wait for each other suffer from company, and not all libraries alike.

@@ -129,14 +129,10 @@ def run(main: Callable[[], object], program: str) -> int:
 def _run(main: Callable[[], object], program: str) -> int:
     try:
         main()
-    except UserError as error:
-        return _say(program, error, 2)
-    except Diverged as error:
-        return _say(program, error, 3)
-    except Interrupted as error:
-        return _say(program, error, 75)  # EX_TEMPFAIL of sysexits.h: try again
+    except (UserError, Diverged, Interrupted) as error:
+        return _say(program, error, error.code)
     except Abandoned as error:
-        code = _say(program, error, 4)
+        code = _say(program, error, error.code)
         os._exit(code)  # the ordinary way out would wait for the process that is gone
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
@@ -145,7 +141,7 @@ def _run(main: Callable[[], object], program: str) -> int:
         text = devices.explain(error)
         if text is None:
             raise
-        return _say(program, text, 2)
+        return _say(program, text, UserError.code)
     return 0
 
 

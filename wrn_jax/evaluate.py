@@ -30,9 +30,9 @@ from wrn_jax.config import datasets
 from wrn_jax.data import cifar, loading
 from wrn_jax.data.loading import Dataset
 from wrn_jax.data.normalisation import Normalisation
-from wrn_jax.evaluation import evaluator as evaluators
+from wrn_jax.evaluation import corrupted as corrupted_sets
 from wrn_jax.evaluation import files as evaluation_files
-from wrn_jax.evaluation.evaluator import Corrupted
+from wrn_jax.evaluation.corrupted import Corrupted
 from wrn_jax.evaluation.examination import examine
 from wrn_jax.evaluation.files import Record
 from wrn_jax.evaluation.metrics import Scored
@@ -350,13 +350,13 @@ def corrupted_images(options: argparse.Namespace, dataset: Dataset, data: config
     if not 1 <= count <= total:
         raise UserError(f"--corruption-images {count}: should be between 1 and {total}, the number of test images")
     if options.corruptions not in ("", DRAWN):
-        return evaluators.stored(user_path(options.corruptions), dataset.test, count)
+        return corrupted_sets.stored(user_path(options.corruptions), dataset.test, count)
     info = datasets.info(data)
     if options.corruptions == "" and not info.drawn:
         folder = cifar.resolve_directory(data.directory) / f"{info.title}-C"
         if folder.is_dir():
-            return evaluators.stored(folder, dataset.test, count)
-    return evaluators.drawn(dataset.test, count)
+            return corrupted_sets.stored(folder, dataset.test, count)
+    return corrupted_sets.drawn(dataset.test, count)
 
 
 if __name__ == "__main__":

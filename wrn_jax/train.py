@@ -120,13 +120,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if jax.process_count() == 1:
             raise
         text = f"another process of this run is gone ({reason(error)}); start all again with --resume=auto"
-        devices.end_all(text, 4)
+        devices.end_all(text, Abandoned.code)
         raise Abandoned(text) from None
     except UserError as error:
-        devices.end_all(str(error), 2)
+        devices.end_all(str(error), UserError.code)
         raise
     except Exception as error:
-        devices.end_all(f"another process of this run failed ({type(error).__name__}: {reason(error)})", 4)
+        devices.end_all(f"another process of this run failed ({type(error).__name__}: {reason(error)})", Abandoned.code)
         raise
     if jax.process_index() == 0:
         for line in closing_lines(summary):

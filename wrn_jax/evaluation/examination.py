@@ -9,7 +9,8 @@ from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data.corruptions import SEVERITIES
 from wrn_jax.data.loading import Dataset
 from wrn_jax.evaluation import metrics
-from wrn_jax.evaluation.evaluator import IN_BENCHMARK, Corrupted, Evaluator
+from wrn_jax.evaluation.corrupted import IN_BENCHMARK, Corrupted
+from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.runtime import console
 
 

@@ -77,7 +77,7 @@ class Record:
       superclasses, superclass_accuracy, classes, confused: see `examination.breakdown`.
       flip: summary of the mean over each test image and its mirror image.
       corruptions, mean_corruption_accuracy, corruptions_in_mean: see `examination.corruption_figures`.
-      corruptions_from, corruptions_exact, corruption_images: see `evaluator.Corrupted`.
+      corruptions_from, corruptions_exact, corruption_images: see `corrupted.Corrupted`.
     """
 
     time: str | None = None

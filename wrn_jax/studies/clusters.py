@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wrn_jax.runtime.errors import UserError
-from wrn_jax.studies.engine import INTERRUPTED, Place, Start
+from wrn_jax.runtime.errors import Interrupted, UserError
+from wrn_jax.studies.engine import Place, Start
 from wrn_jax.studies.runs import command_line
 
 _HOURS = 4
@@ -57,7 +57,7 @@ class Job:
         """Its exit code, None as long as it is queued or at work."""
         if self.returncode is None:
             self.returncode = self.code(self._handle)
-        if self.returncode == INTERRUPTED and not self._is_terminated:
+        if self.returncode == Interrupted.code and not self._is_terminated:
             self._handle, self.returncode = self.submit(), None
         return self.returncode
 
@@ -153,7 +153,7 @@ def _ray(options: dict[str, Any]) -> Start:
         try:
             return engine.get(reference)
         except engine.exceptions.TaskCancelledError:
-            return INTERRUPTED
+            return Interrupted.code
 
     def start(arguments: Sequence[str], log: Path, place: Place) -> Job:
         told = arguments, str(log.absolute()), os.getcwd(), _environment() | dict(place.environment)
@@ -188,7 +188,7 @@ def _slurm(options: dict[str, Any], folder: Path) -> Start:
     def code(job: Any) -> int | None:
         if not job.done():
             return None
-        return INTERRUPTED if job.exception() is not None and job.state.startswith(_AGAIN) else job.result()
+        return Interrupted.code if job.exception() is not None and job.state.startswith(_AGAIN) else job.result()
 
     def start(arguments: Sequence[str], log: Path, place: Place) -> Job:
         told = arguments, str(log.absolute()), os.getcwd(), dict(place.environment)

@@ -32,8 +32,6 @@ LOOK = 2.0
 MOST_SHOWN = 12
 """Runs at work that have a line in a terminal."""
 
-INTERRUPTED = 75
-
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -112,7 +110,7 @@ def look(members: Sequence[Member], corruptions: bool) -> State:
         try:
             look_at(state, member, corruptions)
         except UserError as error:
-            fail(state, member, 2, str(error))
+            fail(state, member, UserError.code, str(error))
             continue
         if failure and failure.code == DIVERGED and member.name not in state.done:
             state.failures[member.name] = failure
@@ -242,7 +240,7 @@ def begin(member: Member, place: Place, state: State, corruptions: bool, engine:
         member.log.parent.mkdir(parents=True, exist_ok=True)
         return Task(member, place, arguments, engine(arguments, member.log, place))
     except (UserError, OSError) as error:
-        fail(state, member, 2, str(error))
+        fail(state, member, UserError.code, str(error))
         return None
 
 
@@ -254,11 +252,11 @@ def end(task: Task, state: State, corruptions: bool, stopping: bool, engine: Sta
         try:
             arguments = look_at(state, member, corruptions)
         except UserError as error:
-            return fail(state, member, 2, str(error))
+            return fail(state, member, UserError.code, str(error))
         if arguments is None or stopping:
             return None
         if arguments == task.arguments:
-            return fail(state, member, 2, "its command ended well, and left undone what it was for")
+            return fail(state, member, UserError.code, "its command ended well, and left undone what it was for")
         return begin(member, task.place, state, corruptions, engine)
     if stopping and code != DIVERGED:
         return None

@@ -13,13 +13,13 @@ from typing import Self
 from wrn_jax.config import from_dict
 from wrn_jax.report import runs as finished_runs
 from wrn_jax.report.runs import Run
-from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import write_atomically
 from wrn_jax.studies.design import Design, Recipe, differences, now
 from wrn_jax.studies.sharing import Fork, branching_epochs
 from wrn_jax.training.workdir import checkpoint_steps, holds_run, saved_config
 
-DIVERGED = 3
+DIVERGED = Diverged.code
 """The exit code of a run that would diverge again."""
 
 
