@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="WHICH",
         help="of that run: best, last, or an epoch that was kept (default: last to branch from, best for weights)",
     )
+    command.add_network(parser)
     parser.add_argument(
         "--extend",
         type=command.whole_number,
@@ -148,6 +149,8 @@ def check_beginning(options: argparse.Namespace) -> None:
         raise UserError(f"{names[0]} and --resume: once the run is there, --resume alone goes on with it")
     if options.checkpoint is not None and not (options.branch_from or options.init_from):
         raise UserError("--checkpoint: says where to begin, with --branch-from or --init-from")
+    if options.network is not None and not options.init_from:
+        raise UserError("--network: says which weights to begin with, with --init-from")
     if options.extend is not None and (not options.extend or options.workdir is None or options.config is not None):
         raise UserError("--extend: needs --workdir, the finished run, at least 1 epoch, and no --config (--config.KEY may be)")
 
@@ -159,7 +162,8 @@ def origin_of(options: argparse.Namespace) -> Origin | None:
     if options.init_from is not None:
         name = str(options.init_from)
         path = hub.fetch(name.removeprefix(hub.PREFIX)) if name.startswith(hub.PREFIX) else options.init_from
-        return Origin(kind="weights", source=str(path.absolute()), checkpoint=options.checkpoint or "best")
+        which = options.checkpoint or "best"
+        return Origin(kind="weights", source=str(path.absolute()), checkpoint=which, network=options.network)
     return None
 
 

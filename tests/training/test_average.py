@@ -17,9 +17,9 @@ from wrn_jax.planning import cost
 from wrn_jax.report.runs import load
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import Interrupted, UserError
-from wrn_jax.training import average, loop, messages
+from wrn_jax.training import average, loop, messages, origins
 from wrn_jax.training.checkpoints import Checkpoints
-from wrn_jax.training.records import CheckpointNotes, read_rows
+from wrn_jax.training.records import CheckpointNotes, Origin, read_rows
 from wrn_jax.training.setup import make_setup
 
 pytestmark = pytest.mark.slow
@@ -139,6 +139,17 @@ def test_a_published_model_says_which_network_it_is(finished, tmp_path):
         card = (tmp_path / name / "README.md").read_text()
         assert said[name] in card
         assert f"| these weights | epoch 3 | {accuracy[name]:.2%} |" in card
+
+
+def test_another_run_may_begin_with_either_network(finished):
+    state, setup = state_of(finished, CONFIG), make_setup(PLAIN, devices.make_mesh(1))
+    expected = {None: state.average["params"], "average": state.average["params"], "raw": state.params}
+    for asked, params in expected.items():
+        origin = Origin(kind="weights", source=str(finished), checkpoint="last", network=asked)
+        beginning = origins.begin(setup, {}, origin)
+        jax.tree.map(np.testing.assert_array_equal, beginning.state.params, params)
+        assert beginning.origin.network == (asked or "average")
+        assert beginning.origin.describe().endswith({"raw": ", not their average"}.get(asked, ", their average"))
 
 
 def test_a_checkpoint_without_an_average_begins_one_by_a_key_alone(tmp_path):

@@ -181,6 +181,7 @@ def test_begins_with_the_weights_of_a_run_or_a_file_and_another_head(runs, tmp_p
         (["--branch-from", "a", "--init-from", "b"], "--branch-from and --init-from: choose one"),
         (["--init-from", "a", "--resume", "--workdir", "b"], "--init-from and --resume: once the run is there, --resume alone"),
         (["--checkpoint", "best"], "--checkpoint: says where to begin, with --branch-from or --init-from"),
+        (["--network", "raw"], "--network: says which weights to begin with, with --init-from"),
         (["--branch-from", "nowhere"], "nowhere: holds no run"),
     ],
 )

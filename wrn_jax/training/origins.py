@@ -105,10 +105,12 @@ def _with_weights(setup: Setup, origin: Origin, state: TrainState) -> tuple[Orig
     """
     source = Path(origin.source)
     if source.is_dir():
-        step, epoch, params, stats = _weights_of_run(source, origin.checkpoint)
+        origin, params, stats = _weights_of_run(source, origin)
+    elif origin.network:
+        raise UserError(f"--network {origin.network}: {source} is a file, which holds one network")
     else:
         read = weight_layouts.read_weights(source)
-        step, epoch, params, stats = None, None, read.params, read.batch_stats
+        params, stats = read.params, read.batch_stats
     has, wants = leaf_shapes(params), leaf_shapes(state.params)
     unlike = [name for name in sorted(has.keys() | wants.keys()) if has.get(name) != wants.get(name)]
     other = [name for name in unlike if not name.startswith(f"{HEAD}.")]
@@ -123,19 +125,22 @@ def _with_weights(setup: Setup, origin: Origin, state: TrainState) -> tuple[Orig
     place = lambda new, old: jax.device_put(np.asarray(new, np.float32), old.sharding)  # noqa: E731
     params, stats = jax.tree.map(place, (params, stats), (state.params, state.batch_stats))
     classes = (has[f"{HEAD}.bias"][0], wants[f"{HEAD}.bias"][0]) if unlike else None
-    origin = dataclasses.replace(origin, step=step, epoch=epoch, classes=classes)
+    origin = dataclasses.replace(origin, classes=classes)
     averaged = None if state.average is None else average.begin(params, stats)
     return origin, dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
 
 
-def _weights_of_run(workdir: Path, which: str) -> tuple[int, int, Any, Any]:
+def _weights_of_run(workdir: Path, origin: Origin) -> tuple[Origin, Any, Any]:
+    """What `origin` names, found, and its parameters and statistics. Raises UserError."""
     config = saved_config(workdir)
     network = Network(config.model, datasets.info(config.data).num_classes, "float32")
     with Checkpoints(_folder(workdir, "--init-from")) as checkpoints:
         check_checkpoints(checkpoints.all(), workdir, config)
         where = devices.replicated(devices.make_mesh(1, jax.local_devices()))
-        saved, (params, stats) = checkpoints.restore_chosen(which, network.params, network.batch_stats, where)
-    return saved.step, saved.epoch, *jax.device_get((params, stats))
+        like = (network.params, network.batch_stats, where)
+        saved, weights = checkpoints.restore_chosen(origin.checkpoint, *like, network=origin.network)
+    which = saved.choose_network(origin.network) if saved.network == "average" else None
+    return dataclasses.replace(origin, step=saved.step, epoch=saved.epoch, network=which), *jax.device_get(weights)
 
 
 def _folder(workdir: Path, option: str) -> Path:

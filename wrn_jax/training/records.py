@@ -153,6 +153,8 @@ class Origin:
       step, epoch: finished updates and epochs of that checkpoint; None for a file, and before it was looked for.
       agreed: of a branch, the first updates that both recipes have in common; below `step` for one that no single recipe gives.
       classes: numbers of classes there and here where they differ, so that the last layer began anew; else None.
+      network: of weights of a run with a weight average: that, or the network itself, "raw"; else None. Before it was looked
+        for, the one that was asked for.
     """
 
     kind: Literal["branch", "weights"]
@@ -162,6 +164,7 @@ class Origin:
     epoch: Count | None = None
     agreed: Count | None = None
     classes: tuple[Count, Count] | None = None
+    network: Literal["average", "raw"] | None = None
 
     @property
     def is_seamless(self) -> bool:
@@ -175,7 +178,8 @@ class Origin:
             unlike = f", whose recipe was another one from update {(self.agreed or 0) + 1} on"
             return f"branched from {where}{unlike if self.agreed is not None and self.agreed < (self.step or 0) else ''}"
         head = f", the last layer anew: {self.classes[1]} classes instead of {self.classes[0]}" if self.classes else ""
-        return f"began with the weights of {where}{head}"
+        which = {None: "", "average": ", their average", "raw": ", not their average"}[self.network]
+        return f"began with the weights of {where}{which}{head}"
 
     @classmethod
     def from_dict(cls, tree: Any, source: str) -> Self:
