@@ -6,7 +6,7 @@
 Müller & Hutter, "TrivialAugment", 2021: one operation an image from the wide ranges, then crop and flip, then cutout of 16
 pixels in the mean colour; gradients clipped to 5. Published: 84.33 %, with a network of unlike shortcuts. Not run here.
 
-The cost is that of `base`.
+Cost: 2.83e+17 operations, those of `base`.
 """
 
 from wrn_jax.config import Cosine, Strengths, load_file, share

@@ -4,6 +4,8 @@ import contextlib
 import csv
 import functools
 import io
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -58,6 +60,36 @@ def test_memory_of_the_state_is_parameters_momentum_and_statistics():
     line = description.cost_lines(setup)[-1]
     statistics = sum(leaf.size for leaf in jax.tree.leaves(setup.network.batch_stats))
     assert f"{4 * (2 * 36_536_884 + statistics) / 2**20:.1f} MiB" in line
+
+
+def test_a_recipe_with_sharpness_aware_steps_is_told_in_full():
+    text = output("trivial_late_sam", "--config.optimizer.sam_every=2", "--config.optimizer.sam_group=32")
+    for part in (
+        "\noptimiser: SGD, Nesterov momentum 0.9, L2 0.0005 on all parameters, clip to norm 5\n",
+        "    1      0  cutmix_alpha        1\n", "  176  61600  sam_rho             0.1\n",
+        "SAM by 32 images, every 2 updates: 4,400 of 70,400 updates (6.2%) take two gradients",
+    ):  # fmt: skip
+        assert part in text
+
+
+COSTS = {path.stem: re.findall(r"([\d.]+e\+\d+)\s+operations", path.read_text()) for path in Path("configs").glob("*.py")}
+"""What the docstrings of recipes say that they cost."""
+
+
+@pytest.mark.parametrize("name", [name for name, found in COSTS.items() if found])
+def test_a_recipe_costs_what_its_docstring_says(name):
+    config = load_file(name)
+    assert COSTS[name] == [f"{cost.recipe_operations(config, Timeline.of(config)):.3g}"]
+
+
+def test_recipes_with_published_parts_say_what_they_cost():
+    assert all(COSTS[name] for name in ("base", "trivial", "trivial_late_sam", "sam", "small100"))
+
+
+def test_an_update_of_the_last_epoch_is_in_that_epoch_of_both():
+    last = Timeline.of(load_file("small30")).steps - 1
+    text = output("small30", "small30", f'--config.recipe.dropout={{"epoch 1": 0.1, "step {last}": 0.2}}')
+    assert "dropout 0.1, 0.2 (epoch 30.99);" in " ".join(text.split())
 
 
 def rows_of(table):

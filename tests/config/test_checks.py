@@ -338,6 +338,11 @@ class TestReport:
         assert "  best-on-test                        as it says" in lines
         assert lines[2].startswith(" " * 38 + "too high")
 
+    def test_an_update_of_the_last_epoch_is_in_that_epoch(self):
+        assert checks.report([checks.Finding("rate-jump", 30.9972, "up")], {})[1:] == [
+            "  rate-jump              epoch 30.99  up"
+        ]
+
     def test_nothing_to_object_to(self):
         assert checks.report([], {}) == ["findings: nothing to object to"]
         assert checks.report(self.FOUND[3:], {"best-on-test": "so be it"}) == [

@@ -18,7 +18,7 @@ from wrn_jax.config import Config
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.rates import peak_after_warm_up, restarts, warm_up_end
 from wrn_jax.config.schedules import extremes
-from wrn_jax.config.timeline import Timeline
+from wrn_jax.config.timeline import Timeline, epoch_text
 
 WIDTH = 128
 
@@ -80,7 +80,7 @@ def report(findings: Sequence[Finding], silence: Mapping[str, str]) -> list[str]
     objections = loud(findings, silence)
     lines = [f"findings: {len(objections) or 'nothing to object to'}"]
     for finding in objections:
-        when = "" if finding.epoch is None else f"epoch {finding.epoch:.4g}"
+        when = "" if finding.epoch is None else f"epoch {epoch_text(finding.epoch)}"
         lines += wrapped(f"  {finding.name:<21}  {when:<11}  ", finding.text)
     for name in dict.fromkeys(finding.name for finding in findings if finding.name in silence):
         lines += wrapped("  silenced: ", f"{name} ({silence[name]})")

@@ -75,6 +75,61 @@ LEVELS: dict[str, Strengths] = {
 }
 
 
+def in_words(strengths: Strengths) -> str:
+    """What a level does, in the order in which it is done, as in "TrivialAugment wide, crop 4, flip 50 %, cutout 8 in 30 %".
+
+    Sizes are in pixels. Strengths that are 0 are left out, and so is the share of the images where it is all of them.
+    """
+    s = strengths
+
+    def together(*names: str) -> str:
+        """The changes that are drawn together, or the name of the first."""
+        texts = [f"{name} {_amount(name, getattr(s, name))}" for name in names if getattr(s, name)]
+        return " + ".join(texts) or names[0]
+
+    ranges = _partly("wide", s.wide_ranges) or "standard"
+    crop = f"crop {s.crop_padding:g} {_partly('mirrored', s.crop_reflection)}".rstrip()
+    holes = f"holes of {_percent(s.holes_smallest)} to {_percent(s.holes_largest)}"
+    operations = (
+        (f"TrivialAugment {ranges}", s.trivial_probability, ()),
+        (
+            f"RandAugment({s.randaugment_operations:g}, {s.randaugment_magnitude:g}) {ranges}",
+            s.randaugment_probability,
+            (s.randaugment_operations, s.randaugment_magnitude),
+        ),
+        (crop, s.crop_probability, (s.crop_padding, s.crop_reflection)),
+        ("flip", s.flip_probability, ()),
+        (together("shift", "scale", "rotate"), s.affine_probability, (s.shift, s.scale, s.rotate)),
+        (f"cutout {s.cutout_size:g}", s.cutout_probability, (s.cutout_size,)),
+        (holes, s.holes_probability, (s.holes_smallest, s.holes_largest)),
+        (together("brightness", "contrast"), s.brightness_contrast_probability, (s.brightness, s.contrast)),
+        (together("hue", "saturation", "value"), s.color_probability, (s.hue, s.saturation, s.value)),
+        (f"mean cutout {s.mean_cutout_size:g}", s.mean_cutout_probability, (s.mean_cutout_size,)),
+    )
+    texts = [
+        text if probability == 1 else f"{text}{' in' * (' ' in text)} {_percent(probability)}"
+        for text, probability, sizes in operations
+        if probability or any(sizes)
+    ]
+    return ", ".join(texts) or "nothing"
+
+
+def _amount(name: str, value: float) -> str:
+    """A strength with its unit; those of colour are levels."""
+    if name == "rotate":
+        return f"{value:g}°"
+    return _percent(value) if name in ("shift", "scale", "brightness", "contrast") else f"{value:g}"
+
+
+def _partly(text: str, share: float) -> str:
+    """As in "wide", "50 % wide"; empty for a share of 0."""
+    return text if share == 1 else f"{_percent(share)} {text}" if share else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
 def by_strength(levels: Mapping[str, Strengths]) -> list[str]:
     """Names of levels, the weakest first: by all strengths, each as a share of the highest among these levels."""
     table = np.array([dataclasses.astuple(strengths) for strengths in levels.values()], float)

@@ -161,6 +161,16 @@ class Optimizer:
     start_average: bool = False
     """Whether a run that had no average may be resumed with one, which begins from the weights of its last checkpoint."""
 
+    @property
+    def decays(self) -> str:
+        """What is decayed, in words."""
+        return "all parameters" if self.decay == "all" else "kernels only"
+
+    @property
+    def sam_perturbs(self) -> str:
+        """What is perturbed together, in words."""
+        return "the whole batch" if self.sam_group is None else f"{self.sam_group} images"
+
 
 MOVING = {
     name: dataclasses.replace(note, name=name, section=section)

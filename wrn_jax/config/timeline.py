@@ -58,6 +58,12 @@ def shortest(value: np.floating) -> float:
     return float(str(np.float32(value)))
 
 
+def epoch_text(epoch: float) -> str:
+    """A place in epochs (from 1) with four digits, rounded down, so that none in the last epoch of 30 is 31: 30.99."""
+    digits = 10 ** max(0, 4 - len(str(int(epoch))))
+    return f"{math.floor(epoch * digits + 1e-6) / digits:.10g}"
+
+
 class Timeline:
     """A recipe on the clock of a run.
 
@@ -171,9 +177,17 @@ class Timeline:
 
     @functools.cached_property
     def shown(self) -> list[str]:
-        """The moving values that plans and reports show: all but the optional ones that stay at their default."""
+        """The moving values that plans and reports show: all but the optional ones that stay at their default.
+
+        CutMix's alpha is shown wherever there is CutMix.
+        """
         usual = Config()
-        return [name for name, value in MOVING.items() if not value.optional or self._phases[name] != usual.phases(name)]
+        used = {"cutmix_alpha"} if self.uses("cutmix_probability") else set[str]()
+        return [
+            name
+            for name, value in MOVING.items()
+            if not value.optional or name in used or self._phases[name] != usual.phases(name)
+        ]
 
     def uses(self, name: str) -> bool:
         """Whether a number is ever other than 0 in this run."""

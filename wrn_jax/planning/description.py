@@ -11,7 +11,7 @@ import numpy as np
 from wrn_jax.config import Config, apply_arguments, checks, load_file
 from wrn_jax.config.checks import WIDTH, Finding
 from wrn_jax.config.moving import NUMERIC
-from wrn_jax.config.timeline import Timeline
+from wrn_jax.config.timeline import Timeline, epoch_text, shortest
 from wrn_jax.data import own_classes
 from wrn_jax.planning import cost
 from wrn_jax.runtime import devices
@@ -57,6 +57,7 @@ def describe(plan: Plan) -> list[str]:
     return [
         f"{plan.path}: {config.data.name}, {plan.setup.num_train:,} training images, batch {config.recipe.batch_size}",
         *describe_length(config, timeline),
+        *checks.wrapped("optimiser: ", describe_optimizer(config, timeline)),
         "",
         *transition_table(timeline),
         "",
@@ -85,11 +86,27 @@ def describe_length(config: Config, timeline: Timeline) -> list[str]:
     ]
 
 
+def describe_optimizer(config: Config, timeline: Timeline) -> str:
+    """The optimiser, as in SGD, Nesterov momentum 0.9, L2 0.0005 on all parameters, clip to norm 5."""
+    options = config.optimizer
+    momentum = f"momentum {_course(timeline, 'momentum')}" if timeline.uses("momentum") else "no momentum"
+    decay = f"L2 {_course(timeline, 'weight_decay')} on {options.decays}" if timeline.uses("weight_decay") else "no L2"
+    clip = "no clipping" if options.clip_norm is None else f"clip to norm {options.clip_norm:g}"
+    nesterov = "Nesterov " if options.nesterov and timeline.uses("momentum") else ""
+    return f"SGD, {nesterov}{momentum}, {decay}, {clip}"
+
+
+def _course(timeline: Timeline, name: str) -> str:
+    """The one value of a run, or that it moves, as in that moves (0.85 to 0.95)."""
+    low, high = (shortest(end) for end in (timeline.values[name].min(), timeline.values[name].max()))
+    return f"{low:g}" if low == high else f"that moves ({low:g} to {high:g})"
+
+
 def transition_table(timeline: Timeline) -> list[str]:
     """The phases as a table: when, what, value."""
     rows = [("epoch", "step", "hyperparameter", "value")]
     for event in timeline.phases():
-        rows.append((f"{event.step / timeline.steps_per_epoch + 1:.4g}", str(event.step), event.name, event.after))
+        rows.append((epoch_text(event.step / timeline.steps_per_epoch + 1), str(event.step), event.name, event.after))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{a:>{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
@@ -97,7 +114,9 @@ def transition_table(timeline: Timeline) -> list[str]:
 
 def sparklines(timeline: Timeline, width: int = 80) -> list[str]:
     """Every moving value over the run as one line of bars, each from 0 to its maximum."""
-    return [f"{name:<15} {bars(timeline.values[name], width)}" for name in timeline.shown if name in NUMERIC]
+    names = [name for name in timeline.shown if name in NUMERIC]
+    column = max(map(len, names))
+    return [f"{name:<{column}} {bars(timeline.values[name], width)}" for name in names]
 
 
 def bars(values: np.ndarray, width: int = 80, top: float | None = None) -> str:
@@ -122,8 +141,11 @@ def cost_lines(setup: Setup) -> list[str]:
         f"operations of the whole run: {cost.run_operations(setup):.3g}",
         *sharpness_lines(setup),
         *([rule] * has_average),
-        f"memory of the state (parameters, momentum, statistics{average}; float32): "
-        f"{cost.state_bytes(setup.abstract_state) / 2**20:.1f} MiB, gradients {4 * parameters / 2**20:.1f} MiB more",
+        *checks.wrapped(
+            "memory of the state ",
+            f"(parameters, momentum, statistics{average}; float32): "
+            f"{cost.state_bytes(setup.abstract_state) / 2**20:.1f} MiB, gradients {4 * parameters / 2**20:.1f} MiB more",
+        ),
     ]
 
 
@@ -133,10 +155,11 @@ def sharpness_lines(setup: Setup) -> list[str]:
     steps = timeline.sharpness_aware_steps
     if not steps:
         return []
-    group = "the whole batch" if options.sam_group is None else f"{options.sam_group} images"
+    every = f", every {options.sam_every} updates" if options.sam_every > 1 else ""
+    share = f"{steps:,} of {timeline.steps:,} updates ({steps / timeline.steps:.1%})"
     kind = "adaptive (ASAM, eta 0)" if options.sam_adaptive else "SAM"
     return [
-        f"{kind} by {group}: {steps:,} of {timeline.steps:,} updates ({steps / timeline.steps:.1%}) take two gradients",
+        f"{kind} by {options.sam_perturbs}{every}: {share} take two gradients",
         "  (one program for each kind of step; L2 is no part of what perturbs; statistics, loss and accuracy are those of the",
         "  first pass; the same images and dropout masks in both; the clip acts on the average of the second gradients)",
     ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from wrn_jax.config import Config, checks
 from wrn_jax.config.moving import MOVING, NUMERIC
-from wrn_jax.config.timeline import Timeline, level_course, shortest, shown_in
+from wrn_jax.config.timeline import Timeline, epoch_text, level_course, shortest, shown_in
 from wrn_jax.planning import cost
 from wrn_jax.planning.description import Plan, bars, describe_length, labels, table
 
@@ -74,7 +74,8 @@ def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str
     for name in shown_in((a.timeline, b.timeline)):
         texts = phase_texts(a.timeline, name)
         if texts == phase_texts(b.timeline, name):
-            shared.append(f"{name} {', '.join(text if when == 1 else f'{text} (epoch {when:.4g})' for when, text in texts)}")
+            phases = [text if when == 1 else f"{text} (epoch {epoch_text(when)})" for when, text in texts]
+            shared.append(f"{name} {', '.join(phases)}")
     return different, [*shared, f"{len(at_default)} keys at their defaults"]
 
 
@@ -90,7 +91,7 @@ def phases_of_two(a: Timeline, b: Timeline, name: str, names: Sequence[str]) -> 
     for column, timeline in enumerate((a, b)):
         for when, text in phase_texts(timeline, name):
             moment = round(when if same_length else (when - 1) / timeline.epochs, 6)
-            rows.setdefault(moment, ["", "", "", ""])[2 * column : 2 * column + 2] = f"{when:>5.4g}", text
+            rows.setdefault(moment, ["", "", "", ""])[2 * column : 2 * column + 2] = f"{epoch_text(when):>5}", text
     lines = table([("epoch", names[0], "epoch", names[1]), *(tuple(rows[moment]) for moment in sorted(rows))])
     if name in NUMERIC:
         top = max(float(timeline.values[name].max()) for timeline in (a, b))

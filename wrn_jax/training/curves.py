@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wrn_jax.config.moving import MOVING, NUMERIC
+from wrn_jax.config.timeline import epoch_text
 from wrn_jax.runtime.drawing import plain_text
 from wrn_jax.training.records import SPLITS, EpochRow
 
@@ -76,7 +77,7 @@ def draw_curves(
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     if marks:
-        lines = [f"{n}  epoch {when + 1:.4g}: {', '.join(texts)}" for n, (when, texts) in enumerate(marks.items(), 1)]
+        lines = [f"{n}  epoch {epoch_text(when + 1)}: {', '.join(texts)}" for n, (when, texts) in enumerate(marks.items(), 1)]
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8)
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, format="png", dpi=110)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from wrn_jax.config import Config, Data, datasets
+from wrn_jax.config.levels import in_words
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.schedules import extremes
 from wrn_jax.config.timeline import Timeline
@@ -17,6 +18,8 @@ _OWN_ROWS = {
     "recipe.batch_size": "batch size", "recipe.epochs": "epochs", "recipe.scale": "epochs",
     **{value.key: value.label for value in MOVING.values()},
     "recipe.checkpoint_epochs": "checkpoints kept after epochs", "optimizer.clip_norm": "gradient clipping (global norm)",
+    "optimizer.nesterov": "Nesterov", "optimizer.decay": "L2 decays",
+    "optimizer.sam_group": "SAM groups", "optimizer.sam_adaptive": "SAM adaptive", "optimizer.sam_every": "SAM every",
     "precision": "precision",
     "early_stopping_patience": "early stopping, patience in epochs",
 }  # fmt: skip
@@ -42,9 +45,27 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
     def moving(name: str) -> list[str]:
         return row(MOVING[name].label, lambda _, plan: phases(plan, name))
 
+    def level(name: str) -> list[str]:
+        return row(_level_label(name), lambda _, plan: in_words(plan.levels[name]) if name in plan.levels else NONE)
+
+    def sharpness(label: str, find: Callable[[Config], str]) -> list[str]:
+        return row(label, lambda config, plan: find(config) if plan.uses("sam_rho") else NONE)
+
     def of_cycle(label: str, find: Callable[[measures.RateCycle], str]) -> list[str]:
         return [label, *(NOT_RECORDED if cycle is None else find(cycle) for cycle in map(measures.rate_cycle, groups))]
 
+    plans = [group.timeline for group in groups if group.timeline is not None]
+    details = {
+        "augmentation": [level(name) for name in dict.fromkeys(name for plan in plans for name in plan.levels)],
+        "sam_rho": [
+            sharpness("SAM groups", lambda config: config.optimizer.sam_perturbs),
+            sharpness("SAM adaptive", lambda config: _yes_or_no(config.optimizer.sam_adaptive)),
+            sharpness("SAM every", lambda config: formats.count(config.optimizer.sam_every, "update")),
+        ]
+        if any(plan.uses("sam_rho") for plan in plans)
+        else [],
+    }
+    others = [name for name in measures.shown(groups) if name not in ("learning_rate", "weight_decay", "momentum")]
     as_published = [phases(described(group.log), "learning_rate") if group.log else NONE for group in groups]
     published = [["learning rate as published, which never ran", *as_published]]
     return [
@@ -55,7 +76,7 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
         row("batch size", lambda config, _: str(config.recipe.batch_size)),
         row("epochs", lambda _, plan: str(plan.epochs)),
         row("updates", lambda _, plan: f"{plan.steps:,}"),
-        *(moving(name) for name in measures.shown(groups) if name not in ("learning_rate", "weight_decay", "momentum")),
+        *(line for name in others for line in [moving(name), *details.get(name, [])]),
         moving("learning_rate"),
         row("warm-up", lambda _, plan: _warm_up(plan)),
         row("highest rate", lambda _, plan: formats.rate(_highest_rate(plan))),
@@ -63,7 +84,9 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
         of_cycle("new cycles of the rate", lambda cycle: str(cycle.restarts)),
         *(published if measures.logs(groups) else []),
         moving("weight_decay"),
+        row("L2 decays", lambda config, _: config.optimizer.decays),
         moving("momentum"),
+        row("Nesterov", lambda config, _: _yes_or_no(config.optimizer.nesterov)),
         row("gradient clipping (global norm)", lambda config, _: _or_off(config.optimizer.clip_norm)),
         row("precision", lambda config, _: config.precision),
         row("early stopping, patience in epochs", lambda config, _: _or_off(config.early_stopping_patience)),
@@ -108,8 +131,23 @@ def _or_off(value: float | None) -> str:
     return "off" if value is None else f"{value:g}"
 
 
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _level_label(name: str) -> str:
+    return f"augmentation level {name}"
+
+
 def _seeds(group: Group) -> str:
     return ", ".join(str(run.seed) for run in group.runs if run.seed is not None) or NOT_RECORDED
+
+
+def _owner(key: str) -> str | None:
+    """The row that shows a key, if one does."""
+    if key.startswith("augmentation_levels."):
+        return _level_label(key.split(".")[1])
+    return next((label for owned, label in _OWN_ROWS.items() if f"{key}.".startswith(f"{owned}.")), None)
 
 
 def _other_keys(groups: Sequence[Group], different: set[str]) -> list[list[str]]:
@@ -118,8 +156,7 @@ def _other_keys(groups: Sequence[Group], different: set[str]) -> list[list[str]]
     known = [keys for keys in by_group if keys is not None]
     rows = []
     for key in sorted(set().union(*known)):
-        owner = next((label for owned, label in _OWN_ROWS.items() if f"{key}.".startswith(f"{owned}.")), None)
         unused = key.startswith("augmentation_levels.") and not all(key in keys for keys in known)
-        if owner not in different and not unused and any(keys.get(key) != known[0].get(key) for keys in known):
+        if _owner(key) not in different and not unused and any(keys.get(key) != known[0].get(key) for keys in known):
             rows.append([key, *(NOT_RECORDED if keys is None else str(keys.get(key, NONE)) for keys in by_group)])
     return rows
