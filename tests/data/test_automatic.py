@@ -1,5 +1,6 @@
 """The 14 operations against Pillow's results, byte for byte; draws, rounds and sharding of TrivialAugment and RandAugment."""
 
+import dataclasses
 import io
 import itertools
 import lzma
@@ -33,6 +34,28 @@ def test_autocontrast_rounds_as_pillow_does():
     """Where its float64 comes out below a whole number."""
     choice = np.full(8, automatic.OPERATIONS.index("AutoContrast"), np.int32), np.zeros(8, np.int32), np.zeros(8, bool)
     np.testing.assert_array_equal(operate(VECTORS["spans"], *choice, choice[-1]), VECTORS["spans_results"])
+
+
+def test_randaugment_is_pillows_byte_for_byte(monkeypatch):
+    """The whole of it, with draws that lead to the stored choices: each pair of operations, one after the other."""
+    images, ranges = VECTORS["pair_images"], VECTORS["pair_ranges"]
+    monkeypatch.setattr(jax.random, "fold_in", lambda draws, index: draws[1][index - 1])
+    monkeypatch.setattr(jax.random, "uniform", lambda draws, shape: draws[0] if len(draws) == 2 else draws)
+
+    @jax.jit
+    def randaugment(shared, rounds, strength):
+        strengths = arrays(Strengths(randaugment_probability=1.0, randaugment_operations=2.0, wide_ranges=0.5))
+        strengths = dataclasses.replace(strengths, randaugment_magnitude=strength)
+        return unpack(automatic.automatic(pack(images), (shared, rounds), strengths))
+
+    for index, strength in enumerate(VECTORS["pair_strengths"]):
+        operations, signs = (VECTORS[f"pair_{name}"][index] for name in ("operations", "signs"))
+        # As they are drawn: what rounds have in common is whether there are any, and the ranges.
+        shared = np.stack([np.zeros(len(images)), 0.75 - 0.5 * ranges[index], np.zeros(len(images))])
+        rounds = np.stack([0 * signs, 0 * signs, (operations + 0.5) / 14, 0.75 - 0.5 * signs], axis=1)
+        found = randaugment(*map(np.float32, (shared, rounds, strength)))
+        wrong = (found != VECTORS["pair_results"][index]).any(axis=(1, 2, 3))
+        assert not wrong.any(), [[automatic.OPERATIONS[place] for place in pair] for pair in operations[:, wrong].T]
 
 
 def recorded(monkeypatch, strengths, batch=20_000):

@@ -1,4 +1,5 @@
-"""Makes automatic.npz.xz: what Pillow returns for the 14 operations of TrivialAugment, in both ranges, at every strength.
+"""Makes automatic.npz.xz: what Pillow returns for the 14 operations of TrivialAugment, in both ranges, at every strength, and
+for RandAugment, which does two of them one after the other.
 
 Needs numpy and Pillow 13.0.0, whose version is stored with the results. From the top folder:
 
@@ -11,6 +12,9 @@ published: "fixed_standard" and "wide_standard", strengths 0 to 30.
     results [3, 2, 14, 31, 2, 32, 32, 3], wide_results: by image, ranges, operation in the order of OPERATIONS below,
         strength, and sign (+, -); all uint8
     spans [8, 16, 16, 3], spans_results: levels of 24 ranges, and AutoContrast of them, which float64 often rounds down
+    pair_strengths [2], pair_operations, pair_signs (1: -) [2, 2, 196], pair_ranges (1: wide) [2, 196]: the choices by
+        strength, round and image, every pair of operations once for each strength
+    pair_images [196, 12, 17, 3], pair_results [2, 196, 12, 17, 3]: what is changed, and what both operations make of it
 """
 
 import io
@@ -74,6 +78,26 @@ def everything(image):
     )
 
 
+def pairs(rng):
+    """RandAugment with two operations, as described above; `rng` draws images, signs and ranges."""
+    strengths, count = np.array([9, 14]), len(OPERATIONS) ** 2
+    operations = np.broadcast_to(np.indices((len(OPERATIONS),) * 2).reshape(2, count), (2, 2, count))
+    signs, ranges = rng.integers(0, 2, (2, 2, count)), rng.integers(0, 2, (2, count))
+    patches = rng.integers(0, 256, (count, 4, 5, 3), np.uint8)
+    images = np.stack([smooth_image(12, 17)] * count)
+    images[:, 3:7, 6:11] = patches
+    results = np.empty((2, *images.shape), np.uint8)
+    for index, image in np.ndindex(2, count):
+        changed = images[image]
+        for operation, sign in zip(operations[index, :, image], signs[index, :, image], strict=True):
+            changed = pillow(changed, OPERATIONS[operation], ranges[index, image], int(strengths[index]), sign)
+        results[index, image] = changed
+    return {
+        "pair_strengths": strengths, "pair_operations": operations, "pair_signs": signs, "pair_ranges": ranges,
+        "pair_images": images, "pair_results": results,
+    }  # fmt: skip
+
+
 def smooth_image(height, width):
     """Waves of other directions in each channel, and an edge."""
     y, x = np.mgrid[:height, :width]
@@ -105,6 +129,7 @@ def main():
         spans=spans,
         spans_results=np.stack([pillow(image, "AutoContrast", False, 0, False) for image in spans]),
         wide_results=np.stack([everything(image) for image in wide_images]),
+        **pairs(rng),
     )
     path = pathlib.Path(__file__).with_name("automatic.npz.xz")
     path.write_bytes(lzma.compress(archive.getvalue()))
