@@ -41,17 +41,23 @@ def hyperparameters(**changes):
     return dataclasses.replace(now, values=now.values | {name: jnp.float32(value) for name, value in changes.items()})
 
 
-@pytest.mark.parametrize("name", ["ten_steps", "ten_steps_sam", "ten_steps_asam"])
+@pytest.mark.parametrize("name", ["ten_steps", "ten_steps_kernels", "ten_steps_sam", "ten_steps_asam", "ten_steps_groups"])
 def test_ten_steps_agree_with_pytorch(name):
     vectors = np.load(VECTORS / f"{name}.npz")
     network, params, stats = formula_network(vectors)
-    flags = {"nesterov": "nesterov" in vectors, "sam_adaptive": "adaptive" in vectors}
-    options = Optimizer(clip_norm=float(vectors["max_norm"]), **flags)
+    options = Optimizer(
+        clip_norm=float(vectors["max_norm"]),
+        nesterov="nesterov" in vectors,
+        decay="kernels" if "kernels_only" in vectors else "all",
+        sam_adaptive="adaptive" in vectors,
+        sam_group=int(vectors["group"]) if "group" in vectors else None,
+    )
     fixed = {key: vectors[key] for key in ("momentum", "weight_decay", "label_smoothing")}
     fixed["sam_rho"] = vectors.get("rho", 0.0)
     optimizer = make_optimizer(options)
     state = create_state(network, optimizer, jax.random.key(0))
-    state = dataclasses.replace(state, params=params, batch_stats=stats)
+    averaged = average.begin(params, stats) if "average_decays" in vectors else None
+    state = dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
     normalise = Normalisation(tuple(vectors["mean"]), tuple(vectors["std"]))
     setup = SimpleNamespace(network=network, optimizer=optimizer, config=SimpleNamespace(optimizer=options))
     jitted = jax.jit(functools.partial(update, setup, sharpness_aware="rho" in vectors), compiler_options=SOON)
@@ -64,18 +70,26 @@ def test_ten_steps_agree_with_pytorch(name):
         partner, weight = vectors["permutations"][k], jnp.float32(vectors["lambdas"][k])
         mixed = mix(normalise(jnp.asarray(images)), jnp.asarray(partner), weight)
         batch = Batch(mixed, jnp.asarray(labels), jnp.asarray(labels[partner]), weight)
-        now = hyperparameters(learning_rate=vectors["learning_rates"][k], **fixed)
+        decay = vectors["average_decays"][k] if averaged else 0.0
+        now = hyperparameters(learning_rate=vectors["learning_rates"][k], average_decay=decay, **fixed)
         state, metrics = jitted(state, batch, now, jax.random.key(0))
         assert relative_error(metrics["loss"], vectors["losses"][k]) < 1e-5
         assert relative_error(metrics["gradient_norm"], vectors["gradient_norms"][k]) < 3e-5
         assert float(metrics["correct"]) == pytest.approx(vectors["correct"][k], abs=1e-4)
     assert int(state.step) == 10
-    for key, value in to_torch(state.params, {}).items():
+    assert_near(vectors, "final", "running", state.params, state.batch_stats, nearness)
+    if averaged:
+        assert_near(vectors, "average", "average_running", state.average["params"], state.average["batch_stats"], nearness)
+
+
+def assert_near(vectors, name, statistics_name, params, batch_stats, nearness):
+    """A network's tensors are those of a vector file, under these names."""
+    for key, value in to_torch(params, {}).items():
         sample = value.reshape(-1)[:: sample_stride(value.size)]
-        assert relative_error(sample, vectors[f"final_sample/{key}"]) < nearness, key
-        assert relative_error(np.linalg.norm(value), vectors[f"final_norm/{key}"]) < nearness, key
-    for key, value in to_torch({}, state.batch_stats).items():
-        assert relative_error(value, vectors[f"running/{key}"]) < nearness, key
+        assert relative_error(sample, vectors[f"{name}_sample/{key}"]) < nearness, key
+        assert relative_error(np.linalg.norm(value), vectors[f"{name}_norm/{key}"]) < nearness, key
+    for key, value in to_torch({}, batch_stats).items():
+        assert relative_error(value, vectors[f"{statistics_name}/{key}"]) < nearness, key
 
 
 def worst_error(found, expected):

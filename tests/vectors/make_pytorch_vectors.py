@@ -3,7 +3,7 @@
     python tests/vectors/make_pytorch_vectors.py
 
 in an environment with PyTorch (the files here came from torch 2.13.0+cpu, NumPy 2.4.6, Python 3.11; a minute on
-two cores). It rewrites the six .npz files beside this script and prints what they hold.
+two cores). It rewrites the eight .npz files beside this script and prints what they hold.
 
 Initial weights, images, labels and permutations come from `formula_weights.py` and are mostly not stored; `*_crc32`
 tells whether the formula still gives the same bits. Everything is in PyTorch's layout except images, which are
@@ -13,11 +13,14 @@ Every pass runs in float64 and in float32. Stored are the float64 results (array
 truth that any float32 implementation scatters about. `float32/...` repeats some as the float32 run has them, and
 `difference/...` says how far PyTorch's own float32 run is from them, which is the scale for a test's tolerance:
 - `difference/<key>` for one array or number: largest absolute difference;
-- `difference/grad`, `difference/final`, `difference/running`: largest over the tensors of
-  norm(float32 - float64) / norm(float64).
+- `difference/grad`, `difference/final`, `difference/running`, `difference/average`, `difference/average_running`: largest
+  over the tensors of norm(float32 - float64) / norm(float64).
 They are that small because batches are chosen so that every input to a ReLU is at least MARGIN from zero (`margin`,
 `margins` hold the smallest): where rounding decides a sign, gradients jump and no tolerance would be both safe and
-sharp. `tags` names the batches chosen: step k uses formula_batch(f"step{k}/{tags[k]}", 16).
+sharp. `tags` names the batches chosen: step k uses formula_batch(f"step{k}/{tags[k]}", 16). The second passes of
+sharpness-aware steps have no choice; each `rho` below is one with which they stay 5e-7 off.
+
+`average_...`: an exponential moving average of parameters and statistics, `average_decays` its decay at each step.
 """
 
 import copy
@@ -40,11 +43,15 @@ SIZE_LIMIT = 1_000_000
 LAMBDAS = np.array([64, 60, 33, 47, 2, 63, 21, 52, 40, 58]) / 64
 LEARNING_RATES = 0.01 + (0.1 - 0.01) * np.arange(10) / 9
 MOMENTUM, WEIGHT_DECAY, MAX_NORM = 0.9, 1e-3, 1.0
+# The average begins at the third step; its warm-up, (1 + n) / (10 + n), holds until the last step, where the decay itself does.
+AVERAGE_DECAYS = np.array([0.0] * 2 + [0.9] * 7 + [0.2])
 # Options of `ten_steps`; momentum is Nesterov's in one of those with a sharpness-aware step, so that it is compared too.
 TEN_STEPS = {
     "ten_steps": {},
     "ten_steps_sam": {"rho": 0.1, "nesterov": True},
     "ten_steps_asam": {"rho": 0.5, "adaptive": True},
+    "ten_steps_groups": {"rho": 0.2, "group": 8, "average_decays": AVERAGE_DECAYS},
+    "ten_steps_kernels": {"kernels_only": True},
 }
 
 STEPS_PER_EPOCH = 7
@@ -128,11 +135,14 @@ def relu_margin(model, x):
     return min(distances)
 
 
-def clear_tag(model, name, size, prepare):
-    """First n whose formula_batch(f"{name}/{n}", size), once prepared, stays MARGIN off the kink; and its margin."""
+def clear_tag(model, name, size, prepare, group=None):
+    """First n whose formula_batch(f"{name}/{n}", size), once prepared, stays MARGIN off the kink; and its margin.
+
+    With `group`, so many images are normalised together at a time.
+    """
     for tag in itertools.count():
         images, _ = formula_batch(f"{name}/{tag}", size)
-        margin = relu_margin(model, prepare(images))
+        margin = min(relu_margin(model, part) for part in prepare(images).split(group or size))
         if margin >= MARGIN:
             return tag, margin
 
@@ -164,18 +174,41 @@ def one_pass(depth, widen_factor, images, labels, dtype):
     return numbers, {"grad": tensors(model, "grad"), "running": tensors(model, "running")}
 
 
-def ten_steps(dtype, tags=None, rho=0.0, adaptive=False, nesterov=False):
+def ten_steps(dtype, tags=None, average_decays=None, kernels_only=False, nesterov=False, **options):
     """Ten updates of WRN-10-1 with mixup, clipping of the raw gradients, L2, momentum and a moving learning rate.
 
-    Without `tags` it chooses the batches as it goes. With `rho`, the steps are sharpness-aware.
+    Without `tags` it chooses the batches as it goes. With `kernels_only`, L2 spares vectors: biases, and BatchNorm's scales.
     """
     model, _ = formula_model(10, 1, dtype)
-    options = {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "nesterov": nesterov}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, **options)
-    steps = range(len(LAMBDAS))
-    rows = [train_step(model, optimizer, step, tags and tags[step], dtype, rho, adaptive) for step in steps]
+    vectors, kernels = ([p for p in model.parameters() if (p.ndim > 1) == is_kernel] for is_kernel in (False, True))
+    groups = [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}] if kernels_only else model.parameters()
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=nesterov)
+    average, rows = Average(model), []
+    for step in range(len(LAMBDAS)):
+        rows.append(train_step(model, optimizer, step, tags and tags[step], dtype, **options))
+        if average_decays is not None:
+            average.follow(model, average_decays[step])
     numbers = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    return numbers, {"final": tensors(model, "final"), "running": tensors(model, "running")}
+    named = {"final": tensors(model, "final"), "running": tensors(model, "running")}
+    if average_decays is not None:
+        named |= {"average": tensors(average.model, "final"), "average_running": tensors(average.model, "running")}
+    return numbers, named
+
+
+class Average:
+    """An exponential moving average of parameters and statistics, which follows the network where its decay is 0.
+
+    It is warmed up as TensorFlow's ExponentialMovingAverage with `num_updates`, counted from the last such step on.
+    """
+
+    def __init__(self, model):
+        self.model, self.updates = copy.deepcopy(model), 0
+
+    def follow(self, model, decay):
+        kept = min(decay, (1 + self.updates) / (10 + self.updates))
+        self.updates = self.updates + 1 if decay else 0
+        for old, new in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            old.copy_(kept * old + (1 - kept) * new)
 
 
 def perturbation(model, rho, adaptive):
@@ -195,7 +228,32 @@ def move(model, changes, sign):
             p.add_(sign * change)
 
 
-def train_step(model, optimizer, step, tag, dtype, rho, adaptive):
+def buffers(model):
+    return copy.deepcopy(dict(model.named_buffers()))
+
+
+def backward(model, x, labels_a, labels_b, lam, rho=0.0, adaptive=False):
+    """Leaves the gradients of a forward pass in the model; returns loss, logits and the smallest distance from a kink.
+
+    With `rho` they are taken uphill; all else is that of the first pass, BatchNorm's statistics as well. L2 is the optimiser's.
+    """
+    margin = relu_margin(model, x)
+    model.zero_grad()
+    logits = model(x)
+    loss = mixed_cross_entropy(logits, labels_a, labels_b, lam, LABEL_SMOOTHING)
+    loss.backward()
+    if rho:
+        running = buffers(model)
+        changes = perturbation(model, rho, adaptive)
+        move(model, changes, 1)
+        margin = min(margin, backward(model, x, labels_a, labels_b, lam)[2])
+        move(model, changes, -1)
+        model.load_state_dict(running, strict=False)
+    return loss.item(), logits.detach(), margin
+
+
+def train_step(model, optimizer, step, tag, dtype, group=16, **sharpness):
+    """One update. Each `group` of images is normalised and goes uphill by itself; all that it gives is averaged."""
     lam = float(LAMBDAS[step])
     permutation = torch.from_numpy(formula_permutation(f"step{step}/mixup", 16)).long()
 
@@ -203,36 +261,33 @@ def train_step(model, optimizer, step, tag, dtype, rho, adaptive):
         return mix(normalise(images, dtype), lam, permutation)
 
     if tag is None:
-        tag, _ = clear_tag(model, f"step{step}", 16, prepare)
+        tag, _ = clear_tag(model, f"step{step}", 16, prepare, group)
     images, labels = formula_batch(f"step{step}/{tag}", 16)
     x, labels_a = prepare(images), torch.from_numpy(labels).long()
     labels_b = labels_a[permutation]
-    margins = [relu_margin(model, x)]
-    optimizer.param_groups[0]["lr"] = float(LEARNING_RATES[step])
+    for options in optimizer.param_groups:
+        options["lr"] = float(LEARNING_RATES[step])
 
     model.train()
-    optimizer.zero_grad()
-    logits = model(x)
-    loss = mixed_cross_entropy(logits, labels_a, labels_b, lam, LABEL_SMOOTHING)
-    loss.backward()
-    if rho:
-        # The batch statistics of the first pass are kept, the gradients of the second; L2 is the optimiser's.
-        running = copy.deepcopy(dict(model.named_buffers()))
-        changes = perturbation(model, rho, adaptive)
-        move(model, changes, 1)
-        margins.append(relu_margin(model, x))
-        optimizer.zero_grad()
-        mixed_cross_entropy(model(x), labels_a, labels_b, lam, LABEL_SMOOTHING).backward()
-        move(model, changes, -1)
-        model.load_state_dict(running, strict=False)
+    before, results, gradients, running = buffers(model), [], [], []
+    for part in zip(*(tensor.split(group) for tensor in (x, labels_a, labels_b)), strict=True):
+        model.load_state_dict(before, strict=False)
+        results.append(backward(model, *part, lam, **sharpness))
+        gradients.append([p.grad for p in model.parameters()])
+        running.append(buffers(model))
+    for p, *parts in zip(model.parameters(), *gradients, strict=True):
+        p.grad = sum(parts) / len(parts)
+    model.load_state_dict({name: sum(part[name] for part in running) / len(running) for name in before}, strict=False)
+    losses, logits, margins = zip(*results, strict=True)
+    logits = torch.cat(logits)
     # PyTorch divides by (norm + 1e-6): one part in a million below an exact clip.
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
     optimizer.step()
 
-    top_two = logits.detach().topk(2, dim=1).values
+    top_two = logits.topk(2, dim=1).values
     squares = sum(parameter.detach().double().square().sum() for parameter in model.parameters())
     return {
-        "losses": loss.item(),
+        "losses": np.mean(losses),
         "gradient_norms": norm.item(),
         "correct": mixed_correct(logits, labels_a, labels_b, lam),
         "parameter_norms": squares.sqrt().item(),
@@ -315,7 +370,8 @@ def make_ten_steps(options):
         **{key: np.array(value) for key, value in options.items()},
     }
     arrays |= numbers | {f"float32/{key}": single[0][key] for key in ("losses", "gradient_norms", "parameter_norms")}
-    arrays |= norms_and_samples("final", groups["final"]) | single_precision("running", groups["running"])
+    for kind, named in groups.items():
+        arrays |= single_precision(kind, named) if kind.endswith("running") else norms_and_samples(kind, named)
     return arrays | differences(exact, single)
 
 
