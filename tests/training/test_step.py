@@ -22,6 +22,7 @@ from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models.network import Network
 from wrn_jax.models.weight_layouts import to_torch
 from wrn_jax.models.wide_resnet import WideResNet
+from wrn_jax.planning import compile
 from wrn_jax.runtime import devices
 from wrn_jax.training import average
 from wrn_jax.training.optimizer import SCALE_INITIAL, make_optimizer
@@ -362,6 +363,33 @@ def test_lowers_for_accelerators(platform, dtype):
     # Stem, six in blocks and two shortcuts, each with two gradients; the stem's images need none.
     assert len(convolutions) == 3 * 9 - 1
     assert all(f"x{short}>" in line and "xf32>" not in line for line in convolutions)
+
+
+@pytest.mark.parametrize("name", ["session02", "session04", "session02_as_executed", "session04_as_executed"])
+def test_what_a_recipe_does_not_use_is_no_part_of_its_program(monkeypatch, name):
+    """Of CutMix, sharpness-aware steps, the average and the automatic operations nothing is even traced."""
+
+    def refuse(*arguments):
+        raise AssertionError("this recipe has no use for it")
+
+    for function in ("step.sharp_gradients", "step.cutmix_or_mixup", "average.begin", "average.move"):
+        monkeypatch.setattr(f"wrn_jax.training.{function}", refuse)
+    for function in ("automatic", "_crop_at_random", "_cut_out_the_mean"):
+        monkeypatch.setattr(f"wrn_jax.data.augment.{function}", refuse)
+    mesh = devices.make_mesh(1)
+    config = load_file(f"configs/{name}.py").override({"model.depth": 10, "model.widen_factor": 1})
+    setup = make_setup(config, mesh)
+    assert setup.abstract_state.average is None
+    assert setup.timeline.sharpness_aware_steps == 0
+    assert not setup.timeline.sharpness_aware(range(setup.timeline.steps)).any()
+    text = compile.lower(config, mesh, "gpu").as_text()
+    # One pass: stem, six in blocks and two shortcuts, each with two gradients; the stem's images need none.
+    assert text.count("stablehlo.convolution") == 3 * 9 - 1
+
+    at_rest = {"recipe.cutmix_probability": 0.0, "optimizer.sam_rho": 0.0, "optimizer.average_decay": 0.0}
+    assert config.override(at_rest) == config
+    idle = {"optimizer.sam_group": 8, "optimizer.sam_adaptive": True, "optimizer.sam_every": 2, "optimizer.start_average": True}
+    assert compile.lower(config.override(at_rest | idle), mesh, "gpu").as_text() == text
 
 
 def test_order_of_random_streams_is_by_use():
