@@ -136,7 +136,7 @@ def test_up_and_down(run, there, tmp_path, capsys, monkeypatch):
     figures = json.loads((tmp_path / "evaluated" / "model.json").read_text())
     assert figures["weights"] == "hub:user/some-model"
 
-    options = types.SimpleNamespace(branch_from=None, init_from=Path("hub:user/some-model"), checkpoint=None)
+    options = types.SimpleNamespace(branch_from=None, init_from=Path("hub:user/some-model"), checkpoint=None, network=None)
     assert Path(train.origin_of(options).source).name == "model.safetensors"
 
     # A person's card stays, there too.
