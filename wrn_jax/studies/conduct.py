@@ -172,12 +172,11 @@ def foresee(
     check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
     done = len(engine.look(members(design, folder), corruptions=False).done)
-    lines = [
-        *outlook.describe(design, outlooks, done, folder),
-        *resolution(design, others, difference, spread),
-        *outlook.times(outlooks, design.all_seeds, places.find(jobs)),
-    ]
-    for line in lines:
+    for line in outlook.describe(design, outlooks, done, folder) + resolution(design, others, difference, spread):
+        print(line, flush=True)
+    with console.waiting("measuring how long an update takes"):
+        times = outlook.times(outlooks, design.all_seeds, places.find(jobs))
+    for line in times:
         print(line)
 
 
