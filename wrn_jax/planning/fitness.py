@@ -375,9 +375,9 @@ def _driver() -> str | None:
 
 def device_memory(device: Any) -> float:
     """Bytes that programs may use on a device; of a CPU its share of those that the machine has free."""
-    stats = device.memory_stats() or {}
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float(stats.get("bytes_limit") or free / jax.local_device_count())
+    if limit := (device.memory_stats() or {}).get("bytes_limit"):
+        return float(limit)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count()
 
 
 def accelerator(device: Any) -> targets.Accelerator | None:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_run, rows_from
 from wrn_jax.training.workdir import checkpoint_steps, saved_config
+
+Row = TypeVar("Row")
 
 _PROGRAMS = ("python", "jax", "flax", "optax", "wrn_jax")
 _SEED = re.compile(r"[-_. ]*seed[-_. ]?[0-9]+$")
@@ -314,18 +316,17 @@ def _load_csv(path: Path, source: str, reading: Reading | None) -> Run:
         raise UserError(f"{path}: cannot be read: is not text") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    curves = {name: {float(row["epoch"]): row[name] for row in columns} for name in published_runs.ACCURACIES if columns}
-    if not curves:
-        raise UserError(f"{path}: no epoch is finished yet")
-    factor, note = other_runs.unit_of(path, curves, None if reading is None else reading.unit, "%" in text)
+    lines = _some(columns, path)
+    curves = {name: {float(line["epoch"]): line[name] for line in lines} for name in published_runs.ACCURACIES}
+    factor, note = other_runs.unit_of(path, curves, (reading or Reading()).unit, "%" in text)
     for row in columns:
         row |= {name: row[name] / factor for name in curves}
     # In per cent, as these logs are written, nothing is to be said.
-    rows = _some(rows_from(columns, path), path)
+    rows = tuple(rows_from(columns, path))
     return Run(path.stem, source, rows, notes=(note,) * (factor == 1), in_percent=factor == 100)
 
 
-def _some(rows: list[EpochRow], path: Path) -> tuple[EpochRow, ...]:
+def _some(rows: list[Row], path: Path) -> tuple[Row, ...]:
     if not rows:
         raise UserError(f"{path}: no epoch is finished yet")
     return tuple(rows)

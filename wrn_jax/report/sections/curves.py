@@ -34,13 +34,13 @@ _CURVES: tuple[tuple[str, str, str, str, Callable[[EpochRow], float | None]], ..
 
 def curves(groups: Sequence[Group]) -> list[Plot]:
     """Accuracies, losses and gaps; what no recipe has a figure of is left out."""
-    runs, plots = _runs_text(groups), []
+    runs, transitions, plots = _runs_text(groups), marks(groups), []
     for name, title, label, description, value in _CURVES:
         series = []
         for group in groups:
             mean, *edges = ((1 if "nats" in label else 100) * line for line in measures.mean_curve(group, value))
             series.append(_series(group, range(1, len(mean) + 1), mean, *(edges if len(group.runs) > 1 else ())))
-        plots += _plot(name, title, label, series, description + runs, marks(groups))
+        plots += _plot(name, title, label, series, description + runs, transitions)
     return plots
 
 
