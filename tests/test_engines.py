@@ -1,10 +1,10 @@
 """Studies on clusters: what Ray and submitit are asked for, and what is made of their answers.
 
-Both are stood in for by modules that speak the same calls; where they are installed (the extras ray and slurm) one test each
-asks the real one. What a study does with a command that has ended is tested in test_study.py.
+Both are stood in for by modules that speak the same calls; one test each asks the real one. What a study does with a command
+that has ended is tested in test_study.py.
 """
 
-import importlib.util
+import importlib
 import os
 import re
 import signal
@@ -257,7 +257,6 @@ def training(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("submitit"), reason="submitit is not installed (the extra slurm)")
 @pytest.mark.filterwarnings("ignore")  # what submitit leaves to the collector
 def test_a_job_that_is_told_to_make_room_goes_on_in_the_next(tmp_path):
     """By submitit's own executor on this machine. The signal is Slurm's, some time before the job's is over."""
@@ -273,7 +272,6 @@ def test_a_job_that_is_told_to_make_room_goes_on_in_the_next(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed (the extra ray)")
 @pytest.mark.filterwarnings("ignore")  # what Ray leaves to the collector
 def test_a_run_whose_machine_is_gone_goes_on_at_another(tmp_path, monkeypatch):
     """By Ray, on a cluster of two nodes that are made up on this machine; one is killed."""

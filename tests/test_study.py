@@ -239,7 +239,7 @@ def test_the_verdict_and_its_power_are_of_what_was_planned_and_added_seeds_stand
         again(out, "--seeds", "1")
 
 
-def test_runs_of_another_program_stand_beside_its_own(world, tmp_path):
+def test_runs_of_another_program_stand_beside_its_own(world, tmp_path, capsys):
     out = tmp_path / "out"
     for seed in range(2):
         lines = [f"{epoch},{85 + epoch + seed / 10}" for epoch in range(1, 6)]
@@ -263,6 +263,17 @@ def test_runs_of_another_program_stand_beside_its_own(world, tmp_path):
     (pair,) = [pair for pair in compared(out) if "beside" in pair["second"] and pair["first"] == "one"]
     assert pair["difference"] > 0
     assert pair["adjusted"] < 0.05
+
+    # Once they are gone it goes on without them, and says so; named anew they have to be there.
+    for path in tmp_path.glob("two-seed*.csv"):
+        path.unlink()
+    capsys.readouterr()
+    again(out)
+    assert "and no path; going on without the runs beside it" in capsys.readouterr().err
+    assert len(compared(out)) == 1
+    assert "The runs beside it are not compared: " in (out / "report.md").read_text()
+    with pytest.raises(UserError, match="matches no"):
+        again(out, "--beside", str(tmp_path / "two-seed*.csv"))
 
 
 def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, monkeypatch):
@@ -388,7 +399,7 @@ def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp
     said = capsys.readouterr().out
     assert world.commands == []
     assert not (tmp_path / "out").exists()
-    levels = {seeds: statistics.levels_at_looks([n / seeds for n in range(2, seeds + 1)])[-1] for seeds in (4, 7, 8)}
+    levels = {seeds: statistics.last_level([n / seeds for n in range(2, seeds + 1)]) for seeds in (4, 7, 8)}
     powers = {seeds: statistics.power_of(seeds, 0.5, 0.3, significance=level) for seeds, level in levels.items()}
     assert powers[7] < 0.8 <= powers[8]
     assert "a difference of 0.5 points needs 8 seeds of each recipe" in said

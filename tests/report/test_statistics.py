@@ -164,11 +164,23 @@ def test_boundaries_of_looks_as_published():
 def test_a_p_value_after_looks_is_judged_as_its_boundary_judges_it():
     fractions = (1 / 3, 2 / 3, 1.0)
     for number in range(1, 4):
-        level = statistics.levels_at_looks(fractions[:number])[-1]
+        level = statistics.last_level(fractions[:number])
         assert statistics.after_looks(level, fractions[:number]) == pytest.approx(0.05, rel=0.01)
         assert statistics.after_looks(1.0, fractions[:number]) == pytest.approx(1.0)
     assert statistics.after_looks(0.03, [1.0]) == 0.03
+    assert statistics.last_level([1.0]) == 0.05
     assert statistics.after_looks(0.0, fractions) < 1e-5
+
+
+def test_many_looks_together_keep_to_the_error_of_one():
+    """Two recipes, twenty seeds, a look after each from the second on; 200,000 studies at once, so 5.2 % would be seen."""
+    runs = np.random.default_rng(1).normal(size=(2, 200_000, 20))
+    false = np.zeros(200_000, bool)
+    for seeds in range(2, 21):
+        level = statistics.last_level([number / 20 for number in range(2, seeds + 1)])
+        first, second = runs[:, :, :seeds]
+        false |= stats.ttest_ind(first, second, axis=1, equal_var=False).pvalue < level
+    assert 0.048 < false.mean() < 0.05
 
 
 def test_power_and_error_with_looks_and_holm_in_simulated_studies():

@@ -6,6 +6,7 @@ from wrn_jax.config import from_dict
 from wrn_jax.report import other_runs, published_runs, runs
 from wrn_jax.report.other_runs import Reading
 from wrn_jax.report.runs import Group
+from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.studies.design import Design
 from wrn_jax.training.workdir import holds_run
@@ -29,6 +30,14 @@ def load(design: Design) -> tuple[Group, ...]:
     return tuple(
         dataclasses.replace(group, name=f"{group.name} (beside)") if group.name in taken else group for group in groups
     )
+
+
+def load_if_there(design: Design) -> tuple[tuple[Group, ...], str]:
+    """As `load`; without them, and why, where they cannot be read any more: the study itself lacks nothing."""
+    try:
+        return load(design), ""
+    except UserError as error:
+        return (), str(error)
 
 
 def _is_run(place: str) -> bool:

@@ -91,7 +91,7 @@ def run(
       spread: the standard deviation over seeds that is reckoned with, in points.
       cluster: an engine that finds place for the runs elsewhere, all at a time if `jobs` is None; None: here.
     """
-    others = beside.load(design)
+    others, lost = find_beside(design)
     check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
     all_members = members(design, folder, outlook.forks_of(outlooks))
@@ -109,7 +109,7 @@ def run(
 
     def report() -> None:
         try:
-            summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
+            summary.write(design, all_members, state.runs, state.failures, operations, folder, others, lost)
         except Exception as error:  # whatever it is: the runs are worth more
             console.say(f"the report could not be written ({reason(error)}); going on")
 
@@ -118,7 +118,7 @@ def run(
             all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report, cluster or engine.start
         )
     finally:
-        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
+        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others, lost)
     if groups:
         print(f"the report: {folder / 'report.md'}, report.html, comparison.json, plots/")
         over = summary.is_over(all_members, state.runs, state.failures)
@@ -151,11 +151,24 @@ def resolution(design: Design, others: Sequence[Group], difference: float | None
 
 
 def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Sequence[str], unit: Unit | None) -> Design:
-    """The study with runs of other programs beside it, if any are named; see `Design.with_beside`. Raises UserError."""
+    """The study with runs of other programs beside it, if any are named; see `Design.with_beside`.
+
+    Raises UserError, also if they cannot be read.
+    """
     if not (places or columns or unit):
         return design
     done = engine.look(members(design, folder), corruptions=False).done
-    return design.with_beside(places, columns, unit, len(done))
+    design = design.with_beside(places, columns, unit, len(done))
+    beside.load(design)
+    return design
+
+
+def find_beside(design: Design) -> tuple[tuple[Group, ...], str]:
+    """See `beside.load_if_there`; if they are not, that is told."""
+    others, lost = beside.load_if_there(design)
+    if lost:
+        console.tell(f"study: {lost}; going on without the runs beside it (--beside names others)")
+    return others, lost
 
 
 def foresee(
@@ -168,7 +181,7 @@ def foresee(
     spread: float,
 ) -> None:
     """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
-    others = beside.load(design)
+    others, _ = find_beside(design)
     check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
     done = len(engine.look(members(design, folder), corruptions=False).done)

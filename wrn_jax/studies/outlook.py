@@ -183,7 +183,7 @@ def last_level(seeds: int, pairs: int) -> float:
     """The significance of the last of the looks after each complete seed, of the strictest of so many tests."""
     looks = min(seeds, MOST_LOOKS)
     fractions = [number / looks for number in range(2, looks + 1)]
-    return statistics.levels_at_looks(fractions, statistics.SIGNIFICANCE / pairs)[-1]
+    return statistics.last_level(fractions, statistics.SIGNIFICANCE / pairs)
 
 
 def seeds_needed(difference: float, spread: float, pairs: int, paired: bool) -> int:

@@ -57,7 +57,7 @@ def measured(own: Sequence[Group], pairs: int, looks: Sequence[float], announced
     if not spread.sd:
         return None
     strictest = statistics.SIGNIFICANCE / pairs
-    return Power(seeds, pairs, statistics.levels_at_looks(looks, strictest)[-1], spread, announced)
+    return Power(seeds, pairs, statistics.last_level(looks, strictest), spread, announced)
 
 
 def sentence(power: Power) -> str:

@@ -22,6 +22,7 @@ def write(
     operations: Mapping[str, float],
     folder: Path,
     beside: Sequence[Group] = (),
+    lost: str = "",
 ) -> tuple[Group, ...]:
     """Writes the report into the folder of the study; what it compares, which is nothing as long as no epoch is finished.
 
@@ -35,6 +36,7 @@ def write(
       operations: of a run, by recipe.
       folder: where to.
       beside: runs of other programs.
+      lost: why those that the design names cannot be read; empty if they can, or there are none.
 
     Raises:
       UserError: runs do not compare, or the report cannot be written.
@@ -52,6 +54,8 @@ def write(
     title = f"Study: {', '.join(names)}" if len(names) < 4 else f"Study of {len(names)} recipes"
     document = build.build(groups, title, operations)
     blocks = describe(design, members, known, failures, complete)
+    if lost:
+        blocks.append(Text(f"The runs beside it are not compared: {lost}.", "warning"))
     sections = [Section("The study", blocks)]
     if complete > design.seeds:
         every = (*compared(design, members, known, complete, design.all_seeds), *beside)
@@ -158,7 +162,7 @@ def describe(
         "unfinished study has about as many runs of each recipe.",
         "Looks before the end: a report may be read after every seed that all recipes have finished, from the second on, so "
         "all of them count. Before Holm's adjustment p is raised for the looks so far, by alpha spending as Lan and DeMets "
-        "(1983) do for O'Brien and Fleming's boundaries.",
+        "(1983) do for O'Brien and Fleming's boundaries, and by a twentieth more, since those are of normal means.",
     ]
     if design.announced:
         plan.append(f"Made for a difference of {design.announced:g} points, said before the first run.")
