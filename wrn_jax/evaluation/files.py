@@ -122,7 +122,7 @@ class Record:
         if isinstance(tree, Mapping) and (version := tree.get("format", FORMAT)) != FORMAT:
             raise UserError(f"{source}: is of format {version}; this version reads {FORMAT}")
         try:
-            record = TypeAdapter(cls).validate_python(tree)
+            record = _RECORD.validate_python(tree)
             for figures in ({"test": record.splits.get("test")} | record.splits).values():
                 _FIGURES.validate_python(figures)
             if record.flip is not None:
@@ -134,6 +134,9 @@ class Record:
             place = ".".join(map(str, wrong["loc"])) or "splits"
             raise UserError(f"{source}: is no evaluation ({place}: {wrong['msg']}); delete it, or evaluate again") from None
         return record
+
+
+_RECORD = TypeAdapter(Record)
 
 
 def write(directory: Path, stem: str, record: Record, scored: Mapping[str, Scored]) -> None:

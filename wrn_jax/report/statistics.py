@@ -135,7 +135,7 @@ def mcnemar(only_first: int, only_second: int) -> Discordance:
     if only_first == only_second:
         return Discordance(only_first, only_second, 1.0, 1.0)
     total = only_first + only_second
-    exact = float(scipy.stats.binomtest(only_first, total).pvalue)
+    exact = min(1.0, 2 * float(scipy.stats.binom.cdf(min(only_first, only_second), total, 0.5)))
     return Discordance(only_first, only_second, exact, exact - float(scipy.stats.binom.pmf(only_first, total, 0.5)))
 
 
@@ -349,10 +349,17 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
 
 def _by_t(test: Any, difference: float, first: Sequence[float], second: Sequence[float], **options: Any) -> Difference:
     """The difference of two means by one of SciPy's t tests."""
+    low, high, p = _tested(test, tuple(first), tuple(second), **options)
+    if not high - low > ROUNDING:
+        return Difference(difference, difference, difference, None)
+    return Difference(difference, low, high, p)
+
+
+@functools.lru_cache(maxsize=10_000)  # a report asks for the same pair several times, and a test takes milliseconds
+def _tested(test: Any, first: tuple[float, ...], second: tuple[float, ...], **options: Any) -> tuple[float, float, float]:
+    """Interval of the difference, and p."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # of values that are all the same
         result = test(first, second, **options)
         interval = result.confidence_interval(LEVEL)
-    if not interval.high - interval.low > ROUNDING:
-        return Difference(difference, difference, difference, None)
-    return Difference(difference, float(interval.low), float(interval.high), float(result.pvalue))
+    return float(interval.low), float(interval.high), float(result.pvalue)
