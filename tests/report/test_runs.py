@@ -272,6 +272,16 @@ def test_recipes_of_one_name_are_told_apart(tmp_path):
     assert len({group.name for group in groups}) == len({group.runs[0].name for group in groups}) == 2
 
 
+def test_runs_of_one_name_are_called_by_as_much_of_their_paths_as_tells_them_apart(tmp_path):
+    places = [
+        sample_runs.write(tmp_path / "x" / recipe / f"seed{seed}", [0.1] * 5, seed, recipe__dropout=dropout)
+        for recipe, dropout in (("one", 0.1), ("two", 0.2)) for seed in range(2)
+    ]  # fmt: skip
+    groups = sample_runs.load(*places)
+    names = {group.name: [run.name for run in group.runs] for group in groups}
+    assert names == {"one": ["one/seed0", "one/seed1"], "two": ["two/seed0", "two/seed1"]}
+
+
 def test_says_where_a_run_comes_from_and_what_was_changed(tmp_path):
     path = sample_runs.write(tmp_path / "a", CURVE)
     origin = Origin(kind="branch", source="/runs/old", checkpoint="2", step=8, epoch=2, agreed=3)

@@ -374,7 +374,7 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
         together.append(run)
     if names is None:
         # The first name less its mention of a seed: session04-seed0 and session04-seed1 are session04.
-        names = [_SEED.sub("", _given(together[0])) or together[0].name for together in members.values()]
+        names = [_SEED.sub("", _given(together[0])).rstrip("/") or together[0].name for together in members.values()]
         numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
         names = [f"{name} ({number})" if names.count(name) > 1 else name for name, number in zip(names, numbers, strict=True)]
     if len(names) != len(members):
@@ -403,7 +403,18 @@ def _distinct(runs: Sequence[Run]) -> list[Run]:
             raise UserError(f"{run.source}: is given twice")
     runs = [dataclasses.replace(run, name=_label(run.name)) for run in runs]
     names = [run.name for run in runs]
-    return [dataclasses.replace(run, name=run.source) if names.count(run.name) > 1 else run for run in runs]
+    alike = [run.source for run in runs if names.count(run.name) > 1]
+    return [dataclasses.replace(run, name=_short(run.source, alike)) if run.source in alike else run for run in runs]
+
+
+def _short(source: str, others: Sequence[str]) -> str:
+    """The end of a path, in whole folders, that tells it from the others: a/one/seed0 beside a/two/seed0 is one/seed0."""
+    parts = [other.rstrip("/").split("/") for other in others if other != source]
+    own = source.rstrip("/").split("/")
+    for count in range(1, len(own)):
+        if own[-count:] not in [other[-count:] for other in parts]:
+            return "/".join(own[-count:])
+    return source
 
 
 def check_same_images(configs: Sequence[tuple[str, Config]]) -> None:
