@@ -230,7 +230,7 @@ def test_the_table_of_a_plot_has_every_value_and_leaves_gaps_empty():
     lines = Series("a", [1, 2, 3], [0.5, math.nan, 1234567.0]), Series("b", [2, 4], [1, 2], [0, 1], [2, 3])
     table = html_page.data_table(plot_of(*lines))
     assert (table.columns, table.note) == (["epoch", "a", "b"], "")
-    assert table.rows == [["1", "0.5", ""], ["2", "", "1 (0 to 2)"], ["3", "1.23457e+06", ""], ["4", "", "2 (1 to 3)"]]
+    assert table.rows == [["1", "0.5", ""], ["2", "", "1 (0 to 2)"], ["3", "1.2346e+06", ""], ["4", "", "2 (1 to 3)"]]
 
 
 def test_the_table_of_a_long_line_keeps_whole_epochs_or_is_thinned():

@@ -115,13 +115,13 @@ def data_table(plot: Plot) -> Table:
     return Table(f"Data of the plot: {plot.title}", [plot.x_label, *[series.name for series in plot.series]], rows, note=note)
 
 
-def value_texts(series: Series, digits: int = 6) -> list[str]:
+def value_texts(series: Series) -> list[str]:
     """The values of a line as text, with the ends of its band; nothing for a gap."""
-    texts = ["" if math.isnan(y) else f"{y:.{digits}g}" for y in series.y]
+    texts = ["" if math.isnan(y) else f"{y:.5g}" for y in series.y]
     if series.low is None or series.high is None:
         return texts
     return [
-        f"{text} ({low:.{digits}g} to {high:.{digits}g})" if text and not math.isnan(low + high) else text
+        f"{text} ({low:.5g} to {high:.5g})" if text and not math.isnan(low + high) else text
         for text, low, high in zip(texts, series.low, series.high, strict=True)
     ]
 
@@ -169,7 +169,7 @@ def _traces(place: int, series: Series, plot: Plot) -> list[dict[str, Any]]:
         "y": y,
         "line": {"width": style.width, "dash": dash, "shape": "vh" if plot.stepped else "linear"},
         "marker": {"symbol": style.plotly_marker, "size": 6, "maxdisplayed": MOST_MARKERS},
-        "hovertext": value_texts(series, 5),
+        "hovertext": value_texts(series),
         "hoverinfo": "name" if plot.rows else "text+name",  # not a template, in which a name may have signs that mean something
     }
     if plot.points and len(x) > 1:
