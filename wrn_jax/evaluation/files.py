@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -116,8 +116,8 @@ class Record:
         tree = {name: value for name, value in vars(self).items() if value is not None or name not in optional}
         return _rounded({"format": FORMAT} | tree)
 
-    @classmethod
-    def from_dict(cls, tree: Any, source: Path) -> Self:
+    @staticmethod
+    def from_dict(tree: Any, source: Path) -> "Record":
         """The record that `to_dict` wrote; `source` names it in errors. Raises UserError."""
         if isinstance(tree, Mapping) and (version := tree.get("format", FORMAT)) != FORMAT:
             raise UserError(f"{source}: is of format {version}; this version reads {FORMAT}")
