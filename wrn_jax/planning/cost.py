@@ -45,6 +45,7 @@ def state_bytes(state: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
+@functools.lru_cache(maxsize=8)  # a plan asks twice, and tracing takes half a second
 def forward_operations(network: Network, image_shape: tuple[int, ...]) -> int:
     """Operations of one image's forward pass in convolutions and matrix products, a multiplication and an addition each.
 
