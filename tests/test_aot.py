@@ -113,7 +113,7 @@ def test_the_report_of_a_compiled_step(compiled):
 
 
 def test_the_report_is_printed_as_text_or_json(compiled, stand_in, monkeypatch, capsys):
-    monkeypatch.setattr(aot, "analyse", lambda *arguments: compiled[0])
+    monkeypatch.setattr(compile, "analyse", lambda *arguments: compiled[0])
     arguments = ["--config", "configs/session04.py", "--target", "gpu:t4:8", *KEYS]
     aot.main(arguments)
     text = capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_scaling_keeps_the_images_per_chip(monkeypatch, capsys):
             },
         }  # fmt: skip
 
-    monkeypatch.setattr(aot, "analyse", analyse)
+    monkeypatch.setattr(compile, "analyse", analyse)
     aot.main(["--config", "configs/session04.py", "--target", "tpu:v5e:2x2", "--scaling", "1,32", *KEYS])
     assert asked == [(16, 1), (512, 32)]
     lines = capsys.readouterr().out.splitlines()

@@ -69,6 +69,21 @@ def test_importing_the_package_is_quick():
     assert done.stdout.split() == ["set()", "True"]
 
 
+def test_a_refusal_does_not_wait_for_what_only_the_work_needs():
+    code = """
+import importlib, sys
+for name in ("train", "plan", "check", "aot", "study", "compare", "prepare", "predict"):
+    for arguments in (["--help"], ["--config", "no-such-recipe", "--out", "no", "--workdir", "no"]):
+        try:
+            importlib.import_module(f"wrn_jax.{name}").main(arguments)
+        except (SystemExit, Exception):
+            pass
+print({"flax", "optax", "orbax", "matplotlib", "plotly"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 @pytest.mark.parametrize("room", BELOW)
 def test_every_room_says_what_it_is_for(room):
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))

@@ -61,9 +61,9 @@ def test_commands_that_a_page_or_message_names_begin_to_work(command, arguments,
         raise Begins
 
     work = ("training.loop.train", "train.saved_config", "evaluate.saved_config", "export.restore", "api.load_model",
-            "publish.runs.load", "runtime.hub._package", "compare.runs.load", "aot.analyse", "check.Machine",
-            "training.workdir.claimed", "plan.make_plan", "data.preparation._download",
-            "data.preparation._extract")  # fmt: skip
+            "publish.runs.load", "runtime.hub._package", "compare.runs.load", "planning.compile.analyse",
+            "planning.fitness.Machine", "training.workdir.claimed", "planning.description.make_plan",
+            "data.preparation._download", "data.preparation._extract")  # fmt: skip
     for name in work:
         monkeypatch.setattr(f"wrn_jax.{name}", begin)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))

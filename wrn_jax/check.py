@@ -12,16 +12,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wrn_jax import command
 from wrn_jax.config import apply_arguments
-from wrn_jax.planning.description import table
-from wrn_jax.planning.fitness import Answer, Machine, small_config
 from wrn_jax.runtime import console, devices, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.setup import divide_cpu
+
+if TYPE_CHECKING:
+    from wrn_jax.planning.fitness import Answer
 
 MARKS = {"ok": "ok", "note": "look", "failed": "FAILED", "skipped": "-"}
 
@@ -36,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print the answers as JSON")
     options, overrides = command.parse(parser, argv)
     price = _price(options.price)
-    config = command.read_config(options.config, overrides) if options.config else apply_arguments(small_config(), overrides)
+    config = command.read_config(options.config, overrides) if options.config else None
+    from wrn_jax.planning.fitness import Machine, small_config  # here, since mistakes above need not wait for it
+    from wrn_jax.training.setup import divide_cpu
+
+    config = config or apply_arguments(small_config(), overrides)
     files.make_directory(options.folder)
     if options.deterministic:
         devices.be_deterministic()
@@ -71,8 +75,10 @@ def _price(text: str | None) -> float | None:
     return price
 
 
-def report_lines(answers: Sequence[Answer], network: str, seconds: float) -> list[str]:
+def report_lines(answers: Sequence["Answer"], network: str, seconds: float) -> list[str]:
     """The table, what to do, and the block for a report."""
+    from wrn_jax.planning.description import table
+
     rows = [(answer.name, MARKS[answer.status], answer.text) for answer in answers]
     todo = [f"{answer.name}: {answer.advice}" for answer in answers if answer.advice]
     head = f"wrn_jax check: {network}; {platform.system()} {platform.machine()}; took {console.format_duration(seconds)}"

@@ -19,11 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wrn_jax import command
-from wrn_jax.config import Recipe, checks
+from wrn_jax.config import Recipe, apply_arguments, checks, load_file
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.planning.description import describe, labels, make_plan
-from wrn_jax.planning.difference import describe_two
-from wrn_jax.planning.plot import draw_recipe
+from wrn_jax.data import own_classes
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import EpochRow, read_run
@@ -52,7 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{len(files)} configuration files: expected one, or two to be shown side by side")
     if options.run is not None and (options.plot is None or len(files) > 1):
         raise UserError("--run draws below the --plot of one configuration file")
-    plans = [make_plan(path, overrides) for path in files]
+    written = [load_file(path) for path in files]
+    configs = [own_classes.described(apply_arguments(config, overrides)) for config in written]
+    from wrn_jax.planning.description import describe, labels, make_plan  # here, since mistakes above need not wait for it
+    from wrn_jax.planning.difference import describe_two
+
+    plans = [make_plan(*each) for each in zip(files, written, configs, strict=True)]
     rows = [] if options.run is None else finished_epochs(options.run, plans[0].config.recipe)
     if len(plans) == 2:
         between = checks.batch_without_rate(plans[1].config, plans[0].config, "A has")
@@ -63,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_csv(options.csv, [plan.timeline for plan in plans])
             print(f"wrote {options.csv}")
         if options.plot is not None:
+            from wrn_jax.planning.plot import draw_recipe
+
             drawn = {label: plan.timeline for label, plan in zip(labels(plans), plans, strict=True)}
             draw_recipe(options.plot, drawn, str(files[0]) if len(plans) == 1 else "", rows)
             print(f"wrote {options.plot}")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wrn_jax.config import Config, apply_arguments, checks, load_file
+from wrn_jax.config import Config, checks
 from wrn_jax.config.checks import WIDTH, Finding
 from wrn_jax.config.moving import NUMERIC
 from wrn_jax.config.timeline import Timeline, epoch_text, shortest
-from wrn_jax.data import own_classes
 from wrn_jax.planning import cost
 from wrn_jax.runtime import devices
 from wrn_jax.training.setup import Setup, make_setup
@@ -36,10 +35,8 @@ class Plan:
         return self.setup.timeline
 
 
-def make_plan(path: Path, overrides: Sequence[str]) -> Plan:
-    """Reads a configuration and plans its run. Raises UserError."""
-    written = load_file(path)
-    config = own_classes.described(apply_arguments(written, overrides))
+def make_plan(path: Path, written: Config, config: Config) -> Plan:
+    """Plans the run of a configuration, read from `path` and then changed. Raises UserError."""
     setup = make_setup(config, devices.make_mesh(1))
     return Plan(path, config, setup, checks.examine(config, setup.timeline, written))
 
