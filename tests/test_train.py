@@ -151,7 +151,7 @@ def test_writes_nothing_outside_the_work_directory_and_the_caches(tmp_path, monk
         (["--config", "nowhere.py"], "nowhere.py: no such configuration file"),
         (["--config", "configs/session04.py", "--config.model.dept=16"], "did you mean 'model.depth'?"),
         (["--config", "configs/session04.py", "--config.model.depth=17"], "model.depth = 17: should be 6n + 4"),
-        (["--config", "configs/session04.py", "--wrokdir", "x"], "unrecognized arguments: --wrokdir x"),
+        (["--config", "configs/session04.py", "--wrokdir", "x"], "--wrokdir x; did you mean --workdir?"),
         (["--resume"], "--resume needs --workdir"),
         (["--resume", "--workdir", "nowhere"], "nowhere: holds no run"),
         (["--resume=auto", "--workdir", "nowhere"], "--config FILE is missing"),  # as for a first start

@@ -1,6 +1,7 @@
 """What the commands share: reading the configuration, and errors in one line."""
 
 import argparse
+import difflib
 import logging
 import os
 import re
@@ -23,6 +24,9 @@ from wrn_jax.runtime.files import cache_folder, user_path
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if unknown := re.match("unrecognized arguments: (--[^ =]+)", message):
+            options = [option for action in self._actions for option in action.option_strings]
+            message += "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(unknown[1], options, n=1))
         raise UserError(" ".join(message.split()))
 
 
