@@ -17,7 +17,7 @@ from wrn_jax.config import Config, Model, load_file
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.models.network import Network
-from wrn_jax.planning import cost, description
+from wrn_jax.planning import cost, description, tables
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.setup import make_setup
@@ -296,11 +296,11 @@ def test_refuses_a_run_that_says_nothing_of_the_recipe(tmp_path):
 
 
 def test_wide_cells_are_wrapped():
-    lines = description.table([("key", "a", "b"), ("x", "word " * 40, "short"), ("y-z", "-", "word " * 20)])
+    lines = tables.table([("key", "a", "b"), ("x", "word " * 40, "short"), ("y-z", "-", "word " * 20)])
     assert max(map(len, lines)) <= 128
     assert lines[2].startswith("x    word word")
     assert lines[3].startswith("     word word")
-    lines = description.table([("key", "a", "b"), ("x", "found: " + "best-on-test " * 20, "")])
+    lines = tables.table([("key", "a", "b"), ("x", "found: " + "best-on-test " * 20, "")])
     assert {word for line in lines[2:] for word in line.split()} == {"x", "found:", "best-on-test"}
 
 

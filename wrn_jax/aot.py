@@ -19,6 +19,8 @@ import jax
 
 from wrn_jax import command
 from wrn_jax.planning import targets
+from wrn_jax.planning.roofline import NOTICE
+from wrn_jax.planning.tables import table
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 
@@ -137,9 +139,6 @@ def scaling_lines(reports: list[dict[str, Any]]) -> list[str]:
             _mb(sum(row["bytes"] * row["times"] for row in collectives)), str(sum(row["times"] for row in collectives)),
             f"{step * 1e3:.3f}", f"{speed:,.0f}", f"{speed / report['devices'] / first:.1%}",
         ))  # fmt: skip
-    from wrn_jax.planning.description import table
-    from wrn_jax.planning.roofline import NOTICE
-
     head = f"{reports[0]['model']}, {reports[0]['precision']}, {reports[0]['accelerator']}, weak scaling. {NOTICE}"
     return [head, *table(rows)]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wrn_jax import command
 from wrn_jax.config import apply_arguments
+from wrn_jax.planning.tables import table
 from wrn_jax.runtime import console, devices, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
@@ -77,8 +78,6 @@ def _price(text: str | None) -> float | None:
 
 def report_lines(answers: Sequence["Answer"], network: str, seconds: float) -> list[str]:
     """The table, what to do, and the block for a report."""
-    from wrn_jax.planning.description import table
-
     rows = [(answer.name, MARKS[answer.status], answer.text) for answer in answers]
     todo = [f"{answer.name}: {answer.advice}" for answer in answers if answer.advice]
     head = f"wrn_jax check: {network}; {platform.system()} {platform.machine()}; took {console.format_duration(seconds)}"

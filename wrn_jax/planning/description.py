@@ -1,15 +1,13 @@
 """What a plan prints of one recipe: its length, its phases, its values, its costs, and what is likely wrong with it."""
 
 import dataclasses
-import itertools
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from wrn_jax.config import Config, checks
-from wrn_jax.config.checks import WIDTH, Finding
+from wrn_jax.config.checks import Finding
 from wrn_jax.config.moving import NUMERIC
 from wrn_jax.config.timeline import Timeline, epoch_text, shortest
 from wrn_jax.planning import cost
@@ -160,16 +158,3 @@ def sharpness_lines(setup: Setup) -> list[str]:
         "  (one program for each kind of step; L2 is no part of what perturbs; statistics, loss and accuracy are those of the",
         "  first pass; the same images and dropout masks in both; the clip acts on the average of the second gradients)",
     ]
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as aligned columns, the first as heading; where a line would be too wide, the widest cells are wrapped."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
-        widths[widths.index(max(widths))] -= 1
-    lines = []
-    for row in rows:
-        cells = [textwrap.wrap(cell, width, break_on_hyphens=False) for cell, width in zip(row, widths, strict=True)]
-        for parts in itertools.zip_longest(*cells, fillvalue=""):
-            lines.append("  ".join(f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)).rstrip())
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

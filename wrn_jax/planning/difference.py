@@ -9,7 +9,8 @@ from wrn_jax.config import Config, checks
 from wrn_jax.config.moving import MOVING, NUMERIC
 from wrn_jax.config.timeline import Timeline, epoch_text, level_course, shortest, shown_in
 from wrn_jax.planning import cost
-from wrn_jax.planning.description import Plan, bars, describe_length, labels, table
+from wrn_jax.planning.description import Plan, bars, describe_length, labels
+from wrn_jax.planning.tables import table
 
 
 def describe_two(a: Plan, b: Plan) -> list[str]:
