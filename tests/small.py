@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from unittest import mock
@@ -61,6 +62,17 @@ def metrics(workdir):
     """The records of a run without what a clock measured."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
+
+
+def lines(path):
+    """The lines of a file; none if it is not there."""
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def process_of(workdir):
+    """The number of the process that has a work directory."""
+    (number,) = re.findall(r"process ([0-9]+) on", (workdir / ".lock").read_text())
+    return int(number)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ that has ended is tested in test_study.py.
 
 import importlib
 import os
-import re
 import signal
 import sys
 import time
@@ -238,10 +237,6 @@ def test_a_machine_of_the_cluster_runs_the_command_in_the_folder(tmp_path, monke
     assert (tmp_path / "log").read_text() == f"{tmp_path} here\n"
 
 
-def lines(path):
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def wait_until(is_so):
     for _ in range(6000):
         if is_so():
@@ -262,13 +257,12 @@ def test_a_job_that_is_told_to_make_room_goes_on_in_the_next(tmp_path):
     """By submitit's own executor on this machine. The signal is Slurm's, some time before the job's is over."""
     start = clusters.find("slurm", ["cluster=local", "timeout_min=20"], tmp_path)
     job = start(training(tmp_path / "run"), tmp_path / "log", Place())
-    wait_until(lambda: len(lines(tmp_path / "run/metrics.jsonl")) > 1)
-    (number,) = re.findall(r"process ([0-9]+) on", (tmp_path / "run/.lock").read_text())
-    os.kill(int(number), signal.SIGUSR2)
+    wait_until(lambda: len(small.lines(tmp_path / "run/metrics.jsonl")) > 1)
+    os.kill(small.process_of(tmp_path / "run"), signal.SIGUSR2)
     wait_until(lambda: job.poll() is not None)
     assert job.returncode == 0
-    assert len(lines(tmp_path / "run/header.jsonl")) == 2
-    assert len(lines(tmp_path / "run/metrics.jsonl")) == 20
+    assert len(small.lines(tmp_path / "run/header.jsonl")) == 2
+    assert len(small.lines(tmp_path / "run/metrics.jsonl")) == 20
 
 
 @pytest.mark.slow
@@ -281,13 +275,13 @@ def test_a_run_whose_machine_is_gone_goes_on_at_another(tmp_path, monkeypatch):
         node = cluster.add_node(num_cpus=1)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         job = clusters.find("ray", [], tmp_path)(training(tmp_path / "run"), tmp_path / "log", Place())
-        wait_until(lambda: len(lines(tmp_path / "run/metrics.jsonl")) > 1)
+        wait_until(lambda: len(small.lines(tmp_path / "run/metrics.jsonl")) > 1)
         cluster.add_node(num_cpus=1)
         cluster.remove_node(node, allow_graceful=False)
         wait_until(lambda: job.poll() is not None)
         assert job.returncode == 0
-        assert len(lines(tmp_path / "run/header.jsonl")) == 2
-        assert len(lines(tmp_path / "run/metrics.jsonl")) == 20
+        assert len(small.lines(tmp_path / "run/header.jsonl")) == 2
+        assert len(small.lines(tmp_path / "run/metrics.jsonl")) == 20
     finally:
         importlib.import_module("ray").shutdown()
         cluster.shutdown()

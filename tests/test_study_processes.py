@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from tests import small
-from tests.test_study import write_text
+from tests.test_study import Process, write_text
 from wrn_jax import evaluate, study, train
 from wrn_jax.report import writing
 from wrn_jax.studies import engine
@@ -25,29 +25,16 @@ CODE = "from wrn_jax.config import load_file\nconfig = load_file('session04').ov
 COMMANDS = {"train": train, "evaluate": evaluate}
 
 
-class Ended:
-    """A command that went well."""
-
-    returncode = 0
-
-    def poll(self):
-        return 0
-
-    def terminate(self):
-        pass
-
-
 def run_here(arguments, log, place):
     """Stands in for `engine.start`: runs the command in this process."""
     module = COMMANDS[arguments[0]]
     with mock.patch.object(sys, "argv", [module.__file__, *arguments[1:]]):  # which the records quote
         module.main(arguments[1:])
-    return Ended()
+    return Process(0)
 
 
 def rows(out, run):
-    path = out / "runs" / run / "metrics.jsonl"
-    return path.read_text().splitlines() if path.exists() else []
+    return small.lines(out / "runs" / run / "metrics.jsonl")
 
 
 def start_and_kill(arguments, out, run, epochs, with_run):
@@ -60,8 +47,7 @@ def start_and_kill(arguments, out, run, epochs, with_run):
     finally:
         process.kill()
     if with_run:
-        (number,) = re.findall(r"process ([0-9]+) on", (out / "runs" / run / ".lock").read_text())
-        os.kill(int(number), signal.SIGKILL)
+        os.kill(small.process_of(out / "runs" / run), signal.SIGKILL)
     process.communicate()
 
 
@@ -94,7 +80,7 @@ def test_killed_twice_it_reports_as_the_one_nothing_interrupted(tmp_path, monkey
     assert process.returncode == 0, errors
     assert "4 of 4 runs are done" in output
     assert (killed / "report.html").exists()
-    assert len((killed / "runs" / RUNS[1] / "header.jsonl").read_text().splitlines()) == 2
+    assert len(small.lines(killed / "runs" / RUNS[1] / "header.jsonl")) == 2
 
     monkeypatch.setattr(writing, "write", write_text)
     assert timeless(killed) == timeless(straight)
