@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--seeds 0: should be at least 1")
     if options.engine_options and options.engine == "local":
         raise UserError("--engine-options goes with --engine ray or slurm")
-    from wrn_jax.studies import clusters, conduct  # here, since mistakes above need not wait for it
+    from wrn_jax.studies import beside, clusters, conduct  # here, since mistakes above need not wait for it
     from wrn_jax.training.workdir import claimed
 
     asked = (options.out, options.recipes, overrides, options.vary, options.seeds)
@@ -81,15 +81,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     def settle():
         design = conduct.settle(*asked, options.detect)
         conduct.check_options(design, about_test)
-        return conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
+        design = conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
+        return design, beside.find(design, named=bool(options.beside))
 
     base, share, spread = options.fail_if_worse, options.share, options.spread
     if options.dry_run:
-        return conduct.foresee(settle(), options.out, options.jobs, base, share, options.detect, spread)
+        design, others = settle()
+        return conduct.foresee(design, options.out, options.jobs, base, share, options.detect, spread, others)
     with claimed(options.out):
-        design = settle()
+        design, others = settle()
         cluster = None if options.engine == "local" else clusters.find(options.engine, options.engine_options, options.out)
-        conduct.run(design, options.out, options.corruptions, options.jobs, base, share, spread, cluster)
+        conduct.run(design, options.out, options.corruptions, options.jobs, base, share, spread, others, cluster)
 
 
 def jobs(text: str) -> int | None:

@@ -6,10 +6,19 @@ from wrn_jax.config import from_dict
 from wrn_jax.report import other_runs, published_runs, runs
 from wrn_jax.report.other_runs import Reading
 from wrn_jax.report.runs import Group
+from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.studies.design import Design
 from wrn_jax.training.workdir import holds_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Others:
+    """The recipes of other programs; `lost` is why those that the design names cannot be read, empty if nothing is missing."""
+
+    groups: tuple[Group, ...] = ()
+    lost: str = ""
 
 
 def load(design: Design) -> tuple[Group, ...]:
@@ -32,12 +41,15 @@ def load(design: Design) -> tuple[Group, ...]:
     )
 
 
-def load_if_there(design: Design) -> tuple[tuple[Group, ...], str]:
-    """As `load`; without them, and why, where they cannot be read any more: the study itself lacks nothing."""
+def find(design: Design, named: bool) -> Others:
+    """As `load`. Those that were not `named` at this start may be gone, which is told: the study itself lacks nothing."""
     try:
-        return load(design), ""
+        return Others(load(design))
     except UserError as error:
-        return (), str(error)
+        if named:
+            raise
+        console.tell(f"study: {error}; going on without the runs beside it (--beside names others)")
+        return Others(lost=str(error))
 
 
 def _is_run(place: str) -> bool:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from wrn_jax.report import verdict
-from wrn_jax.report.runs import Group
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import reason
-from wrn_jax.studies import beside, choice, engine, outlook, places, summary
+from wrn_jax.studies import choice, engine, outlook, places, summary
 from wrn_jax.studies import design as designs
 from wrn_jax.studies import grid as grids
+from wrn_jax.studies.beside import Others
 from wrn_jax.studies.design import Design, Unit
 from wrn_jax.studies.engine import Place, Start
 from wrn_jax.studies.runs import DIVERGED, members
@@ -77,6 +77,7 @@ def run(
     base: str | None,
     share: bool,
     spread: float,
+    others: Others,
     cluster: Start | None = None,
 ) -> None:
     """Runs what is missing and writes the report; see `wrn_jax.study`.
@@ -89,9 +90,9 @@ def run(
       base: a recipe; if another of the study is shown to be worse, the process ends with exit code 1. None for no question.
       share: whether what recipes have in common is trained once.
       spread: the standard deviation over seeds that is reckoned with, in points.
+      others: what stands beside it.
       cluster: an engine that finds place for the runs elsewhere, all at a time if `jobs` is None; None: here.
     """
-    others, lost = find_beside(design)
     check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
     all_members = members(design, folder, outlook.forks_of(outlooks))
@@ -109,7 +110,7 @@ def run(
 
     def report() -> None:
         try:
-            summary.write(design, all_members, state.runs, state.failures, operations, folder, others, lost)
+            summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
         except Exception as error:  # whatever it is: the runs are worth more
             console.say(f"the report could not be written ({reason(error)}); going on")
 
@@ -118,7 +119,7 @@ def run(
             all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report, cluster or engine.start
         )
     finally:
-        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others, lost)
+        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
     if groups:
         print(f"the report: {folder / 'report.md'}, report.html, comparison.json, plots/")
         over = summary.is_over(all_members, state.runs, state.failures)
@@ -135,40 +136,27 @@ def run(
         sys.exit(1)
 
 
-def check_base(design: Design, others: Sequence[Group], base: str | None) -> None:
+def check_base(design: Design, others: Others, base: str | None) -> None:
     """Raises UserError unless the recipe that others should not be worse than is there."""
-    known = [recipe.name for recipe in design.recipes] + [group.name for group in others]
+    known = [recipe.name for recipe in design.recipes] + [group.name for group in others.groups]
     if base is not None and base not in known:
         raise UserError(f"--fail-if-worse {base}: should be one of {', '.join(known)}")
 
 
-def resolution(design: Design, others: Sequence[Group], difference: float | None, spread: float) -> list[str]:
+def resolution(design: Design, others: Others, difference: float | None, spread: float) -> list[str]:
     """What the study can show, and how many seeds a difference needs (none: the one it is made for), in lines."""
     if design.grid:
         return []
-    recipes = len(design.recipes) + len(others)
+    recipes = len(design.recipes) + len(others.groups)
     return outlook.resolution(recipes, design.all_seeds, difference or design.announced, spread)
 
 
 def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Sequence[str], unit: Unit | None) -> Design:
-    """The study with runs of other programs beside it, if any are named; see `Design.with_beside`.
-
-    Raises UserError, also if they cannot be read.
-    """
+    """The study with runs of other programs beside it, if any are named; see `Design.with_beside`. Raises UserError."""
     if not (places or columns or unit):
         return design
     done = engine.look(members(design, folder), corruptions=False).done
-    design = design.with_beside(places, columns, unit, len(done))
-    beside.load(design)
-    return design
-
-
-def find_beside(design: Design) -> tuple[tuple[Group, ...], str]:
-    """See `beside.load_if_there`; if they are not, that is told."""
-    others, lost = beside.load_if_there(design)
-    if lost:
-        console.tell(f"study: {lost}; going on without the runs beside it (--beside names others)")
-    return others, lost
+    return design.with_beside(places, columns, unit, len(done))
 
 
 def foresee(
@@ -179,9 +167,9 @@ def foresee(
     share: bool,
     difference: float | None,
     spread: float,
+    others: Others,
 ) -> None:
     """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
-    others, _ = find_beside(design)
     check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
     done = len(engine.look(members(design, folder), corruptions=False).done)

@@ -10,6 +10,7 @@ from wrn_jax.report.render.blocks import Block, Bullets, Section, Text
 from wrn_jax.report.runs import Group, Run
 from wrn_jax.report.sections import cards
 from wrn_jax.studies import choice, power
+from wrn_jax.studies.beside import Others
 from wrn_jax.studies.design import Design
 from wrn_jax.studies.runs import DIVERGED, Failure, Member
 
@@ -21,8 +22,7 @@ def write(
     failures: Mapping[str, Failure],
     operations: Mapping[str, float],
     folder: Path,
-    beside: Sequence[Group] = (),
-    lost: str = "",
+    others: Others,
 ) -> tuple[Group, ...]:
     """Writes the report into the folder of the study; what it compares, which is nothing as long as no epoch is finished.
 
@@ -35,8 +35,7 @@ def write(
       failures: of those that failed, by name.
       operations: of a run, by recipe.
       folder: where to.
-      beside: runs of other programs.
-      lost: why those that the design names cannot be read; empty if they can, or there are none.
+      others: what stands beside it.
 
     Raises:
       UserError: runs do not compare, or the report cannot be written.
@@ -49,22 +48,22 @@ def write(
         reached = choice.reach(design, own, is_over(members, known, failures))
         choice.write(design, reached, operations, describe(design, members, known, failures, complete), folder)
         return own
-    groups = (*own, *beside)
+    groups = (*own, *others.groups)
     names = [recipe.name for recipe in design.recipes]
     title = f"Study: {', '.join(names)}" if len(names) < 4 else f"Study of {len(names)} recipes"
     document = build.build(groups, title, operations)
     blocks = describe(design, members, known, failures, complete)
-    if lost:
-        blocks.append(Text(f"The runs beside it are not compared: {lost}.", "warning"))
+    if others.lost:
+        blocks.append(Text(f"The runs beside it are not compared: {others.lost}.", "warning"))
     sections = [Section("The study", blocks)]
     if complete > design.seeds:
-        every = (*compared(design, members, known, complete, design.all_seeds), *beside)
+        every = (*compared(design, members, known, complete, design.all_seeds), *others.groups)
         sections.append(Section("With the seeds that were added later", added(design, every, complete, operations)))
     if complete >= design.seeds and (found := measured_power(design, own, groups)):
         blocks.append(Text(power.sentence(found)))
         sections.append(Section("What the study could show", [power.plot(found)], folded=True))
-    first, *others = document.sections
-    writing.write(groups, dataclasses.replace(document, sections=[first, *sections, *others]), folder)
+    first, *rest = document.sections
+    writing.write(groups, dataclasses.replace(document, sections=[first, *sections, *rest]), folder)
     return groups
 
 
