@@ -72,7 +72,7 @@ def test_importing_the_package_is_quick():
 def test_a_refusal_does_not_wait_for_what_only_the_work_needs():
     code = """
 import importlib, sys
-for name in ("train", "plan", "check", "aot", "study", "compare", "prepare", "predict"):
+for name in ("train", "evaluate", "plan", "check", "aot", "study", "compare", "export", "publish", "prepare", "predict"):
     for arguments in (["--help"], ["--config", "no-such-recipe", "--out", "no", "--workdir", "no"]):
         try:
             importlib.import_module(f"wrn_jax.{name}").main(arguments)

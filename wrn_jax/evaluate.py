@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wrn_jax import command
 from wrn_jax import config as configs
@@ -33,7 +33,6 @@ from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation import corrupted as corrupted_sets
 from wrn_jax.evaluation import files as evaluation_files
 from wrn_jax.evaluation.corrupted import Corrupted
-from wrn_jax.evaluation.examination import examine
 from wrn_jax.evaluation.files import Record
 from wrn_jax.evaluation.metrics import Scored
 from wrn_jax.models import export_formats, weight_layouts
@@ -41,9 +40,10 @@ from wrn_jax.models.weight_layouts import MeanStd
 from wrn_jax.runtime import console, devices, environment, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.checkpoints import Checkpoints, Gone, best_of, choose
-from wrn_jax.training.setup import Setup, divide_cpu, make_setup
 from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
+
+if TYPE_CHECKING:
+    from wrn_jax.training.setup import Setup
 
 DRAWN = "drawn"
 """The value of `--corruptions` that asks for corruptions made here."""
@@ -134,6 +134,10 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str], own_proc
     folder = options.workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{options.workdir}: holds no checkpoints")
+    from wrn_jax.evaluation.examination import examine  # here, since help and refusals need not wait for it
+    from wrn_jax.training.checkpoints import Checkpoints, Gone, best_of, choose
+    from wrn_jax.training.setup import divide_cpu, make_setup
+
     if own_process:
         divide_cpu(config, for_training=False)  # before Orbax asks for devices
     damaged = []
@@ -213,6 +217,9 @@ def evaluate_weights(
             f"{file}: has {weights.num_classes} outputs, and {config.data.name} {num_classes} classes; "
             "--config.data.name chooses the data set"
         )
+    from wrn_jax.evaluation.examination import examine
+    from wrn_jax.training.setup import divide_cpu, make_setup
+
     if own_process:
         divide_cpu(config, for_training=False)
     setup = make_setup(config, devices.make_mesh(), for_training=False)
@@ -264,7 +271,7 @@ def _channels(option: str, words: Sequence[str], place: int) -> tuple[float, flo
     return red, green, blue
 
 
-def images_line(setup: Setup, why: str) -> str:
+def images_line(setup: "Setup", why: str) -> str:
     """What the network is evaluated on, and as which numbers it sees it."""
     pair = setup.normalisation.mean, setup.normalisation.std
     mean, std = (" ".join(f"{number:.4f}" for number in numbers) for numbers in pair)
@@ -276,7 +283,7 @@ def write(
     out: Path,
     stem: str,
     head: dict[str, Any],
-    setup: Setup,
+    setup: "Setup",
     examined: tuple[dict[str, Any], dict[str, Scored]],
     save_train: bool,
 ) -> Path:

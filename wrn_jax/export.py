@@ -26,11 +26,10 @@ from wrn_jax.config.datasets import DatasetInfo
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models import export_formats
 from wrn_jax.models.export_formats import FORMATS
-from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices, environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.checkpoints import Checkpoints, Saved
+from wrn_jax.training.records import Saved
 from wrn_jax.training.workdir import check_checkpoints, saved_config
 
 
@@ -118,6 +117,9 @@ def restore(workdir: Path, which: str, network_name: str | None = None) -> Model
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{workdir}: holds no checkpoints")
+    from wrn_jax.models.network import Network  # here, since help and refusals need not wait for it
+    from wrn_jax.training.checkpoints import Checkpoints
+
     dataset = datasets.info(config.data)
     network = Network(config.model, dataset.num_classes, "float32")
     with Checkpoints(folder) as checkpoints:
@@ -153,6 +155,8 @@ def describe(model: Model) -> dict[str, Any]:
 
 def to_stablehlo(model: Model, precision: str) -> bytes:
     """The program of the model from images to logits, its convolutions in the type `precision`."""
+    from wrn_jax.models.network import Network
+
     network = Network(model.config.model, model.num_classes, precision)
     normalise = Normalisation(model.dataset.mean, model.dataset.std)
     return export_formats.to_stablehlo(network, model.params, model.batch_stats, normalise, model.dataset.image_shape)

@@ -27,7 +27,6 @@ from wrn_jax import command
 from wrn_jax.config import Config, datasets
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.models import export_formats
-from wrn_jax.models.network import Network
 from wrn_jax.planning.plot import draw_recipe
 from wrn_jax.report import model_card, runs
 from wrn_jax.report.runs import Group, Run
@@ -93,6 +92,7 @@ def write_folder(
 ) -> list[str]:
     """Writes all files, and returns their names. Raises UserError."""
     from wrn_jax import api  # here, since the help need not wait for all that trains
+    from wrn_jax.models.network import Network
 
     model = api.load_model(workdir, checkpoint, network=network_name)
     saved = model.checkpoint

@@ -8,22 +8,22 @@ import importlib.util
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from orbax.checkpoint import v1 as ocp
 from pydantic import Field, TypeAdapter, ValidationError
 
 from wrn_jax.config import Config
 from wrn_jax.models import weight_layouts
-from wrn_jax.models.network import Network
 from wrn_jax.models.weight_layouts import MeanStd, Weights
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from wrn_jax.models.network import Network
 
 FORMATS = ("safetensors", "orbax", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -119,6 +119,8 @@ def save_orbax(path: Path, params: dict[str, Any], batch_stats: dict[str, Any], 
 
     Of host arrays, because a checkpoint of device arrays asks for the same devices when it is loaded without a template.
     """
+    from orbax.checkpoint import v1 as ocp  # here, since help and refusals need not wait for it
+
     try:
         tree = {"params": params, "batch_stats": batch_stats}
         ocp.save(str(path.resolve()), tree, overwrite=True, custom_metadata=dict(facts))
@@ -129,7 +131,7 @@ def save_orbax(path: Path, params: dict[str, Any], batch_stats: dict[str, Any], 
 
 
 def to_stablehlo(
-    network: Network,
+    network: "Network",
     params: dict[str, Any],
     batch_stats: dict[str, Any],
     normalise: Callable[[jax.Array], jax.Array],
@@ -143,6 +145,7 @@ def to_stablehlo(
       normalise: from images [b, H, W, C] uint8 to what the network takes.
       image_shape: (H, W, C).
     """
+    from flax import nnx  # here, since help and refusals need not wait for it
 
     def logits(images: jax.Array) -> jax.Array:
         weights = jax.tree.map(jnp.asarray, (params, batch_stats))
