@@ -61,8 +61,8 @@ def draw_recipe(path: Path, recipes: Mapping[str, Any], title: str, rows: Sequen
     if len(recipes) > 1:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     resting = [f"{MOVING[name].label} {_written(name, rests[name], levels)}" for name in rests if name not in names]
-    below = ["epoch", "", *textwrap.wrap("does not move: " + ", ".join(resting), 110)] if resting else ["epoch"]
-    axes[-1].set_xlabel("\n".join(below))
+    below = ["", *textwrap.wrap("does not move: " + ", ".join(resting), 110)] if resting else []
+    axes[-1].set_xlabel("\n".join(["epoch (at its beginning)", *below]))
     axes[-1].set_xlim(1, 1 + max(recipe.edges[-1] for recipe in recipes.values()))
     figure.savefig(path, format="png", dpi=110)
 
