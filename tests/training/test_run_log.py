@@ -191,7 +191,11 @@ def test_what_rests_has_no_panel_but_is_named_and_stronger_levels_stand_higher(t
         ["learning rate", "dropout", "augmentation"], ["learning rate"], ["learning rate", "dropout"],
     ]  # fmt: skip
     texts = [figure.axes[-1].get_xlabel().split("\n")[-1] for figure in drawn]
-    assert texts == ["epoch", "does not move: dropout 0.2, augmentation full", "does not move: augmentation full"]
+    assert texts == [
+        "epoch (at its beginning)",
+        "does not move: dropout 0.2, augmentation full",
+        "does not move: augmentation full",
+    ]
     levels = panels[0]["augmentation"]
     assert [label.get_text() for label in levels.get_yticklabels()] == ["minimal", "full"]
     assert levels.get_lines()[0].get_ydata()[0] == 1
