@@ -12,6 +12,21 @@ from wrn_jax.runtime.errors import UserError
 pytestmark = pytest.mark.slow
 
 
+def test_of_many_runs_the_screen_names_the_first_and_the_report_all(tmp_path, capsys):
+    folders = [tmp_path / f"seed{seed}" for seed in range(9)]
+    for seed, folder in enumerate(folders):
+        sample_runs.write(folder, [0.1, 0.2, 0.3, 0.4, 0.5], seed)
+    compare.main([*map(str, folders), "--out", str(tmp_path / "out")])
+
+    said, report = capsys.readouterr().out, (tmp_path / "out" / "report.md").read_text()
+    lines = said.splitlines()
+    assert lines[0].endswith(f"{folders[6]}, and 2 more, all of them in the report)")
+    assert [lines[9].strip(), lines[10][:5]] == ["and 2 more, all of them in the report", "wrote"]
+    for folder in folders:
+        assert f"- python -m wrn_jax.evaluate --workdir {folder} --checkpoint last\n" in report
+        assert (str(folder) in said) == (folder in folders[:7])
+
+
 def test_writes_report_page_figures_and_pictures(tmp_path, capsys):
     for seed in range(2):
         sample_runs.write(tmp_path / f"a-seed{seed}", [0.1, 0.2, 0.3, 0.5, 0.4 + seed / 100], seed)

@@ -21,6 +21,9 @@ RUN_HELP = (
 )
 GROUP_HELP = "runs of other programs whose folder or path matches are seeds of one recipe; also a folder of runs"
 
+MOST_TOLD = 8
+"""Runs and commands that are listed on the screen."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads runs, compares them and writes the report. Raises UserError."""
@@ -54,12 +57,19 @@ def opening_lines(groups: Sequence[Group]) -> list[str]:
     """What is compared, what is not finished, and what would add to it."""
     lines = []
     for group in groups:
-        kind = "published log" if group.log else ", ".join(run.source for run in group.runs)
+        kind = "published log" if group.log else ", ".join(first_of([run.source for run in group.runs]))
         lines.append(f"{group.name}: n = {len(group.counted)} ({kind})")
     lines += [*build.unfinished(groups), *build.how_read(groups)]
     if commands := build.missing_evaluations(groups):
         lines.append("not evaluated yet; for clean gap, calibration and paired tests run, and compare again:")
-    return [*lines, *(f"  {command_line}" for command_line in commands)]
+    return [*lines, *(f"  {command_line}" for command_line in first_of(commands))]
+
+
+def first_of(texts: Sequence[str]) -> list[str]:
+    """All texts, or of more than `MOST_TOLD` the first ones and how many more there are: the report has all of them."""
+    if len(texts) <= MOST_TOLD:
+        return [*texts]
+    return [*texts[: MOST_TOLD - 1], f"and {len(texts) - MOST_TOLD + 1:,} more, all of them in the report"]
 
 
 if __name__ == "__main__":
