@@ -32,11 +32,16 @@ import time
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version at import otherwise
 
-import albumentations as A
-import cv2
-import numpy as np
-import torch
-from torch.nn import functional as F
+try:
+    import albumentations as A
+    import cv2
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+except ModuleNotFoundError as error:
+    needed = "torch albumentations==2.0.8 opencv-python-headless array_record Pillow"
+    print(f"pytorch_baseline: {error.name} is not installed: pip install {needed}", file=sys.stderr)
+    sys.exit(2)
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "vectors"))
 

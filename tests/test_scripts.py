@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def executable(path, text):
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
 def test_bash_reads_it(script):
     assert run("bash", "-n", script) == (0, "", "")
+
+
+def test_the_pytorch_baseline_says_what_it_needs():
+    bare = sys.executable, "-S"  # without installed packages
+    code, _, said = run(*bare, "scripts/pytorch_baseline.py", "--help")
+    assert (code, said.splitlines()) == (2, [said.strip()])
+    assert "is not installed: pip install torch " in said
 
 
 def test_shellcheck_finds_nothing():
