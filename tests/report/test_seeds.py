@@ -21,6 +21,25 @@ def test_over_seeds_gives_each_run_its_interval_and_differences_tested_both_ways
     assert differences.rows[0] == ["last", "a - b", "3 and 3", *by_welch, "+1.45 to +2.88; p = 0.006", "3.12"]
 
 
+def test_a_best_epoch_that_is_the_last_one_everywhere_is_not_told_twice(tmp_path):
+    rising, falling = [0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.2, 0.3, 0.5, 0.4]
+    a = recipe(tmp_path, "a", [rising, rising], [{5: right(200)}] * 2)
+    b = recipe(tmp_path, "b", [rising, rising], [{5: right(190)}] * 2, recipe__dropout=0.1)
+    c = recipe(tmp_path, "c", [rising, falling], [{5: right(190), 4: right(200)}] * 2, recipe__dropout=0.2)
+    for groups, epochs in (([a, b], {"last"}), ([a, c], {"last", "best"})):
+        blocks = [*seeds.over_seeds(groups), *seeds.over_images(groups), *seeds.evaluations(groups), *seeds.gaps(groups)]
+        told = tables(blocks)
+        for title, column in (
+            ("Test accuracy over the seeds", 0), ("Differences of test accuracy between recipes", 0),
+            ("Gaps: training minus test accuracy", 1),
+        ):  # fmt: skip
+            assert {row[column] for row in told[title].rows} == epochs
+        for title in ("Image by image", "As evaluated"):
+            assert {which for which in ("last", "best") if f"{title}, {which} epoch" in told} == epochs
+        noted = "The best epoch was the last one of every run." in told["Test accuracy over the seeds"].note
+        assert noted == (epochs == {"last"})
+
+
 def test_single_networks_have_intervals_over_the_images():
     table = tables(seeds.over_seeds(published()))["The single networks"]
     assert ["last", "session04", "69.59", "68.68 to 70.48"] in table.rows

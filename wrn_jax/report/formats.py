@@ -135,6 +135,11 @@ def spread_note(groups: Sequence[Group]) -> str:
     return "Mean ± standard deviation over the seeds where n > 1. " if any(len(group.counted) > 1 for group in groups) else ""
 
 
+def best_note(groups: Sequence[Group]) -> str:
+    """Why no figures of a best epoch stand beside those of the last; empty if they do."""
+    return "" if len(measures.told_apart(groups)) > 1 else " The best epoch was the last one of every run."
+
+
 def machine(run: Run) -> str:
     """What a run was made on."""
     if not run.headers:

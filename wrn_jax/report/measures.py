@@ -159,6 +159,11 @@ def row(run: Run, which: str) -> EpochRow:
     return run.last if which == "last" else run.best
 
 
+def told_apart(groups: Sequence[Group]) -> tuple[str, ...]:
+    """The epochs that differ: `WHICH`, or the last one alone where it is the best one of every run."""
+    return WHICH if any(run.best.epoch != run.last.epoch for group in groups for run in group.counted) else WHICH[:1]
+
+
 def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float]:
     """A quantity of each of the runs that count, one that every row has."""
     return [getattr(row(run, which), quantity) for run in group.counted]

@@ -14,7 +14,7 @@ from wrn_jax.report.runs import Group
 def over_seeds(groups: Sequence[Group]) -> list[Block]:
     """Mean, spread and interval over the seeds, and the differences between recipes."""
     rows = []
-    for which, group in itertools.product(measures.WHICH, groups):
+    for which, group in itertools.product(measures.told_apart(groups), groups):
         values = measures.values(group, which)
         summary = statistics.summarise(values)
         rows.append([
@@ -22,7 +22,7 @@ def over_seeds(groups: Sequence[Group]) -> list[Block]:
             formats.interval(summary.low, summary.high), ", ".join(map(formats.percent, values)),
         ])  # fmt: skip
     heads = ("epoch", "recipe", "n", "mean (%)", "sd (points)", "95 % interval of the mean (%)", "each run (%)")
-    note = "Intervals by Student's t over the seeds; none where n = 1."
+    note = f"Intervals by Student's t over the seeds; none where n = 1.{formats.best_note(groups)}"
     blocks: list[Block] = [Table("Test accuracy over the seeds", heads, rows, note=note)]
     if len(groups) > 1:
         blocks.append(_differences(groups))
@@ -33,7 +33,7 @@ def over_seeds(groups: Sequence[Group]) -> list[Block]:
 
 def _differences(groups: Sequence[Group]) -> Table:
     rows, by_name = [], {group.name: group for group in groups}
-    for which in measures.WHICH:
+    for which in measures.told_apart(groups):
         for pair in measures.compare(groups, which):
             welch, paired = pair.welch, pair.paired
             rows.append([
@@ -59,7 +59,7 @@ def _sampling(groups: Sequence[Group]) -> Table:
     """How sure the accuracies of single networks are, as far as the test images go."""
     rows = []
     (count,) = {datasets.info(group.config.data).num_test for group in groups if group.config is not None}
-    for which in measures.WHICH:
+    for which in measures.told_apart(groups):
         accuracies = [(group.name, measures.values(group, which)[0]) for group in groups]
         for name, accuracy in accuracies:
             interval = formats.interval(*wilson_interval(round(accuracy * count), count))
@@ -80,7 +80,7 @@ def over_images(groups: Sequence[Group]) -> list[Block]:
     """Paired tests on the same images, where there are predictions."""
     blocks: list[Block] = []
     reasons, few = [], len(groups) <= formats.MOST_COMPARED
-    for which in measures.WHICH:
+    for which in measures.told_apart(groups):
         pairs = [measures.compare_images(first, second, which) for first, second in itertools.combinations(groups, 2)]
         whose = [f"{pair.first} and {pair.second}, {which} epoch: " if few else "" for pair in pairs]
         reasons += [f"{names}{pair.reason}" for names, pair in zip(whose, pairs, strict=True) if pair.reason]
@@ -142,7 +142,7 @@ def _image_rows(images: measures.Images) -> list[list[str]]:
 def gaps(groups: Sequence[Group]) -> list[Block]:
     """Both gaps, told apart."""
     rows = []
-    for group, which in itertools.product(groups, measures.WHICH):
+    for group, which in itertools.product(groups, measures.told_apart(groups)):
         trained = measures.measured(group, which, ("splits", "train", "accuracy"))
         rows.append([
             group.name, which, formats.values(measures.values(group, which)),
@@ -153,6 +153,7 @@ def gaps(groups: Sequence[Group]) -> list[Block]:
         ])  # fmt: skip
     heads = ("recipe", "epoch", "test accuracy (%)", "training accuracy as trained (%)", "gap under augmentation (points)",
              "clean training accuracy (%)", "clean gap (points)", "trained in that epoch on")  # fmt: skip
+    note = f"{formats.spread_note(groups)}{formats.best_note(groups)}".strip()
     return [
         Text(
             "Two gaps go by one name. The **gap under augmentation** takes the training accuracy as it is counted in training, "
@@ -161,18 +162,19 @@ def gaps(groups: Sequence[Group]) -> list[Block]:
             "images are.",
             "note",
         ),
-        Table("Gaps: training minus test accuracy", heads, rows, note=formats.spread_note(groups).strip()),
+        Table("Gaps: training minus test accuracy", heads, rows, note=note),
     ]
 
 
 def evaluations(groups: Sequence[Group]) -> list[Block]:
     """What `evaluate` measured, side by side."""
     blocks: list[Block] = []
-    for which in measures.WHICH:
+    for which in measures.told_apart(groups):
         rows = [row for measure in measures.MEASURES if (row := _measure_row(groups, which, measure))]
         if rows := [*rows, *_corruption_rows(groups, which)]:
             sources = measures.corruption_sources(groups, which)
             note = f"{formats.spread_note(groups)}Calibration error: expected calibration error in 15 bins of equal width."
+            note += formats.best_note(groups)
             note += f" Corruptions, means over five severities: {sources[0]}." if len(sources) == 1 else ""
             blocks.append(
                 Table(f"As evaluated, {which} epoch", ["measure", *[group.name for group in groups]], rows, note=note)
