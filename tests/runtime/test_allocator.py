@@ -31,6 +31,25 @@ print(found[-1])
 """
 
 
+FREED = """
+import ctypes, os
+from wrn_jax.runtime import allocator
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+c = ctypes.CDLL(None)
+c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+blocks = [c.malloc(2**22) for _ in range(50)]
+for block in blocks:
+    ctypes.memset(block, 1, 2**22)
+full = resident()
+for block in blocks[:-1]:  # the last one lies behind the hole
+    c.free(block)
+kept = resident()
+allocator.give_back()
+print(full - kept, kept - resident())
+"""
+
+
 def settled_by_nobody():
     """The environment without what settles the allocator."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "WRN_JAX_ALL"))}
@@ -48,6 +67,13 @@ def run(code, *arguments, shell='exec "$@"', options=(), given=None, **environme
 def test_memory_is_used_again():
     assert int(run(USE, WRN_JAX_ALLOCATOR="off")[1]) > 20  # all of it: 12,288 pages of 4 KB, or 24 of 2 MB
     assert int(run(USE)[1]) < 10
+
+
+@WITH_GLIBC
+def test_what_is_free_is_given_back_when_told_so():
+    alone, told = map(int, run(FREED)[1].split())  # MiB
+    assert alone < 20
+    assert 150 < told <= 200
 
 
 @WITH_GLIBC

@@ -13,6 +13,7 @@ Imports the standard library and `cores` alone, since what was loaded before the
 """
 
 import contextlib
+import ctypes
 import os
 import re
 import sys
@@ -42,6 +43,15 @@ def restart(module: str) -> None:
     if is_command and (changes := environment()):
         with contextlib.suppress(OSError, ValueError):  # where it cannot be, it goes on as it is
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | changes)
+
+
+def give_back() -> None:
+    """Gives the kernel what the heaps hold free, if this process has the settings, by which it would be kept for ever.
+
+    After a compiler, which leaves holes of hundreds of megabytes that the blocks of a step do not fit into.
+    """
+    if os.environ.get(SWITCH) == "set":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ from wrn_jax.config import Config, flatten
 from wrn_jax.config.moving import MOVING
 from wrn_jax.data import loading
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
-from wrn_jax.runtime import console, devices, environment, files
+from wrn_jax.runtime import allocator, console, devices, environment, files
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves, origins
@@ -318,6 +318,7 @@ def compile_programs(attempt: Attempt) -> Programs:
     example = (attempt.state, data.images, data.labels, order(key, np.int32(1)), np.int32(1))
     train_steps = {kind: jit_train_steps(setup, kind).lower(*example).compile() for kind in kinds}
     attempt.evaluator.compile(attempt.state.params, attempt.state.batch_stats, data.splits["test"])
+    allocator.give_back()
     attempt.began = attempt.drawn = time.perf_counter()
     attempt.say(f"compiled in {console.format_duration(attempt.began - begin)}")
     return Programs(lambda epoch: order(key, np.int32(epoch)), train_steps)
