@@ -280,7 +280,7 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
     saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
     for kept, its_state in to_save:  # the run can go on without the one that it branched from
         saver.save(its_state, kept.step, kept.epoch, kept.accuracy, kept.notes)
-    for line in [*opening_lines(header, config, timeline), *aside]:
+    for line in [*opening_lines(header, config, timeline), f"everything goes to {workdir}", *aside]:
         say(line)
     if resume:
         say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
