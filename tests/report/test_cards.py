@@ -52,6 +52,17 @@ def test_a_card_says_what_a_recipe_is_costs_and_reaches_and_where(two):
     assert all(len(strip.edges) == len(strip.low) + 1 == len(strip.high) + 1 for strip in (*first.strips, *second.strips))
 
 
+def test_intervals_are_explained_where_there_are_any(two, tmp_path):
+    third = sample_runs.recipe(tmp_path, "c", [[0.1] * 5, [0.2] * 5], recipe__dropout=0.2)
+    for groups, brackets, over in (
+        (two[1:], False, ""), (two, False, "Intervals are over the seeds; none where n = 1."),
+        ([*two, third], True, "Intervals are over the seeds; none where n = 1."),
+        ([two[0], third], True, "Intervals are over the seeds."),
+    ):  # fmt: skip
+        note = cards.results(groups, {}).note
+        assert ("In brackets" in note, note[note.find("Intervals") :] if "Intervals" in note else "") == (brackets, over)
+
+
 def test_stronger_augmentation_stands_higher(tmp_path):
     levels = {"epoch 1": "minimal", "epoch 41": "full", "epoch 81": "reduced"}
     group = sample_runs.recipe(tmp_path, "a", [[0.1] * 5], recipe__augmentation=levels)

@@ -38,12 +38,14 @@ def results(groups: Sequence[Group], operations: Mapping[str, float]) -> Table:
     heads = ["recipe", "runs (n)", "test accuracy, last epoch (%)", "95 % interval (%)", f"against {first.name} (points)",
              "epochs", "operations of a run", "time of a run"]  # fmt: skip
     kept = [index for index in range(len(heads)) if index < 2 or any(row[index] != NONE for row in rows)]
-    note = (
-        f"The most accurate first. {formats.spread_note(groups)}In brackets: 95 % interval of the difference, of "
-        "that pair alone, not adjusted for looks and pairs. Intervals are over the seeds; none where n = 1."
-    )
+    note = f"The most accurate first. {formats.spread_note(groups)}"
+    if any(pair.welch is not None for pair in pairs.values()):
+        note += "In brackets: 95 % interval of the difference, of that pair alone, not adjusted for looks and pairs. "
+    if any(len(group.counted) > 1 for group in groups):
+        single = any(len(group.counted) == 1 for group in groups)
+        note += f"Intervals are over the seeds{'; none where n = 1' * single}."
     return Table(
-        "What the recipes reach and cost", [heads[i] for i in kept], [[row[i] for i in kept] for row in rows], note=note
+        "What the recipes reach and cost", [heads[i] for i in kept], [[row[i] for i in kept] for row in rows], note=note.strip()
     )
 
 
