@@ -30,10 +30,18 @@ def test_a_clear_difference_is_shown(tmp_path):
     better = "**b is better than a** after the last epoch, by +10.00 points (95 % interval +7.73 to +12.27"
     assert reached.sentence.startswith(better)
     assert "(a 41.00, b 51.00 %; n = 3 and 3)" in reached.sentence
+    assert reached.sentence.endswith("That was the best epoch of every run.")
     assert reached.uses[0] == "Where accuracy decides: b."
     deciding = finding(reached, "test accuracy, last epoch")
     assert reached.findings[0] is deciding
     assert (deciding.ahead, deciding.shown, deciding.margin) == ("b", True, pytest.approx(0.1))
+
+
+def test_the_best_epoch_is_told_where_it_is_not_the_last_one_of_every_run(tmp_path):
+    a = recipe(tmp_path, "a", [[0.1, 0.2, 0.3, 0.6, 0.4], [0.1, 0.2, 0.3, 0.4, 0.41]])
+    b = recipe(tmp_path, "b", [[0.1, 0.2, 0.3, 0.4, 0.5]] * 2, recipe__dropout=0.2)
+    told = "At the best epoch, chosen on the test set, which flatters both, the order reverses: a is ahead by 0.50 points"
+    assert told in verdict.reach([a, b]).sentence
 
 
 def test_a_small_difference_is_not_shown_and_its_interval_is(tmp_path):

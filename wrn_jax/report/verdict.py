@@ -172,6 +172,8 @@ def _better(pair: Pair) -> str:
 
 
 def _at_best(best: Pair, last: Pair, groups: Mapping[str, Group]) -> str:
+    if len(measures.told_apart([*groups.values()])) == 1:
+        return "That was the best epoch of every run."
     judges = {groups[name].judge for name in (best.first, best.second)}
     chosen = {"test": "chosen on the test set, which flatters both,", "valid": "chosen on the hold-out,"}
     how = chosen[judges.pop()] if len(judges) == 1 else "chosen on unlike sets, so that it compares nothing,"
