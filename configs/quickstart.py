@@ -9,7 +9,7 @@ restarts, cosine, and the steps down of dropout, mixup, label smoothing and augm
 - batch 16 instead of 256, at a peak rate of 0.05 instead of 0.15; no clipping; weight decay 5e-4 instead of 1e-3;
 - dropout 0.02, 0.01, 0 instead of 0.3, 0.2, 0.1; mixup 0.1, 0.05, 0 instead of 0.2, 0.15, 0; label smoothing 0.05, 0.02
   instead of 0.1, 0.05;
-- augmentation a quarter as often, flips apart.
+- every augmentation a quarter as often, but flips as often as there.
 
 It shows that all works, and how a run looks; its accuracy says nothing about CIFAR-100.
 """

@@ -3,8 +3,8 @@
     python -m wrn_jax.train --config sam
     python -m wrn_jax.train --config sam --config.recipe.scale=0.5    # 100 epochs, the same shape
 
-Foret et al., "Sharpness-Aware Minimization", 2021, with a radius of 0.1: published 86.4 %, with AutoAugment and a network of
-unlike shortcuts. Not run here.
+Foret et al., "Sharpness-Aware Minimization", 2021, with a radius of 0.1: published 86.4 %, with AutoAugment, by a
+WideResNet with other shortcuts. Not run here.
 
 Cost: 5.67e+17 operations, twice those of `trivial`; `trivial_late_sam` is the cheap form.
 """

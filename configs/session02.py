@@ -2,8 +2,8 @@
 
     python -m wrn_jax.train --config configs/session02.py
 
-The schedule is the described one: its clock starts at epoch 0 and runs per epoch, so the cycles end at epochs 25, 50, 75
-and 100. The published 71.20 % (epoch 100, one seed, best epoch chosen on the test set) was made by another: see
+The schedule is the described one: its clock starts with epoch 1 and runs per epoch, so the cycles end after epochs 25, 50,
+75 and 100. The published 71.20 % (epoch 100, one seed, best epoch chosen on the test set) was made by another: see
 docs/recipes.md. This one has no published result, and its time and accuracy on an accelerator have not been measured.
 Cost: 1.58e+17 operations.
 """

@@ -1,4 +1,4 @@
-"""What a laptop trains in half an hour to an hour: crop, flip, small cutout, one line to zero (WRN-16-1, 30 epochs).
+"""What a laptop trains in about an hour: crop, flip, small cutout, one line to zero (WRN-16-1, 30 epochs).
 
     python -m wrn_jax.train --config small30
     python -m wrn_jax.train --config small30 --config.model.widen_factor=2    # four times the parameters, twice the time

@@ -4,7 +4,7 @@
     python -m wrn_jax.train --config trivial --config.recipe.scale=0.5    # 100 epochs, the same shape
 
 Müller & Hutter, "TrivialAugment", 2021: one operation an image from the wide ranges, then crop and flip, then cutout of 16
-pixels in the mean colour; gradients clipped to 5. Published: 84.33 %, with a network of unlike shortcuts. Not run here.
+pixels in the mean colour; gradients clipped to 5. Published: 84.33 %, by a WideResNet with other shortcuts. Not run here.
 
 Cost: 2.83e+17 operations, those of `base`.
 """

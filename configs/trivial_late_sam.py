@@ -3,7 +3,7 @@
     python -m wrn_jax.train --config trivial_late_sam
     python -m wrn_jax.train --config trivial_late_sam --config.recipe.scale=0.5    # 100 epochs, the same shape
 
-What corrupts labels stops before the end (Yun et al., "CutMix", 2019, for half of the batches), and flat minima are looked for
+CutMix, which mixes labels, stops at three quarters (Yun et al., 2019, for half of the batches), and flat minima are looked for
 only then: Zhou et al., "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in Training", 2025, got close to
 the whole effect so. A weight average over the last quarter is what is evaluated (decay 0.999: Sohn et al., "FixMatch", 2020).
 Not run here.

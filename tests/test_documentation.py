@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from wrn_jax.config import load_file
+from wrn_jax.config.agreement import changed_keys
+from wrn_jax.training.origins import goes_on
+
 PAGES = [Path("README.md"), *(path for path in sorted(Path("docs").rglob("*.md")) if path.name != "report.md")]
 
 
@@ -72,6 +76,14 @@ def test_commands_that_a_page_or_message_names_begin_to_work(command, arguments,
     with pytest.raises((Begins, SystemExit)) as stopped:
         importlib.import_module(f"wrn_jax.{command}").main(words)
     assert "--help" in words or stopped.type is Begins
+
+
+def test_recipes_that_a_page_branches_to_can_go_on_from_the_run():
+    found = [re.search(r"--branch-from runs/(\w+) .*--config (\S+)", arguments) for _, arguments in commands()]
+    pairs = {match.groups() for match in found if match}
+    assert pairs
+    for run, recipe in pairs:
+        assert not [key for key in changed_keys(load_file(run), load_file(recipe)) if goes_on(key)], recipe
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ From Python, or in a notebook:
     figures = wrn_jax.evaluate_model("runs/first")
     logits = wrn_jax.load_model("runs/first")(images)  # [N, 32, 32, 3] uint8 to [N, classes] float32
 
-`wrn_jax.train` and `wrn_jax.evaluate` are the commands (`python -m wrn_jax.train`). Importing the package alone is quick: JAX
-comes with the first use of one of these.
+The modules `wrn_jax.train` and `wrn_jax.evaluate` are the commands (`python -m wrn_jax.train`). Importing the package alone is
+quick: JAX comes with the first use of one of these.
 """
 
 from typing import TYPE_CHECKING, Any

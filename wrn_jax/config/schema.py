@@ -139,7 +139,8 @@ class Config:
     checkpoint_steps: Positive | None = None
     """Updates between checkpoints within an epoch, beside those at the end of each; none: off."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 15.0
-    """Minutes between checkpoints within an epoch, beside those at the end of each; none: off."""
+    """Minutes between checkpoints within an epoch, beside those at the end of each; none: off. Several processes do without:
+    their clocks differ."""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """When loss or gradient norm is no longer finite: stop, or go back to the last checkpoint and take the data in another
     order."""

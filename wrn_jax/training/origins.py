@@ -60,13 +60,18 @@ def begin(setup: Setup, digests: Mapping[str, str], origin: Origin | None) -> Be
     return Beginning(origin, Saved(step=0, epoch=0, accuracy=None), state)
 
 
+def goes_on(key: str) -> bool:
+    """Whether a branch has to have the value of a key that the run has which it begins at."""
+    return key.startswith("data.") or key in ("model.depth", "model.widen_factor", "model.num_classes", "recipe.batch_size")
+
+
 def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginning:
     """Goes on from another run's checkpoint, with the key and the compute type of `setup`."""
     workdir, timeline = Path(origin.source), setup.timeline
     config = saved_config(workdir)
     changes = changed_keys(config, setup.config)
     for key in changes:
-        if key.startswith("data.") or key in ("model.depth", "model.widen_factor", "model.num_classes", "recipe.batch_size"):
+        if goes_on(key):
             raise UserError(f"--branch-from {workdir}: {key} {changes[key]}; network, data and batch size go on as they were")
 
     def restored(saved: Saved) -> tuple[Saved, TrainState]:
