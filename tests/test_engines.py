@@ -176,6 +176,22 @@ def test_an_error_of_the_engine_is_a_failure_that_the_log_tells(ray, tmp_path):
     assert (tmp_path / "log").read_text() == "the engine: OSError: no way\n"
 
 
+def test_a_job_that_cannot_be_submitted_is_a_failure_that_the_log_tells(submitit, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+
+    start = clusters.find("slurm", [], tmp_path)
+    later = start(COMMAND, tmp_path / "later", Place())
+    monkeypatch.setattr(submitit, "submit", refuse)
+    job = start(COMMAND, tmp_path / "log", Place())
+    job.terminate()
+    assert job.poll() == 1
+    submitit.jobs[0].answer = 75  # interrupted by others, so it is to be submitted anew
+    assert [later.poll(), later.poll()] == [None, 1]
+    for name in ("log", "later"):
+        assert (tmp_path / name).read_text() == "the engine: RuntimeError: sbatch: error: QOSMaxSubmitJobPerUserLimit\n"
+
+
 def test_a_run_is_a_job_of_slurm(submitit, tmp_path):
     start = clusters.find("slurm", ["slurm_partition=gpu", "gpus_per_node=1", "timeout_min=90"], tmp_path)
     assert submitit.made == {

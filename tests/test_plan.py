@@ -288,6 +288,7 @@ def test_refuses_a_run_that_says_nothing_of_the_recipe(tmp_path):
     for arguments, message in (
         (["session04", f"--run={run}"], "--run draws below the --plot of one configuration file"),
         (["session04", plot, f"--run={run}"], "is of another recipe"),
+        (["session04", *same, "--config.optimizer.weight_decay=0.5", plot, f"--run={run}"], "is of another recipe"),
         (["session04", *same, plot, f"--run={run}"], "has no finished epoch"),
     ):
         with pytest.raises(UserError, match=message):

@@ -38,12 +38,14 @@ class Killed(BaseException):
 class World:
     """What stands in for processes: `commands` that were started, and what `happens` at them, by number from 0.
 
+    What each `says` is added to the log.
+
     What may happen: "killed" (a training has recorded two epochs, and the study is gone), "signal" (which the study gets), or
     an exit code.
     """
 
     def __init__(self, monkeypatch, folder):
-        self.folder, self.commands, self.happens, self.stop = folder, [], {}, ""
+        self.folder, self.commands, self.happens, self.says, self.stop = folder, [], {}, {}, ""
         self.dropout = {}
         self.write("one", None)
         self.write("two", 0.1)
@@ -61,7 +63,8 @@ class World:
 
     def start(self, arguments, log, place):
         self.commands.append(arguments)
-        what = self.happens.pop(len(self.commands) - 1, 0)
+        number = len(self.commands) - 1
+        what = self.happens.pop(number, 0)
         workdir = log.parents[1] / "runs" / log.stem
         recipe, seed = re.fullmatch(r"(\w+)-seed([0-9])", log.stem).groups()
         top = ACCURACY[recipe] + int(seed) / 100
@@ -76,7 +79,8 @@ class World:
         if what == "signal":
             self.stop = "SIGINT"
         code = what if isinstance(what, int) else 75
-        log.write_text(f"train: ended with {code}\n")
+        with log.open("a") as file:
+            print(self.says.get(number, f"train: ended with {code}"), file=file)
         return Process(code)
 
 
@@ -211,6 +215,39 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(world, tmp_path):
     assert len(world.commands) == 3 + 6
 
 
+def test_why_a_run_failed_is_what_its_last_start_said(world, tmp_path, capsys):
+    world.happens = {0: "signal", 1: 1}
+    world.says = {0: "train: SIGINT: saved after step 4", 1: "ValueError: no way"}
+    with pytest.raises(Interrupted):
+        begin(tmp_path / "out")
+    world.stop = ""
+    with pytest.raises(UserError, match="1 of 4 runs failed: one-seed0"):
+        again(tmp_path / "out")
+    assert "one-seed0: failed: ValueError: no way (exit code 1" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_hides_no_interruption(world, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(conduct.summary, "write", refuse)
+    world.happens = {0: "signal"}
+    with pytest.raises(Interrupted):
+        begin(tmp_path / "out")
+    assert "the report could not be written (the disk is full); going on" in capsys.readouterr().out
+
+
+def test_runs_are_counted_without_a_trace(world, tmp_path, capsys):
+    out = tmp_path / "out"
+    begin(out)
+    (out / "runs/one-seed0/metrics.jsonl").write_text("rubbish")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    assert engine.count_done(members(conduct.settle(out, [], [], [], None), out)) == 3
+    assert capsys.readouterr() == ("", "")
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
 def test_the_verdict_and_its_power_are_of_what_was_planned_and_added_seeds_stand_apart(world, tmp_path):
     out = tmp_path / "out"
     begin(out, "--detect", "10")
@@ -274,6 +311,18 @@ def test_runs_of_another_program_stand_beside_its_own(world, tmp_path, capsys):
     assert "The runs beside it are not compared: " in (out / "report.md").read_text()
     with pytest.raises(UserError, match="matches no"):
         again(out, "--beside", str(tmp_path / "two-seed*.csv"))
+
+
+def test_a_folder_of_runs_beside_it_is_seeds_of_one_recipe(world, tmp_path):
+    for seed in range(2):
+        run = sample_runs.write(
+            tmp_path / f"old/seed{seed}", [0.1, 0.2, 0.3, 0.4, 0.45 + seed / 100], seed, recipe__dropout=0.2
+        )
+        (run / "tensorboard").mkdir()
+        (run / "tensorboard/events.out.tfevents.1").touch()
+    begin(tmp_path / "out", "--beside", str(tmp_path / "old"))
+    written = json.loads((tmp_path / "out/comparison.json").read_text())["recipes"]
+    assert [recipe["test_accuracy"]["last"]["n"] for recipe in written.values()] == [2, 2, 2]
 
 
 def test_a_run_that_outlived_its_study_is_waited_for(world, tmp_path, capsys, monkeypatch):

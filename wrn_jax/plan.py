@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wrn_jax import command
-from wrn_jax.config import Recipe, apply_arguments, checks, load_file
+from wrn_jax.config import Config, apply_arguments, checks, load_file
+from wrn_jax.config.agreement import changed_keys
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.data import own_classes
 from wrn_jax.runtime.errors import UserError
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from wrn_jax.planning.difference import describe_two
 
     plans = [make_plan(*each) for each in zip(files, written, configs, strict=True)]
-    rows = [] if options.run is None else finished_epochs(options.run, plans[0].config.recipe)
+    rows = [] if options.run is None else finished_epochs(options.run, plans[0].config)
     if len(plans) == 2:
         between = checks.batch_without_rate(plans[1].config, plans[0].config, "A has")
         plans[1] = dataclasses.replace(plans[1], findings=[*plans[1].findings, *between])
@@ -77,10 +78,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def finished_epochs(workdir: Path, recipe: Recipe) -> list[EpochRow]:
-    """The rows of a run of `recipe`. Raises UserError if there are none, or if they are of another recipe."""
+def finished_epochs(workdir: Path, planned: Config) -> list[EpochRow]:
+    """The rows of a run of the recipe that is `planned`. Raises UserError if there are none, or if they are of another."""
     config = saved_config(workdir)
-    if config.recipe != recipe:
+    if any(key.startswith(("recipe.", "optimizer.", "augmentation_levels.")) for key in changed_keys(config, planned)):
         raise UserError(f"--run {workdir}: is of another recipe")
     rows = read_run(workdir / "metrics.jsonl", config, Timeline.of(config))
     if not rows:

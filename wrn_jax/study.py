@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     base, share, spread = options.fail_if_worse, options.share, options.spread
     if options.dry_run:
         design, others = settle()
-        return conduct.foresee(design, options.out, options.jobs, base, share, options.detect, spread, others)
+        return conduct.foresee(design, options.out, options.jobs, base, share, spread, others)
     with claimed(options.out):
         design, others = settle()
         cluster = None if options.engine == "local" else clusters.find(options.engine, options.engine_options, options.out)

@@ -127,6 +127,8 @@ def test_the_driver_is_what_nvidia_smi_says(tmp_path, monkeypatch):
         ("NVIDIA A100-SXM4-80GB", "NVIDIA A100 SXM 80GB"),
         ("Tesla T4", "NVIDIA T4"),
         ("NVIDIA L40S", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA A100-SXM4-40GB", None),
         ("TPU v4", "TPU v4"),
         ("TPU v5 lite", "TPU v5e"),
         ("TPU v5", "TPU v5p"),
@@ -150,6 +152,22 @@ def test_bits_that_do_not_repeat_are_told(tmp_path, monkeypatch):
         answer = one.same_bits()
         assert (answer.status, answer.figures) == (status, {"same": False})
         assert advice in answer.advice
+
+
+def test_a_disk_that_gives_other_bits_back_is_told(tmp_path, monkeypatch):
+    class Spoilt(fitness.Checkpoints):
+        def save(self, *_):
+            pass
+
+        def restore_last(self, *_):
+            raise UserError("4 is damaged (its checksum is another)")
+
+    monkeypatch.setattr(fitness, "Checkpoints", Spoilt)
+    one = machine(tmp_path)
+    one.__dict__["_run"] = types.SimpleNamespace(fresh=lambda: None, steps=lambda state, count: (None, []))
+    answer = one.checkpoint()
+    assert (answer.status, answer.advice) == ("failed", "choose another disk")
+    assert "not read back as it was written (4 is damaged" in answer.text
 
 
 @pytest.mark.parametrize("price", ["-1", "a", "nan", "1e9"])

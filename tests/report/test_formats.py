@@ -45,6 +45,13 @@ def test_epochs_of_runs_that_agree_are_told_once(tmp_path):
     assert formats.spread_note(published()) == ""
 
 
+def test_cutmix_is_among_the_conditions(tmp_path):
+    cut = recipe(tmp_path, "a", [[0.1] * 5], recipe__cutmix_probability=0.5)
+    assert (
+        formats.conditions(cut) == "images with augmentation “minimal”, no mixup, CutMix for 50% of the batches and dropout 0.1"
+    )
+
+
 def test_the_conditions_are_those_of_the_last_epoch():
     assert [formats.conditions(group) for group in published()] == [
         "images with augmentation “full”, mixup alpha 0.2 and dropout 0.3",

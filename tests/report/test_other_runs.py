@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 
 from tests import sample_runs
-from wrn_jax.report import build, runs, verdict
+from wrn_jax.report import build, other_runs, runs, verdict
 from wrn_jax.report.other_runs import Reading
 from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.runtime.errors import UserError
@@ -146,6 +146,31 @@ def test_seeds_of_one_recipe_are_read_in_one_unit_and_hidden_folders_are_none(tm
         runs.load_all([], [str(tmp_path)])
     csv_file(tmp_path / "torch-seed1" / "metrics.csv", "epoch,test_acc\n1,30\n2,61\n")
     assert len(runs.load_all([], [str(tmp_path)])) == 2
+
+
+def test_folders_of_runs_are_told_from_runs_in_folders(tmp_path):
+    def made(*places):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for place in places:
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).touch()
+        return other_runs.holds_runs(root)
+
+    assert made("seed0/events.out.tfevents.1", "seed1/events.out.tfevents.2")
+    assert made("version_0/metrics.csv")
+    assert made("seed0/header.jsonl", "seed0/tensorboard/events.out.tfevents.1")
+    assert not made("train/events.out.tfevents.1", "validation/events.out.tfevents.2")
+    assert not made("events.out.tfevents.1", "accuracy_train/events.out.tfevents.2")
+    assert not made("metrics.csv", "plots/picture.png")
+
+
+def test_a_named_column_that_is_not_there_is_told(tmp_path):
+    path = csv_file(tmp_path / "log.csv", "epoch,test_accuracy,val\n1,10.5,\n2,20.5,30\n")
+    _, _, note = other_runs.read(path, Reading.of(["valid_accuracy=vall", "train_loss=loss", "train_loss=l"]))
+    assert note.endswith("; no column loss or l, so no train_loss; no column vall, so no valid_accuracy")
+    rows, _, note = other_runs.read(path, Reading.of(["valid_accuracy=val"]))
+    assert note.endswith("; some epochs have no validation accuracy, so it counts for none")
+    assert rows[1].valid_accuracy is None
 
 
 def test_damaged_events_are_refused(tmp_path):

@@ -260,6 +260,16 @@ def test_what_changes_the_training_is_another_recipe(tmp_path, changes):
     assert len(sample_runs.load(*places)) == 2
 
 
+def test_runs_of_a_recipe_that_is_known_are_one_group_whatever_computed_them(tmp_path):
+    first, second = (
+        runs.load(str(sample_runs.write(tmp_path / f"seed{seed}", [0.1] * 5, seed, precision=precision)))
+        for seed, precision in enumerate(("float32", "bfloat16"))
+    )
+    assert len(runs.group([first, second])) == 2
+    (group,) = runs.group([first, second], ["one"], ["one", "one"])
+    assert [run.seed for run in group.runs] == [0, 1]
+
+
 def test_a_run_of_a_logs_recipe_is_not_one_of_its_seeds():
     log = sample_runs.published()[0].runs[0]
     run = runs.Run("mine", "mine", log.rows, log.config, log.timeline)
@@ -305,6 +315,19 @@ def test_names_are_one_line_without_markup(tmp_path):
     assert [group.name for group in runs.group(loaded, ["a\n# H", "**b**\x1b"])] == ["a # H", "∗∗b∗∗\\x1b"]
     with pytest.raises(UserError, match="its own name"):
         runs.group(loaded, ["a b", "a\nb"])
+
+
+def test_images_of_ones_own_are_told_apart_by_their_digests(tmp_path):
+    own = {"data.name": "own", "data.class_names": ["a", "b"], "data.own_train": 400, "data.own_test": 400}
+    made = []
+    for seed, digest in enumerate(("1", "1", "2", None)):
+        run = runs.load(str(sample_runs.write(tmp_path / f"seed{seed}", CURVE, seed)))
+        header = dataclasses.replace(run.headers[0], data_digests={"test": digest} if digest else {})
+        made.append(dataclasses.replace(run, config=run.config.override(own), headers=(header,)))
+    same, again, other, unknown = made
+    assert len(runs.group([same, again, unknown])) == 1
+    with pytest.raises(UserError, match=r"seed0 and .*seed2: were tested on different images"):
+        runs.group([same, again, other])
 
 
 def test_finished_runs_count_or_all_cut_to_a_common_length(tmp_path):

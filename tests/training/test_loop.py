@@ -305,6 +305,17 @@ def test_says_what_a_run_never_reaches(tmp_path):
     assert "never has: dropout 0.2 at epoch 500" in " ".join(lines)
 
 
+def test_a_network_whose_loss_is_not_finite_has_diverged_though_its_average_is_well(monkeypatch):
+    attempt = types.SimpleNamespace(
+        setup=types.SimpleNamespace(timeline=types.SimpleNamespace(steps_per_epoch=10)), state=None, rollbacks=1, back_to=(4,),
+        data=types.SimpleNamespace(judge="test"),
+    )  # fmt: skip
+    monkeypatch.setattr(loop, "evaluate_epoch", lambda *_: ({"test": {"loss": 1.0}}, {"test": {"loss": float("nan")}}))
+    with pytest.raises(Diverged, match="the loss of the evaluation after epoch 2 is no longer finite") as caught:
+        loop.finish_epoch(attempt, 2, EpochSums())
+    assert (caught.value.rollbacks, caught.value.back_to) == (1, (4,))
+
+
 class TestReadStep:
     metrics = {"loss": 2.0, "finite": True, "correct": 3.0, "examples": 4, "loss_scale": 1024.0, "gradient_norm": 1.0}  # noqa: RUF012
 

@@ -1,5 +1,6 @@
 """Runs that go on: stopped and resumed with another end, branched from another run, extended, begun with weights."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -114,6 +115,8 @@ def test_a_branch_may_have_another_seed_and_another_beginning(runs):
     np.testing.assert_array_equal(jax.random.key_data(beginning.state.key), jax.random.key_data(jax.random.key(7)))
     assert beginning.origin.agreed == 0
     assert "whose recipe was another one from update 1 on" in beginning.origin.describe()
+    with pytest.raises(UserError, match="base: its checkpoint of step 7, where this run began, is gone"):
+        origins.begin(setup, {}, dataclasses.replace(branch_from(runs / "base"), step=7))
 
 
 @pytest.mark.parametrize(

@@ -263,14 +263,14 @@ class Machine:
             checkpoints.save(state, STEPS // 2, 0, None, CheckpointNotes(rollbacks=0))
             checkpoints.wait()
             written = time.perf_counter()
-            _, restored, _ = checkpoints.restore_last(setup.abstract_state, setup.shardings)
+            try:
+                _, restored, _ = checkpoints.restore_last(setup.abstract_state, setup.shardings)
+            except UserError as error:
+                return Answer("checkpoint", "failed", f"not read back as it was written ({error})", "choose another disk")
             read = time.perf_counter()
-            saved_bits, restored_bits = (int(checksum(_arrays(one))) for one in (state, restored))
         went_on, _ = self._run.steps(restored, STEPS - STEPS // 2)
         figures = {"write_seconds": written - begin, "read_seconds": read - written}
         text = f"written in {written - begin:.2g} s, read in {read - written:.2g} s"
-        if saved_bits != restored_bits:
-            return Answer("checkpoint", "failed", f"{text}, with other bits", "choose another disk, and report it", figures)
         if int(checksum(_arrays(went_on))) != self._straight[0]:
             advice = "--deterministic" if not devices.is_deterministic() else "report it"
             return Answer("checkpoint", "note", f"{text}; the updates after it gave other bits", advice, figures)
@@ -382,11 +382,10 @@ def device_memory(device: Any) -> float:
 
 def accelerator(device: Any) -> targets.Accelerator | None:
     """The published peaks of a device; None where they are not known here."""
-    kind = re.sub(r"tpu v5$", "tpu v5p", device.device_kind.lower().replace(" lite", "e"))
-    for name, chip in {**targets.GPUS, **targets.TPUS}.items():
-        if re.search(rf"\b{name}\b", kind):
-            return chip
-    return None
+    kind = device.device_kind
+    gpus = {description: targets.GPUS[name] for name, (description, *_) in targets.GPU_FACTS.items()}
+    tpu = re.sub("^TPU v5$", "TPU v5p", kind.replace(" lite", "e")).removeprefix("TPU ")
+    return gpus.get(kind) or targets.TPUS.get(tpu)
 
 
 def _logits_and_gradients(setup: Setup, kind: str, images: np.ndarray, labels: jax.Array) -> tuple[np.ndarray, np.ndarray]:

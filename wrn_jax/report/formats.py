@@ -165,8 +165,9 @@ def conditions(group: Group) -> str:
     if group.timeline is None:
         return f"images whose augmentation is {NOT_RECORDED}"
     row = group.timeline.table()[min(group.timeline.epochs, group.counted[0].last.epoch) - 1]
-    mixup = f"mixup alpha {row['mixup_alpha']:g}" if row["mixup_alpha"] else "no mixup"
-    return f"images with augmentation “{row['augmentation']}”, {mixup} and dropout {row['dropout']:g}"
+    mixing = f"mixup alpha {row['mixup_alpha']:g}" if row["mixup_alpha"] else "no mixup"
+    mixing += f", CutMix for {row['cutmix_probability']:.0%} of the batches" if row["cutmix_probability"] else ""
+    return f"images with augmentation “{row['augmentation']}”, {mixing} and dropout {row['dropout']:g}"
 
 
 def thirds(cycle: RateCycle) -> str:

@@ -46,6 +46,8 @@ _PLACES = ("epoch", "step", "global_step", "iteration")
 """The columns that say where a line is, as `_plain_name` has them."""
 _FILES = ("metrics.csv", "summary.csv", "metrics.jsonl")
 """What Lightning, timm, and scripts call their records."""
+_SPLITS = ("train", "training", "valid", "validation", "val", "test", "eval")
+"""What folders of the events of one run are called."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +76,27 @@ class Reading:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run of another program: holds records of a kind that can be read, and is none of ours."""
-    if (path / "header.jsonl").exists() or ((path / "config.json").exists() and (path / "metrics.jsonl").exists()):
+    if _is_ours(path):
         return False
     return bool(_events(path)) or (path / "metrics").is_dir() or any((path / name).is_file() for name in _FILES)
+
+
+def _is_ours(path: Path) -> bool:
+    return (path / "header.jsonl").exists() or ((path / "config.json").exists() and (path / "metrics.jsonl").exists())
+
+
+def holds_runs(path: Path) -> bool:
+    """Whether a folder has runs in it, ours or of other programs, rather than being one.
+
+    Keras and others put the events of one run into folders that are called after the splits.
+    """
+    below = [folder for folder in path.iterdir() if folder.is_dir()]
+    if any(map(_is_ours, below)):
+        return True
+    if any(events.parent == path for events in _events(path)) or any((path / name).is_file() for name in _FILES):
+        return False
+    names = [folder.name for folder in below if folder.name != "metrics" and is_run(folder)]
+    return bool(names) and not any(name in _SPLITS for name in names)
 
 
 def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
@@ -86,11 +106,14 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
     """
     is_epoch, curves, percent = _curves(path)
     taken: dict[str, Curve] = {}
+    notes: list[str] = []
     for quantity, names in ALIASES.items():
         named = reading.columns.get(quantity)
         column = next((name for name in named if name in curves), None) if named else _by_alias(curves, names)
         if column is not None:
             taken[quantity] = curves[column]
+        elif named:
+            notes.append(f"no column {' or '.join(named)}, so no {quantity}")
     if not curves:
         raise UserError(f"{path}: no column holds finite numbers, with a point as decimal mark, by epoch or step")
     if "test_accuracy" not in taken:
@@ -115,7 +138,8 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
     held_out = [row.valid_accuracy is not None for row in rows]
     if any(held_out) and not all(held_out):
         rows = [dataclasses.replace(row, valid_accuracy=None, valid_loss=None) for row in rows]
-    return rows, factor == 100, f"{note}; each test accuracy is taken for that of an epoch"
+        notes.append("some epochs have no validation accuracy, so it counts for none")
+    return rows, factor == 100, "; ".join([note, "each test accuracy is taken for that of an epoch", *notes])
 
 
 def _row(epoch: int, figures: Mapping[str, float]) -> EpochRow:

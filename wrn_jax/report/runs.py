@@ -350,12 +350,13 @@ def _evaluations(folder: Path, timeline: Timeline) -> tuple[Evaluation, ...]:
     return tuple(sorted(evaluations, key=lambda evaluation: evaluation.epoch))
 
 
-def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Group, ...]:
+def group(runs: Sequence[Run], names: Sequence[str] | None = None, recipes: Sequence[str] | None = None) -> tuple[Group, ...]:
     """Groups runs into recipes, in the order in which they come: the same configuration but for the seed.
 
     Args:
       runs: the runs, as loaded.
       names: what to call the recipes; None: after their runs.
+      recipes: which recipe each run is of, where that is known, as in a study; None: as the configurations say.
 
     Raises:
       UserError: a run comes twice, two runs are not independent, or runs are about different images; or the number of names
@@ -363,9 +364,10 @@ def group(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[Grou
     """
     runs = _distinct(runs)
     check_same_images([(run.source, run.config) for run in runs if run.config is not None])
+    _check_own_images(runs)
     members: dict[Any, list[Run]] = {}
-    for run in runs:
-        together = members.setdefault(_recipe_key(run), [])
+    for index, run in enumerate(runs):
+        together = members.setdefault(recipes[index] if recipes else _recipe_key(run), [])
         for other in together:
             if run.seed is not None and other.seed == run.seed:
                 raise UserError(
@@ -427,6 +429,16 @@ def check_same_images(configs: Sequence[tuple[str, Config]]) -> None:
                 f"{first} and {name}: were tested on different images ({expected}; {images}), so their accuracies "
                 "cannot be compared"
             )
+
+
+def _check_own_images(runs: Sequence[Run]) -> None:
+    """Raises UserError for runs on images of one's own, which all go by one name, whose test images are known to differ."""
+    own = [run for run in runs if run.config is not None and datasets.info(run.config.data).own and run.headers]
+    known = [(run.source, run.headers[-1].data_digests.get("test")) for run in own]
+    known = [(source, digest) for source, digest in known if digest]
+    for source, digest in known[1:]:
+        if digest != known[0][1]:
+            raise UserError(f"{known[0][0]} and {source}: were tested on different images: their accuracies do not compare")
 
 
 def _test_images(config: Config) -> str:

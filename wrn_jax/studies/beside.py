@@ -54,4 +54,6 @@ def find(design: Design, named: bool) -> Others:
 
 def _is_run(place: str) -> bool:
     path = user_path(place)
-    return path.is_file() or place in published_runs.LOGS or holds_run(path) or (path.is_dir() and other_runs.is_run(path))
+    if path.is_file() or place in published_runs.LOGS or holds_run(path):
+        return True
+    return path.is_dir() and other_runs.is_run(path) and not other_runs.holds_runs(path)

@@ -5,6 +5,7 @@ is chosen the test accuracy is shown, once: the test images had no part in the c
 """
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def _further(choice: Choice) -> list[Block]:
     if choice.chosen is None:
         return []
     folder = choice.chosen.runs[0].source
-    return [Bullets([f"python -m wrn_jax.evaluate --workdir {folder} --checkpoint last"])]
+    return [Bullets([f"python -m wrn_jax.evaluate --workdir {shlex.quote(folder)} --checkpoint last"])]
 
 
 def plan(design: Design) -> list[str]:

@@ -39,7 +39,7 @@ class Job:
     """A command on a cluster, looked at as at a process. One that others than the study interrupted is submitted anew.
 
     Attributes:
-      submit: submits it; what the engine knows it by.
+      submit: submits it; what the engine knows it by, None if it could not be.
       code: its exit code by that, None as long as it has none.
       cancel: interrupts it by that.
     """
@@ -56,7 +56,7 @@ class Job:
     def poll(self) -> int | None:
         """Its exit code, None as long as it is queued or at work."""
         if self.returncode is None:
-            self.returncode = self.code(self._handle)
+            self.returncode = 1 if self._handle is None else self.code(self._handle)
         if self.returncode == Interrupted.code and not self._is_terminated:
             self._handle, self.returncode = self.submit(), None
         return self.returncode
@@ -64,7 +64,8 @@ class Job:
     def terminate(self) -> None:
         """Has it save and end, or leave the queue."""
         self._is_terminated = True
-        self.cancel(self._handle)
+        if self._handle is not None:
+            self.cancel(self._handle)
 
 
 def run_here(arguments: Sequence[str], log: str, folder: str, environment: Mapping[str, str]) -> int:
@@ -157,7 +158,7 @@ def _ray(options: dict[str, Any]) -> Start:
 
     def start(arguments: Sequence[str], log: Path, place: Place) -> Job:
         told = arguments, str(log.absolute()), os.getcwd(), _environment() | dict(place.environment)
-        return Job(lambda: task.remote(*told), _telling(code, log), engine.cancel)
+        return Job(_telling(lambda: task.remote(*told), log, None), _telling(code, log, 1), engine.cancel)
 
     return start
 
@@ -192,20 +193,21 @@ def _slurm(options: dict[str, Any], folder: Path) -> Start:
 
     def start(arguments: Sequence[str], log: Path, place: Place) -> Job:
         told = arguments, str(log.absolute()), os.getcwd(), dict(place.environment)
-        return Job(lambda: executor.submit(run_here, *told), _telling(code, log), lambda job: job.cancel(check=False))
+        submit = _telling(lambda: executor.submit(run_here, *told), log, None)
+        return Job(submit, _telling(code, log, 1), lambda job: job.cancel(check=False))
 
     return start
 
 
-def _telling(code: Callable[[Any], int | None], log: Path) -> Callable[[Any], int | None]:
-    """`code`, that takes an error of the engine for the end of the command, and writes it into its log."""
+def _telling(call: Callable[..., Any], log: Path, otherwise: int | None) -> Callable[..., Any]:
+    """`call`, that writes an error of the engine into the log of the command, and then returns `otherwise`."""
 
-    def told(handle: Any) -> int | None:
+    def told(*arguments: Any) -> Any:
         try:
-            return code(handle)
+            return call(*arguments)
         except Exception as error:  # whatever an engine raises: the other runs go on
             with open(log, "a", encoding="utf-8") as file:
                 file.write(f"the engine: {type(error).__name__}: {' '.join(str(error).split())[:500]}\n")
-            return 1
+            return otherwise
 
     return told

@@ -58,8 +58,7 @@ def settle(
         was = f"{design.announced:g}" if design.announced else "none"
         raise UserError(f"--detect {announced:g}: was {was} when the study began, and what it is made for is said before it")
     if seeds is not None:
-        done = engine.look(members(design, folder), corruptions=False).done
-        design = design.with_seeds(seeds, len(done))
+        design = design.with_seeds(seeds, engine.count_done(members(design, folder)))
     return design
 
 
@@ -97,7 +96,7 @@ def run(
     outlooks = outlook.look_ahead(design, share)
     all_members = members(design, folder, outlook.forks_of(outlooks))
     state = engine.look(all_members, corruptions)
-    for line in outlook.describe(design, outlooks, len(state.done), folder) + resolution(design, others, None, spread):
+    for line in outlook.describe(design, outlooks, len(state.done), folder) + resolution(design, others, spread):
         print(line)
     design.write(folder)
     left = [member for member in all_members if member.name not in state.done]
@@ -118,8 +117,10 @@ def run(
         engine.execute(
             all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report, cluster or engine.start
         )
-    finally:
-        groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
+    except BaseException:
+        report()
+        raise
+    groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
     if groups:
         print(f"the report: {folder / 'report.md'}, report.html, comparison.json, plots/")
         over = summary.is_over(all_members, state.runs, state.failures)
@@ -143,20 +144,19 @@ def check_base(design: Design, others: Others, base: str | None) -> None:
         raise UserError(f"--fail-if-worse {base}: should be one of {', '.join(known)}")
 
 
-def resolution(design: Design, others: Others, difference: float | None, spread: float) -> list[str]:
-    """What the study can show, and how many seeds a difference needs (none: the one it is made for), in lines."""
+def resolution(design: Design, others: Others, spread: float) -> list[str]:
+    """What the study can show by the seeds that decide, and how many the difference needs that it is made for, in lines."""
     if design.grid:
         return []
     recipes = len(design.recipes) + len(others.groups)
-    return outlook.resolution(recipes, design.all_seeds, difference or design.announced, spread)
+    return outlook.resolution(recipes, design.seeds, design.announced, spread)
 
 
 def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Sequence[str], unit: Unit | None) -> Design:
     """The study with runs of other programs beside it, if any are named; see `Design.with_beside`. Raises UserError."""
     if not (places or columns or unit):
         return design
-    done = engine.look(members(design, folder), corruptions=False).done
-    return design.with_beside(places, columns, unit, len(done))
+    return design.with_beside(places, columns, unit, engine.count_done(members(design, folder)))
 
 
 def foresee(
@@ -165,15 +165,14 @@ def foresee(
     jobs: int | None,
     base: str | None,
     share: bool,
-    difference: float | None,
     spread: float,
     others: Others,
 ) -> None:
     """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
     check_base(design, others, base)
     outlooks = outlook.look_ahead(design, share)
-    done = len(engine.look(members(design, folder), corruptions=False).done)
-    for line in outlook.describe(design, outlooks, done, folder) + resolution(design, others, difference, spread):
+    done = engine.count_done(members(design, folder))
+    for line in outlook.describe(design, outlooks, done, folder) + resolution(design, others, spread):
         print(line, flush=True)
     with console.waiting("measuring how long an update takes"):
         times = outlook.times(outlooks, design.all_seeds, places.find(jobs))

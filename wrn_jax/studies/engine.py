@@ -74,12 +74,13 @@ Start = Callable[[Sequence[str], Path, Place], Process]
 
 @dataclasses.dataclass(eq=False)
 class Task:
-    """A run at work: its place, the command that it is at, the process, and how many epochs are recorded."""
+    """A run at work: its place, the command it is at, the process, where in the log its output begins, and recorded epochs."""
 
     member: Member
     place: Place
     arguments: list[str]
     process: Process
+    log_begin: int = 0
     rows: Sequence[EpochRow] = ()
 
 
@@ -126,6 +127,15 @@ def look_at(state: State, member: Member, corruptions: bool) -> list[str] | None
         state.failures.pop(member.name, None)
         member.forgive()
     return arguments
+
+
+def count_done(members: Sequence[Member]) -> int:
+    """How many runs lack nothing, those that cannot be read left out; tells and writes nothing."""
+    done = 0
+    for member in members:
+        with contextlib.suppress(UserError):
+            done += missing(member, load(member), corruptions=False) is None
+    return done
 
 
 def start(arguments: Sequence[str], log: Path, place: Place) -> subprocess.Popen:
@@ -238,7 +248,8 @@ def begin(member: Member, place: Place, state: State, corruptions: bool, engine:
             raise UserError(f"{member.recipe.file}: was changed since the study began: {change}")
         member.forgive()
         member.log.parent.mkdir(parents=True, exist_ok=True)
-        return Task(member, place, arguments, engine(arguments, member.log, place))
+        log_begin = member.log.stat().st_size if member.log.exists() else 0
+        return Task(member, place, arguments, engine(arguments, member.log, place), log_begin)
     except (UserError, OSError) as error:
         fail(state, member, UserError.code, str(error))
         return None
@@ -260,7 +271,9 @@ def end(task: Task, state: State, corruptions: bool, stopping: bool, engine: Sta
         return begin(member, task.place, state, corruptions, engine)
     if stopping and code != DIVERGED:
         return None
-    said = last_line(member.log, lambda line: line.startswith(f"{task.arguments[0]}: ")) or last_line(member.log)
+    begin_of_line = f"{task.arguments[0]}: "
+    said = last_line(member.log, lambda line: line.startswith(begin_of_line), task.log_begin)
+    said = said or last_line(member.log, begin=task.log_begin)
     if code < 0:
         hint = " (too little memory?)" if code == -signal.SIGKILL else ""
         said = f"was killed by {signal.Signals(-code).name}{hint}"

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -172,11 +171,11 @@ def holder(workdir: Path) -> str | None:
     return None
 
 
-def last_line(log: Path, accept: Callable[[str], bool] = bool) -> str:
-    """The last line of a run's output that is accepted, of its last 10,000 characters; empty if there is none."""
+def last_line(log: Path, accept: Callable[[str], bool] = bool, begin: int = 0) -> str:
+    """The last line of a run's output from byte `begin` on that is accepted, of its last 10,000; empty if there is none."""
     try:
         with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 10_000))
+            file.seek(max(begin, file.seek(0, 2) - 10_000))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
@@ -186,8 +185,3 @@ def last_line(log: Path, accept: Callable[[str], bool] = bool) -> str:
 def command_line(arguments: list[str]) -> list[str]:
     """The command of the package as a process is started with it."""
     return [sys.executable, "-m", f"wrn_jax.{arguments[0]}", *arguments[1:]]
-
-
-def as_typed(arguments: list[str]) -> str:
-    """The command as people type it."""
-    return f"python -m wrn_jax.{arguments[0]} {shlex.join(arguments[1:])}"

@@ -138,9 +138,10 @@ def complete_seeds(
 def grouped(design: Design, members: Sequence[Member], known: Mapping[str, Run | None]) -> tuple[Group, ...]:
     """The recipes with the runs that have a finished epoch, in the order of the design."""
     order = [recipe.name for recipe in design.recipes]
-    begun = sorted((member for member in members if known.get(member.name)), key=lambda member: order.index(member.recipe.name))
-    names = list(dict.fromkeys(member.recipe.name for member in begun))
-    return runs.group([run for member in begun if (run := known[member.name])], names) if begun else ()
+    begun = [(member.recipe.name, run) for member in members if (run := known.get(member.name))]
+    begun.sort(key=lambda pair: order.index(pair[0]))
+    recipes = [recipe for recipe, _ in begun]
+    return runs.group([run for _, run in begun], list(dict.fromkeys(recipes)), recipes) if begun else ()
 
 
 def describe(

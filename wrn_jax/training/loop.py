@@ -274,7 +274,7 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
     if saved.step != int(state.step):
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
     rollbacks, back_to = max(request.rollbacks, saved.notes.rollbacks), back_to or saved.notes.back_to
-    header = make_header(setup, data.judge, saved.step, rollbacks, origin, changes)
+    header = make_header(setup, data, saved.step, rollbacks, origin, changes)
     past = [event for event in timeline.events() if event.step < saved.step]
     log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead, flatten(config.to_dict()), request.hook))
     saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
@@ -370,7 +370,7 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     except Interrupted:  # the resumed run evaluates
         attempt.saver.save(state, step, epoch - 1, None, attempt.notes(sums=sums))
         raise
-    if not math.isfinite(sum(result["loss"] for result in results.values())):
+    if not math.isfinite(sum(result["loss"] for result in [*results.values(), *(raw_results or {}).values()])):
         text = f"the loss of the evaluation after epoch {epoch} is no longer finite"
         raise Diverged(text, attempt.rollbacks, attempt.back_to)
 
@@ -538,7 +538,7 @@ def draw(attempt: Attempt) -> None:
 
 
 def make_header(
-    setup: Setup, judge: str, first_step: int, rollbacks: int, origin: Origin | None, changes: Sequence[str]
+    setup: Setup, data: PlacedData, first_step: int, rollbacks: int, origin: Origin | None, changes: Sequence[str]
 ) -> Header:
     """The header of a start that goes on from `first_step` finished updates, with these changes of keys."""
     return Header(
@@ -548,7 +548,7 @@ def make_header(
         rollbacks=rollbacks,
         seed=setup.config.seed,
         precision=setup.network.dtype,
-        best_chosen_on=judge,
+        best_chosen_on=data.judge,
         parameters=setup.network.num_parameters,
         train_examples=setup.num_train,
         steps_per_epoch=setup.timeline.steps_per_epoch,
@@ -557,4 +557,5 @@ def make_header(
         deterministic=devices.is_deterministic(),
         origin=origin,
         changes=list(changes),
+        data_digests=data.digests,
     )

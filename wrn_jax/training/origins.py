@@ -87,6 +87,8 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
         there = checkpoints.all()
         check_checkpoints(there, workdir, config)
         known = [saved for saved in there if saved.step == origin.step]
+        if origin.step is not None and not known:
+            raise UserError(f"--branch-from {workdir}: its checkpoint of step {origin.step}, where this run began, is gone")
         saved = known[0] if known else choose(there, origin.checkpoint, checkpoints.directory)
         check_digests(saved.metadata.get("data_digests") or {}, digests, str(checkpoints.directory / str(saved.step)))
         if saved.step >= timeline.steps:

@@ -20,6 +20,8 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import read_jsonl
 
 FORMAT = 1
+_LATER = ("origin", "changes", "data_digests")
+"""Keys of a header that older versions do not know, left out where they are empty."""
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 """The splits as the records call them, and as people do."""
 
@@ -207,6 +209,7 @@ class Header:
       deterministic: whether a GPU was made to repeat itself bit for bit.
       origin: what the run goes back to that did not begin with random weights.
       changes: keys of the configuration that are others from this start on, as in "key was X, is Y".
+      data_digests: of the training, held-out and test images, see `loading.digests`.
     """
 
     time: Text
@@ -224,11 +227,12 @@ class Header:
     deterministic: bool = False
     origin: Origin | None = None
     changes: list[Text] = dataclasses.field(default_factory=list)
+    data_digests: dict[str, Text] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The header as plain JSON data; without what older versions do not know, where it is empty."""
         tree = dataclasses.asdict(self)
-        return {"format": FORMAT} | {name: tree[name] for name in tree if name not in ("origin", "changes") or tree[name]}
+        return {"format": FORMAT} | {name: tree[name] for name in tree if tree[name] or name not in _LATER}
 
     @classmethod
     def from_dict(cls, tree: Any, source: str) -> Self:
