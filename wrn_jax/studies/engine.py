@@ -134,7 +134,7 @@ def count_done(members: Sequence[Member]) -> int:
     done = 0
     for member in members:
         with contextlib.suppress(UserError):
-            done += missing(member, load(member), corruptions=False) is None
+            done += missing(member, load(member), False) is None
     return done
 
 
