@@ -51,7 +51,7 @@ def build(groups: Sequence[Group], title: str | None = None, operations: Mapping
 def summary(groups: Sequence[Group], reached: Verdict, operations: Mapping[str, float]) -> list[Block]:
     """For a reader who has one minute: the verdict, a figure, a table; and what must not be missed."""
     blocks: list[Block] = [_sentence(reached), *curves.opening(groups), cards.results(groups, operations)]
-    if on_test := [group.name for group in groups if group.judge == "test" and len(measures.told_apart([group])) > 1]:
+    if on_test := [group.name for group in groups if group.judge == "test" and not measures.best_is_last([group])]:
         names = f"all {len(groups)} recipes" if len(on_test) == len(groups) > 3 else formats.listed(on_test)
         text = f"The best epoch of {names} was chosen on the test set, which flatters its test accuracy."
         blocks.append(Text(text, "warning"))

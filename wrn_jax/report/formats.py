@@ -137,7 +137,7 @@ def spread_note(groups: Sequence[Group]) -> str:
 
 def best_note(groups: Sequence[Group]) -> str:
     """Why no figures of a best epoch stand beside those of the last; empty if they do."""
-    return "" if len(measures.told_apart(groups)) > 1 else " The best epoch was the last one of every run."
+    return " The best epoch was the last one of every run." if measures.best_is_last(groups) else ""
 
 
 def machine(run: Run) -> str:

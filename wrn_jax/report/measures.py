@@ -159,9 +159,14 @@ def row(run: Run, which: str) -> EpochRow:
     return run.last if which == "last" else run.best
 
 
+def best_is_last(groups: Sequence[Group]) -> bool:
+    """Whether the last epoch is the best one of every run that counts."""
+    return all(run.best.epoch == run.last.epoch for group in groups for run in group.counted)
+
+
 def told_apart(groups: Sequence[Group]) -> tuple[str, ...]:
     """The epochs that differ: `WHICH`, or the last one alone where it is the best one of every run."""
-    return WHICH if any(run.best.epoch != run.last.epoch for group in groups for run in group.counted) else WHICH[:1]
+    return WHICH[:1] if best_is_last(groups) else WHICH
 
 
 def values(group: Group, which: str, quantity: str = "test_accuracy") -> list[float]:

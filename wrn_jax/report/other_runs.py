@@ -78,11 +78,15 @@ def is_run(path: Path) -> bool:
     """Whether a folder is a run of another program: holds records of a kind that can be read, and is none of ours."""
     if _is_ours(path):
         return False
-    return bool(_events(path)) or (path / "metrics").is_dir() or any((path / name).is_file() for name in _FILES)
+    return bool(_events(path)) or (path / "metrics").is_dir() or _has_records(path)
 
 
 def _is_ours(path: Path) -> bool:
     return (path / "header.jsonl").exists() or ((path / "config.json").exists() and (path / "metrics.jsonl").exists())
+
+
+def _has_records(path: Path) -> bool:
+    return any((path / name).is_file() for name in _FILES)
 
 
 def holds_runs(path: Path) -> bool:
@@ -93,7 +97,7 @@ def holds_runs(path: Path) -> bool:
     below = [folder for folder in path.iterdir() if folder.is_dir()]
     if any(map(_is_ours, below)):
         return True
-    if any(events.parent == path for events in _events(path)) or any((path / name).is_file() for name in _FILES):
+    if _has_records(path) or any(events.parent == path for events in _events(path)):
         return False
     names = [folder.name for folder in below if folder.name != "metrics" and is_run(folder)]
     return bool(names) and not any(name in _SPLITS for name in names)

@@ -421,7 +421,18 @@ def _short(source: str, others: Sequence[str]) -> str:
 
 def check_same_images(configs: Sequence[tuple[str, Config]]) -> None:
     """Raises UserError for runs, each a name and its configuration, whose test images are known to differ."""
-    known = [(name, _test_images(config)) for name, config in configs]
+    _check_alike([(name, _test_images(config)) for name, config in configs])
+
+
+def _check_own_images(runs: Sequence[Run]) -> None:
+    """Raises UserError for runs on images of one's own, which all go by one name, whose test images are known to differ."""
+    own = [run for run in runs if run.config is not None and datasets.info(run.config.data).own and run.headers]
+    digests = [(run.source, run.headers[-1].data_digests.get("test")) for run in own]
+    _check_alike([(source, f"digest {digest}") for source, digest in digests if digest])
+
+
+def _check_alike(known: Sequence[tuple[str, str]]) -> None:
+    """Raises UserError unless all runs, each a name and its test images in words, have the same images."""
     for name, images in known[1:]:
         first, expected = known[0]
         if images != expected:
@@ -429,16 +440,6 @@ def check_same_images(configs: Sequence[tuple[str, Config]]) -> None:
                 f"{first} and {name}: were tested on different images ({expected}; {images}), so their accuracies "
                 "cannot be compared"
             )
-
-
-def _check_own_images(runs: Sequence[Run]) -> None:
-    """Raises UserError for runs on images of one's own, which all go by one name, whose test images are known to differ."""
-    own = [run for run in runs if run.config is not None and datasets.info(run.config.data).own and run.headers]
-    known = [(run.source, run.headers[-1].data_digests.get("test")) for run in own]
-    known = [(source, digest) for source, digest in known if digest]
-    for source, digest in known[1:]:
-        if digest != known[0][1]:
-            raise UserError(f"{known[0][0]} and {source}: were tested on different images: their accuracies do not compare")
 
 
 def _test_images(config: Config) -> str:

@@ -172,7 +172,7 @@ def _better(pair: Pair) -> str:
 
 
 def _at_best(best: Pair, last: Pair, groups: Mapping[str, Group]) -> str:
-    if len(measures.told_apart([*groups.values()])) == 1:
+    if measures.best_is_last([*groups.values()]):
         return "That was the best epoch of every run."
     judges = {groups[name].judge for name in (best.first, best.second)}
     chosen = {"test": "chosen on the test set, which flatters both,", "valid": "chosen on the hold-out,"}
