@@ -20,7 +20,8 @@ from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.studies import conduct, display, engine, measure, places
 from wrn_jax.studies.design import Design, read_recipes
-from wrn_jax.studies.runs import members
+from wrn_jax.studies.progress import Progress, count_done
+from wrn_jax.studies.runs import Failure, load, members
 from wrn_jax.studies.sharing import Fork
 from wrn_jax.training.workdir import claimed
 
@@ -243,7 +244,7 @@ def test_runs_are_counted_without_a_trace(world, tmp_path, capsys):
     (out / "runs/one-seed0/metrics.jsonl").write_text("rubbish")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     capsys.readouterr()
-    assert engine.count_done(members(conduct.settle(out, [], [], [], None), out)) == 3
+    assert count_done(members(conduct.settle(out, [], [], [], None), out)) == 3
     assert capsys.readouterr() == ("", "")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
@@ -493,7 +494,7 @@ def test_a_run_that_cannot_go_on_from_another_begins_by_itself(world, tmp_path, 
 
 def test_it_is_trained_apart_where_that_is_asked_for(world, tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(conduct, "run", lambda *arguments: given.append(arguments[5]))
+    monkeypatch.setattr(conduct, "run", lambda *arguments: given.append(arguments[2].share))
     begin(tmp_path / "out")
     begin(tmp_path / "out", "--no-share")
     assert given == [True, False]
@@ -503,19 +504,19 @@ def test_a_run_waits_for_what_it_goes_on_from_as_long_as_that_may_come(world, tm
     world.write("two", LATE)
     recipes = read_recipes([str(tmp_path / f"{name}.py") for name in ACCURACY], KEYS)
     trunk, run = members(Design(began="", recipes=recipes, seeds=1), tmp_path, {"two": Fork("one", 3, 12)})
-    state = engine.State()
+    state = Progress([trunk, run])
     assert not engine.waits(trunk, state)
     assert engine.waits(run, state)
-    state.failures["one-seed0"] = engine.Failure(2, "")
+    state.failures["one-seed0"] = Failure(2, "")
     assert not engine.waits(run, state)
     state.failures.clear()
     write_run(trunk.workdir, 0, [0.1, 0.2], {})
-    state.runs["one-seed0"] = engine.load(trunk)
+    state.runs["one-seed0"] = load(trunk)
     assert engine.waits(run, state)
     write_run(trunk.workdir, 0, [0.1, 0.2, 0.3], {})
     assert not engine.waits(run, state)  # the checkpoint is there, though that run goes on
     write_run(trunk.workdir, 0, [0.1, 0.2, 0.3, 0.4, 0.5], {})
-    state.runs["one-seed0"] = engine.load(trunk)
+    state.runs["one-seed0"] = load(trunk)
     assert not engine.waits(run, state)  # it has ended without
     assert "--branch-from" not in run.train()
 

@@ -84,14 +84,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         design = conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
         return design, beside.find(design, named=bool(options.beside))
 
-    base, share, spread = options.fail_if_worse, options.share, options.spread
+    request = conduct.Request(
+        jobs=options.jobs,
+        share=options.share,
+        corruptions=options.corruptions,
+        spread=options.spread,
+        base=options.fail_if_worse,
+    )
     if options.dry_run:
         design, others = settle()
-        return conduct.foresee(design, options.out, options.jobs, base, share, spread, others)
+        return conduct.foresee(design, options.out, request, others)
     with claimed(options.out):
         design, others = settle()
         cluster = None if options.engine == "local" else clusters.find(options.engine, options.engine_options, options.out)
-        conduct.run(design, options.out, options.corruptions, options.jobs, base, share, spread, others, cluster)
+        conduct.run(design, options.out, request, others, cluster)
 
 
 def jobs(text: str) -> int | None:

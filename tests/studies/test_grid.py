@@ -11,8 +11,9 @@ from wrn_jax.report import runs
 from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.studies import choice, conduct, design, grid
+from wrn_jax.studies.progress import Progress
 from wrn_jax.studies.runs import Failure, members, missing
-from wrn_jax.studies.summary import describe, is_over
+from wrn_jax.studies.summary import describe
 
 KEYS = [f"--config.{key}={value}" for key, value in sample_runs.CHANGES.items()]
 HOLD_OUT = "--config.data.validation_size=100"
@@ -114,8 +115,9 @@ def report(judged, monkeypatch, failures=None):
     written = []
     monkeypatch.setattr(choice.writing, "write_files", lambda document, figures, _: written.append((document, figures)))
     groups = runs.group(list(known.values()), [recipe.name for recipe in plan.recipes])
-    reached = choice.reach(plan, groups, is_over(every, known, failures or {}))
-    choice.write(plan, reached, {}, describe(plan, every, known, failures or {}, 0), None)
+    progress = Progress(every, runs=known, failures=failures or {})
+    reached = choice.reach(plan, groups, progress.is_over)
+    choice.write(plan, reached, {}, describe(plan, progress), None)
     ((document, figures),) = written
     return reached, to_markdown(document), figures
 

@@ -11,7 +11,7 @@ from tests import sample_runs
 from tests.small import metrics
 from wrn_jax import study, train
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.studies import engine, sharing, summary
+from wrn_jax.studies import engine, progress, sharing, summary
 from wrn_jax.studies.runs import is_trained
 from wrn_jax.studies.sharing import Fork
 from wrn_jax.training import loop, step
@@ -100,7 +100,7 @@ def test_runs_that_share_end_in_the_bits_of_those_trained_apart(tmp_path, monkey
 
     monkeypatch.setattr(engine, "start", start)
     monkeypatch.setattr(engine, "POLL", 0.0)
-    monkeypatch.setattr(engine, "missing", lambda member, run, _: None if is_trained(run) else member.train())
+    monkeypatch.setattr(progress, "missing", lambda member, run, _: None if is_trained(run) else member.train())
     monkeypatch.setattr(step, "update", update)
     monkeypatch.setattr(loop, "draw", lambda attempt: None)
     monkeypatch.setattr(summary, "write", lambda *_: ())

@@ -10,16 +10,36 @@ from wrn_jax.report import verdict
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import reason
-from wrn_jax.studies import choice, engine, outlook, places, summary
+from wrn_jax.studies import choice, engine, outlook, places, progress, summary
 from wrn_jax.studies import design as designs
 from wrn_jax.studies import grid as grids
 from wrn_jax.studies.beside import Others
 from wrn_jax.studies.design import Design, Unit
 from wrn_jax.studies.engine import Place, Start
+from wrn_jax.studies.progress import Progress
 from wrn_jax.studies.runs import DIVERGED, members
 
 SEEDS = 3
 """Of a study that does not say how many."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """How a study is to be run, and what is asked of it.
+
+    Attributes:
+      jobs: runs at a time; None: as many as there are GPUs, else one.
+      share: whether what recipes have in common is trained once.
+      corruptions: whether corrupted images are evaluated too.
+      spread: the standard deviation over seeds that is reckoned with, in points.
+      base: a recipe; if another of the study is shown to be worse, the process ends with exit code 1. None for no question.
+    """
+
+    jobs: int | None
+    share: bool
+    corruptions: bool
+    spread: float
+    base: str | None
 
 
 def settle(
@@ -58,7 +78,7 @@ def settle(
         was = f"{design.announced:g}" if design.announced else "none"
         raise UserError(f"--detect {announced:g}: was {was} when the study began, and what it is made for is said before it")
     if seeds is not None:
-        design = design.with_seeds(seeds, engine.count_done(members(design, folder)))
+        design = design.with_seeds(seeds, progress.count_done(members(design, folder)))
     return design
 
 
@@ -68,67 +88,50 @@ def check_options(design: Design, given: Sequence[str]) -> None:
         raise UserError(f"{given[0]}: is about test accuracies, and of a grid the best is chosen on the hold-out; leave it out")
 
 
-def run(
-    design: Design,
-    folder: Path,
-    corruptions: bool,
-    jobs: int | None,
-    base: str | None,
-    share: bool,
-    spread: float,
-    others: Others,
-    cluster: Start | None = None,
-) -> None:
+def run(design: Design, folder: Path, request: Request, others: Others, cluster: Start | None = None) -> None:
     """Runs what is missing and writes the report; see `wrn_jax.study`.
 
     Args:
       design: of the study.
       folder: where everything goes.
-      corruptions: whether corrupted images are evaluated too.
-      jobs: runs at a time; None: as many as there are GPUs, else one.
-      base: a recipe; if another of the study is shown to be worse, the process ends with exit code 1. None for no question.
-      share: whether what recipes have in common is trained once.
-      spread: the standard deviation over seeds that is reckoned with, in points.
+      request: how to run it.
       others: what stands beside it.
-      cluster: an engine that finds place for the runs elsewhere, all at a time if `jobs` is None; None: here.
+      cluster: an engine that finds place for the runs elsewhere, all at a time unless `request` says how many; None: here.
     """
-    check_base(design, others, base)
-    outlooks = outlook.look_ahead(design, share)
-    all_members = members(design, folder, outlook.forks_of(outlooks))
-    state = engine.look(all_members, corruptions)
-    for line in outlook.describe(design, outlooks, len(state.done), folder) + resolution(design, others, spread):
+    check_base(design, others, request.base)
+    outlooks = outlook.look_ahead(design, request.share)
+    state = progress.look(members(design, folder, outlook.forks_of(outlooks)), request.corruptions)
+    foreseen = outlook.describe(design, outlooks, len(state.done), folder)
+    for line in foreseen + resolution(design, others, request.spread):
         print(line)
     design.write(folder)
-    left = [member for member in all_members if member.name not in state.done]
+    left = len(state.members) - len(state.done)
     rooms = [Place()]
     if left:
-        rooms = [Place()] * min(jobs or len(left), len(left)) if cluster else places.find(jobs)
+        rooms = [Place()] * min(request.jobs or left, left) if cluster else places.find(request.jobs)
     if len(rooms) > 1:
         print(f"{len(rooms)} runs at a time")
     operations = {outlook.recipe.name: float(outlook.operations) for outlook in outlooks}
 
     def report() -> None:
         try:
-            summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
+            summary.write(design, state, operations, folder, others)
         except Exception as error:  # whatever it is: the runs are worth more
             console.say(f"the report could not be written ({reason(error)}); going on")
 
     try:
-        engine.execute(
-            all_members, state, rooms, outlook.epoch_operations(outlooks), corruptions, report, cluster or engine.start
-        )
+        engine.execute(state, rooms, outlook.epoch_operations(outlooks), report, cluster or engine.start)
     except BaseException:
         report()
         raise
-    groups = summary.write(design, all_members, state.runs, state.failures, operations, folder, others)
+    groups = summary.write(design, state, operations, folder, others)
     if groups:
         print(f"the report: {folder / 'report.md'}, report.html, comparison.json, plots/")
-        over = summary.is_over(all_members, state.runs, state.failures)
-        reached = choice.reach(design, groups, over) if design.grid else verdict.reach(groups)
+        reached = choice.reach(design, groups, state.is_over) if design.grid else verdict.reach(groups)
         print(reached.sentence.replace("**", ""))
     if state.failures:
-        raise_failures(state, len(all_members), folder)
-    if base is None:
+        raise_failures(state, folder)
+    if (base := request.base) is None:
         return
     if unjudged := summary.unjudged(design, groups, base):
         console.tell(f"study: no verdict against {base} on {', '.join(unjudged)}; see the report")
@@ -156,35 +159,25 @@ def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Seq
     """The study with runs of other programs beside it, if any are named; see `Design.with_beside`. Raises UserError."""
     if not (places or columns or unit):
         return design
-    return design.with_beside(places, columns, unit, engine.count_done(members(design, folder)))
+    return design.with_beside(places, columns, unit, progress.count_done(members(design, folder)))
 
 
-def foresee(
-    design: Design,
-    folder: Path,
-    jobs: int | None,
-    base: str | None,
-    share: bool,
-    spread: float,
-    others: Others,
-) -> None:
+def foresee(design: Design, folder: Path, request: Request, others: Others) -> None:
     """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
-    check_base(design, others, base)
-    outlooks = outlook.look_ahead(design, share)
-    done = engine.count_done(members(design, folder))
-    for line in outlook.describe(design, outlooks, done, folder) + resolution(design, others, spread):
+    check_base(design, others, request.base)
+    outlooks = outlook.look_ahead(design, request.share)
+    done = progress.count_done(members(design, folder))
+    for line in outlook.describe(design, outlooks, done, folder) + resolution(design, others, request.spread):
         print(line, flush=True)
     with console.waiting("measuring how long an update takes"):
-        times = outlook.times(outlooks, design.all_seeds, places.find(jobs))
+        times = outlook.times(outlooks, design.all_seeds, places.find(request.jobs))
     for line in times:
         print(line)
 
 
-def raise_failures(state: engine.State, count: int, folder: Path) -> NoReturn:
+def raise_failures(state: Progress, folder: Path) -> NoReturn:
     """Says in one line which runs failed. Raises Diverged if all of them diverged, else UserError."""
-    names = ", ".join(state.failures)
+    names, of = ", ".join(state.failures), f"{len(state.failures)} of {len(state.members)} runs"
     if all(failure.code == DIVERGED for failure in state.failures.values()):
-        raise Diverged(f"{len(state.failures)} of {count} runs diverged and stay as they are: {names}")
-    raise UserError(
-        f"{len(state.failures)} of {count} runs failed: {names}; see {folder / 'logs'}, and start again to try anew"
-    )
+        raise Diverged(f"{of} diverged and stay as they are: {names}")
+    raise UserError(f"{of} failed: {names}; see {folder / 'logs'}, and start again to try anew")

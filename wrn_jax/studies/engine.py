@@ -14,12 +14,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from wrn_jax.report.runs import Run
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.studies import display
-from wrn_jax.studies.runs import DIVERGED, Failure, Member, command_line, holder, is_trained, last_line, load, missing
+from wrn_jax.studies.progress import Progress
+from wrn_jax.studies.runs import DIVERGED, Member, command_line, holder, is_trained, last_line
 from wrn_jax.training.records import EpochRow, read_rows
 from wrn_jax.training.workdir import holds_run
 
@@ -84,60 +84,6 @@ class Task:
     rows: Sequence[EpochRow] = ()
 
 
-@dataclasses.dataclass(eq=False)
-class State:
-    """A study under way.
-
-    Attributes:
-      runs: as far as they are, by name; None without a finished epoch.
-      failures: of those that failed, by name.
-      done: names of those that lack nothing.
-    """
-
-    runs: dict[str, Run | None] = dataclasses.field(default_factory=dict)
-    failures: dict[str, Failure] = dataclasses.field(default_factory=dict)
-    done: set[str] = dataclasses.field(default_factory=set)
-
-    def is_settled(self, name: str) -> bool:
-        """Whether nothing is left to do for a run: it is done, or it failed."""
-        return name in self.done or name in self.failures
-
-
-def look(members: Sequence[Member], corruptions: bool) -> State:
-    """How far the runs of a study are. A run that diverged would again; one that failed otherwise may be tried anew."""
-    state = State()
-    for member in members:
-        failure = member.failure()
-        try:
-            look_at(state, member, corruptions)
-        except UserError as error:
-            fail(state, member, UserError.code, str(error))
-            continue
-        if failure and failure.code == DIVERGED and member.name not in state.done:
-            state.failures[member.name] = failure
-    return state
-
-
-def look_at(state: State, member: Member, corruptions: bool) -> list[str] | None:
-    """Looks at the folder of a run; the arguments of the command that it needs next. Raises UserError for a damaged one."""
-    run = state.runs[member.name] = load(member)
-    arguments = missing(member, run, corruptions)
-    if arguments is None:
-        state.done.add(member.name)
-        state.failures.pop(member.name, None)
-        member.forgive()
-    return arguments
-
-
-def count_done(members: Sequence[Member]) -> int:
-    """How many runs lack nothing, those that cannot be read left out; tells and writes nothing."""
-    done = 0
-    for member in members:
-        with contextlib.suppress(UserError):
-            done += missing(member, load(member), False) is None
-    return done
-
-
 def start(arguments: Sequence[str], log: Path, place: Place) -> subprocess.Popen:
     """Starts a command of the package as a process, its output at the end of `log`. Raises OSError.
 
@@ -155,29 +101,25 @@ def start(arguments: Sequence[str], log: Path, place: Place) -> subprocess.Popen
 
 
 def execute(
-    members: Sequence[Member],
-    state: State,
+    progress: Progress,
     places: Sequence[Place],
     operations: Mapping[str, float],
-    corruptions: bool,
     report: Callable[[], None],
     engine: Start,
 ) -> None:
     """Runs all that is missing.
 
     Args:
-      members: all runs of the study, in the order in which they are to run.
-      state: how far they are; brought up to date.
+      progress: how far the runs are; brought up to date.
       places: each holds one run at a time.
       operations: of an epoch, by recipe, from which times are estimated.
-      corruptions: whether corrupted images are to be evaluated too.
-      report: writes the report; called after every finished run.
+      report: writes the report; called after every finished run but the last.
       engine: starts their commands, here or elsewhere.
 
     Raises:
       Interrupted: a signal came; the runs at work have saved and ended.
     """
-    waiting = collections.deque(member for member in members if not state.is_settled(member.name))
+    waiting = collections.deque(member for member in progress.members if not progress.is_settled(member.name))
     free, tasks = list(places), list[Task]()
     watched: set[str] = set()
     stopping = ""
@@ -188,38 +130,38 @@ def execute(
                 console.say(f"{stopping}: the runs at work save and end; a second signal ends at once")
                 for task in tasks:
                     task.process.terminate()
-            while free and waiting and not stopping and (member := next_of(waiting, watched, state)):
+            while free and waiting and not stopping and (member := next_of(waiting, watched, progress)):
                 waiting.remove(member)
-                if task := begin(member, free[0], state, corruptions, engine):
+                if task := begin(member, free[0], progress, engine):
                     free.pop(0)
                     tasks.append(task)
             for task in [task for task in tasks if task.process.poll() is not None]:
                 tasks.remove(task)
                 # A scheduler may signal the runs as well, which then end before the study has seen its own signal.
-                further = end(task, state, corruptions, bool(stop.received(0)), engine)
+                further = end(task, progress, bool(stop.received(0)), engine)
                 if further:
                     tasks.append(further)
                     continue
                 free.append(task.place)
-                if task.member.name in state.done:
-                    run = state.runs[task.member.name]
+                if task.member.name in progress.done:
+                    run = progress.runs[task.member.name]
                     assert run is not None  # since it is done
-                    console.say(display.finished_line(task.member, run, len(state.done), len(members)))
-                if not stopping:
+                    console.say(display.finished_line(task.member, run, len(progress.done), len(progress.members)))
+                if not stopping and (tasks or waiting):
                     report()
             if time.monotonic() - looked_at > LOOK:
                 looked_at = time.monotonic()
-                shown.show(lines(members, state, tasks, operations, len(places)))
+                shown.show(lines(progress, tasks, operations, len(places)))
             time.sleep(POLL)
         stopping = stopping or stop.received(0)
-        if stopping and len(state.done) + len(state.failures) < len(members):
+        if stopping and len(progress.done) + len(progress.failures) < len(progress.members):
             raise Interrupted(f"{stopping}: the runs are saved; the same command goes on with them")
 
 
-def next_of(waiting: Sequence[Member], watched: set[str], state: State) -> Member | None:
+def next_of(waiting: Sequence[Member], watched: set[str], progress: Progress) -> Member | None:
     """The next run that waits for no trunk and that no process has; one may have outlived its study, and ends its run alone."""
     for member in waiting:
-        if waits(member, state):
+        if waits(member, progress):
             continue
         who = holder(member.workdir)
         if who is None:
@@ -230,18 +172,18 @@ def next_of(waiting: Sequence[Member], watched: set[str], state: State) -> Membe
     return None
 
 
-def waits(member: Member, state: State) -> bool:
+def waits(member: Member, progress: Progress) -> bool:
     """Whether the checkpoint that a run is to go on from is still to come. If it never will, the run begins by itself."""
     trunk = member.trunk
     if trunk is None or member.can_branch() or holds_run(member.workdir):
         return False
-    return not state.is_settled(trunk.name) and not is_trained(state.runs.get(trunk.name))
+    return not progress.is_settled(trunk.name) and not is_trained(progress.runs.get(trunk.name))
 
 
-def begin(member: Member, place: Place, state: State, corruptions: bool, engine: Start) -> Task | None:
+def begin(member: Member, place: Place, progress: Progress, engine: Start) -> Task | None:
     """Starts the command that a run needs next; None if it needs none, or cannot be started, which is told and written down."""
     try:
-        arguments = look_at(state, member, corruptions)
+        arguments = progress.look_at(member)
         if arguments is None:
             return None
         if arguments[0] == "train" and (change := member.recipe.change()):
@@ -251,24 +193,24 @@ def begin(member: Member, place: Place, state: State, corruptions: bool, engine:
         log_begin = member.log.stat().st_size if member.log.exists() else 0
         return Task(member, place, arguments, engine(arguments, member.log, place), log_begin)
     except (UserError, OSError) as error:
-        fail(state, member, UserError.code, str(error))
+        progress.fail(member, UserError.code, str(error))
         return None
 
 
-def end(task: Task, state: State, corruptions: bool, stopping: bool, engine: Start) -> Task | None:
+def end(task: Task, progress: Progress, stopping: bool, engine: Start) -> Task | None:
     """What follows the end of a command: the next one that the run needs, or None. A failure is told and written down."""
     member, code = task.member, task.process.returncode
     assert code is not None  # since it has ended
     if code == 0:
         try:
-            arguments = look_at(state, member, corruptions)
+            arguments = progress.look_at(member)
         except UserError as error:
-            return fail(state, member, UserError.code, str(error))
+            return progress.fail(member, UserError.code, str(error))
         if arguments is None or stopping:
             return None
         if arguments == task.arguments:
-            return fail(state, member, UserError.code, "its command ended well, and left undone what it was for")
-        return begin(member, task.place, state, corruptions, engine)
+            return progress.fail(member, UserError.code, "its command ended well, and left undone what it was for")
+        return begin(member, task.place, progress, engine)
     if stopping and code != DIVERGED:
         return None
     begin_of_line = f"{task.arguments[0]}: "
@@ -279,40 +221,31 @@ def end(task: Task, state: State, corruptions: bool, stopping: bool, engine: Sta
         said = f"was killed by {signal.Signals(-code).name}{hint}"
     if code == 2 and "--branch-from" in task.arguments and not holds_run(member.workdir):  # a damaged checkpoint, say
         console.say(f"{member.name}: cannot go on from another run: {said}; it begins by itself")
-        return begin(dataclasses.replace(member, trunk=None, fork=None), task.place, state, corruptions, engine)
-    return fail(state, member, code, said)
+        return begin(dataclasses.replace(member, trunk=None, fork=None), task.place, progress, engine)
+    return progress.fail(member, code, said)
 
 
-def fail(state: State, member: Member, code: int, text: str) -> None:
-    """Tells that a run failed, and writes it down."""
-    state.failures[member.name] = member.fail(code, text)
-    how = "diverged" if code == DIVERGED else "failed"
-    console.say(f"{member.name}: {how}: {text} (exit code {code}; its output: {member.log}); going on with the others")
-
-
-def lines(
-    members: Sequence[Member], state: State, tasks: Sequence[Task], operations: Mapping[str, float], jobs: int
-) -> list[str]:
+def lines(progress: Progress, tasks: Sequence[Task], operations: Mapping[str, float], jobs: int) -> list[str]:
     """The study in a line, and each run at work in one."""
     for task in tasks:
         if task.arguments[0] == "train":
             with contextlib.suppress(UserError):
                 task.rows = read_rows(task.member.workdir / "metrics.jsonl")
     at_work = {task.member.name: task.rows for task in tasks}
-    rows: dict[str, list[EpochRow]] = {member.recipe.name: [] for member in members}
+    rows: dict[str, list[EpochRow]] = {member.recipe.name: [] for member in progress.members}
     todo: list[tuple[str, str, int]] = []
-    for member in members:
-        run = state.runs.get(member.name)
+    for member in progress.members:
+        run = progress.runs.get(member.name)
         own = at_work.get(member.name) or (run.rows if run else ())
         rows[member.recipe.name] += own
-        if not is_trained(run) and not state.is_settled(member.name):
+        if not is_trained(run) and not progress.is_settled(member.name):
             shared = member.fork.epochs if member.fork else 0
             todo.append((member.name, member.recipe.name, member.recipe.epochs - max(len(own), shared)))
     left = display.seconds_left(rows, todo, operations, jobs)
-    failed = f", {len(state.failures)} failed" if state.failures else ""
+    failed = f", {len(progress.failures)} failed" if progress.failures else ""
     time_left = "" if left is None else f"; {console.format_duration(left)} left"
     texts = [display.at_work(task.member, task.rows, task.member.recipe.epochs, task.arguments[0]) for task in tasks]
-    return [f"{len(state.done)} of {len(members)} runs are done{failed}{time_left}", *texts]
+    return [f"{len(progress.done)} of {len(progress.members)} runs are done{failed}{time_left}", *texts]
 
 
 @contextlib.contextmanager

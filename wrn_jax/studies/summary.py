@@ -12,14 +12,13 @@ from wrn_jax.report.sections import cards
 from wrn_jax.studies import choice, power
 from wrn_jax.studies.beside import Others
 from wrn_jax.studies.design import Design
-from wrn_jax.studies.runs import DIVERGED, Failure, Member
+from wrn_jax.studies.progress import Progress
+from wrn_jax.studies.runs import DIVERGED, Member
 
 
 def write(
     design: Design,
-    members: Sequence[Member],
-    known: Mapping[str, Run | None],
-    failures: Mapping[str, Failure],
+    progress: Progress,
     operations: Mapping[str, float],
     folder: Path,
     others: Others,
@@ -30,9 +29,7 @@ def write(
 
     Args:
       design: of the study.
-      members: all its runs.
-      known: as far as they are, by name.
-      failures: of those that failed, by name.
+      progress: how far its runs are.
       operations: of a run, by recipe.
       folder: where to.
       others: what stands beside it.
@@ -40,24 +37,24 @@ def write(
     Raises:
       UserError: runs do not compare, or the report cannot be written.
     """
-    complete = complete_seeds(design, members, known, failures)
-    own = compared(design, members, known, complete, design.seeds)
+    complete = progress.complete_seeds
+    own = compared(design, progress, design.seeds)
     if not own:
         return ()
     if design.grid:
-        reached = choice.reach(design, own, is_over(members, known, failures))
-        choice.write(design, reached, operations, describe(design, members, known, failures, complete), folder)
+        reached = choice.reach(design, own, progress.is_over)
+        choice.write(design, reached, operations, describe(design, progress), folder)
         return own
     groups = (*own, *others.groups)
     names = [recipe.name for recipe in design.recipes]
     title = f"Study: {', '.join(names)}" if len(names) < 4 else f"Study of {len(names)} recipes"
     document = build.build(groups, title, operations)
-    blocks = describe(design, members, known, failures, complete)
+    blocks = describe(design, progress)
     if others.lost:
         blocks.append(Text(f"The runs beside it are not compared: {others.lost}.", "warning"))
     sections = [Section("The study", blocks)]
     if complete > design.seeds:
-        every = (*compared(design, members, known, complete, design.all_seeds), *others.groups)
+        every = (*compared(design, progress, design.all_seeds), *others.groups)
         sections.append(Section("With the seeds that were added later", added(design, every, complete, operations)))
     if complete >= design.seeds and (found := measured_power(design, own, groups)):
         blocks.append(Text(power.sentence(found)))
@@ -67,16 +64,15 @@ def write(
     return groups
 
 
-def compared(
-    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], complete: int, seeds: int
-) -> tuple[Group, ...]:
+def compared(design: Design, progress: Progress, seeds: int) -> tuple[Group, ...]:
     """The recipes with those of their first `seeds` runs that count, and the looks at them so far.
 
     Between two looks the figures stay those of the last one. Before the first seed is complete, only its runs count.
     """
-    counted = [member for member in members if member.seed < min(seeds, max(complete, 1))]
+    complete = progress.complete_seeds
+    counted = [(member, run) for member, run in progress.begun() if member.seed < min(seeds, max(complete, 1))]
     looks = tuple(number / seeds for number in range(2, min(complete, seeds) + 1))
-    return tuple(dataclasses.replace(group, looks=looks) for group in grouped(design, counted, known))
+    return tuple(dataclasses.replace(group, looks=looks) for group in grouped(design, counted))
 
 
 def added(design: Design, groups: Sequence[Group], complete: int, operations: Mapping[str, float]) -> list[Block]:
@@ -116,43 +112,17 @@ def unjudged(design: Design, groups: Sequence[Group], base: str) -> list[str]:
     return [recipe.name for recipe in design.recipes if recipe.name not in {base, *judged}]
 
 
-def is_over(members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]) -> bool:
-    """Whether no run is left: all have come to their end, or diverged and would again."""
-    diverged = [name for name, failure in failures.items() if failure.code == DIVERGED]
-    return all(member.name in diverged or ((run := known.get(member.name)) and run.finished) for member in members)
-
-
-def complete_seeds(
-    design: Design, members: Sequence[Member], known: Mapping[str, Run | None], failures: Mapping[str, Failure]
-) -> int:
-    """How many seeds, from 0 on, every recipe has come to an end with, good or bad."""
-
-    def has_ended(member: Member) -> bool:
-        run = known.get(member.name)
-        return member.name in failures or (run is not None and run.finished)
-
-    open_seeds = [member.seed for member in members if not has_ended(member)]
-    return min([design.all_seeds, *open_seeds])
-
-
-def grouped(design: Design, members: Sequence[Member], known: Mapping[str, Run | None]) -> tuple[Group, ...]:
-    """The recipes with the runs that have a finished epoch, in the order of the design."""
+def grouped(design: Design, begun: Sequence[tuple[Member, Run]]) -> tuple[Group, ...]:
+    """The recipes with these of their runs, in the order of the design."""
     order = [recipe.name for recipe in design.recipes]
-    begun = [(member.recipe.name, run) for member in members if (run := known.get(member.name))]
-    begun.sort(key=lambda pair: order.index(pair[0]))
-    recipes = [recipe for recipe, _ in begun]
+    begun = sorted(begun, key=lambda pair: order.index(pair[0].recipe.name))
+    recipes = [member.recipe.name for member, _ in begun]
     return runs.group([run for _, run in begun], list(dict.fromkeys(recipes)), recipes) if begun else ()
 
 
-def describe(
-    design: Design,
-    members: Sequence[Member],
-    known: Mapping[str, Run | None],
-    failures: Mapping[str, Failure],
-    complete: int,
-) -> list[Block]:
+def describe(design: Design, progress: Progress) -> list[Block]:
     """What was planned, how far it is, and what went wrong."""
-    finished = [member.name for member in members if (run := known.get(member.name)) and run.finished]
+    finished, complete = progress.finished, progress.complete_seeds
     recipes, seeds = len(design.recipes), design.seeds
     plan = [
         f"Written down before the first run: {recipes} recipes ({listed([recipe.name for recipe in design.recipes])}), "
@@ -183,12 +153,12 @@ def describe(
             f"verdict is by the {formats.count(seeds, 'seed')} planned; with those that were added there is another one below."
         )
         blocks.append(Text(text, "warning"))
-    if len(finished) < len(members):
-        text = f"This study is not finished: {len(finished)} of {len(members)} runs are."
+    if len(finished) < len(progress.members):
+        text = f"This study is not finished: {len(finished)} of {len(progress.members)} runs are."
         if complete > 1:
             text += f" Compared are seeds 0 to {min(complete, seeds) - 1}, which all recipes have finished."
         blocks.append(Text(text, "warning"))
-    for name, failure in failures.items():
+    for name, failure in progress.failures.items():
         how = "diverged" if failure.code == DIVERGED else "failed"
         what = (
             "It is not chosen" if design.grid else "A recipe is judged by its other runs, which flatters one that may diverge"
