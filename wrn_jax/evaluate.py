@@ -159,12 +159,9 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str], own_proc
         for checkpoint in chosen:
             try:
                 if options.checkpoint == "all":
-                    network_name = checkpoint.choose_network(options.network)
-                    weights = checkpoints.restore_model(checkpoint.step, *like, network_name)
+                    weights = checkpoints.restore_model(checkpoint.step, *like, checkpoint.choose_network(options.network))
                 else:
-                    asked = options.network
-                    checkpoint, weights = checkpoints.restore_chosen(options.checkpoint, *like, network=asked)
-                    network_name = checkpoint.choose_network(asked)
+                    checkpoint, weights = checkpoints.restore_chosen(options.checkpoint, *like, network=options.network)
             except Gone as error:
                 console.tell(str(error))
                 continue
@@ -173,6 +170,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str], own_proc
                     raise
                 damaged.append(str(error))
                 continue
+            network_name = checkpoint.choose_network(options.network)
             saved = checkpoints.all() or [checkpoint]
             best, last = best_of(saved), saved[-1]
             title = f"{options.workdir} after epoch {checkpoint.epoch}, step {checkpoint.step}, {network.dtype}"

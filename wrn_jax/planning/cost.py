@@ -40,6 +40,17 @@ def _images(config: Config, timeline: Timeline, steps: int | None = None) -> int
     return ((timeline.steps if steps is None else steps) + twice) * config.recipe.batch_size
 
 
+ALWAYS_KEPT = 3
+"""Checkpoints that a run has beside those of its recipe: the best, and the last two."""
+
+
+def run_bytes(setup: Setup, for_others: int = 0) -> int:
+    """Bytes of the checkpoints of a run, at most; `for_others`: how many more it keeps, from which other runs go on."""
+    timeline = setup.timeline
+    kept = min(timeline.epochs, len(timeline.checkpoint_epochs) + for_others + ALWAYS_KEPT)
+    return kept * state_bytes(setup.abstract_state)
+
+
 def state_bytes(state: Any) -> int:
     """Bytes of the arrays of a state, which may be `jax.ShapeDtypeStruct`s."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

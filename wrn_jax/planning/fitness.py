@@ -167,7 +167,7 @@ class Machine:
         size = cost.state_bytes(self.setup.abstract_state)
         text = f"{speed / 1e6:,.0f} MB/s; a checkpoint of {size / 1e6:,.1f} MB takes {size / speed:.2g} s; {_gb(free)} free"
         figures = {"bytes_per_second": speed, "checkpoint_bytes": size, "free": free}
-        kept = size * (3 + len(self.setup.timeline.checkpoint_epochs))
+        kept = cost.run_bytes(self.setup)
         if free < 2 * kept:
             return Answer("disk", "failed", text, f"the run keeps up to {_gb(kept)}; choose another --workdir", figures)
         slow = size / speed > 60

@@ -18,10 +18,6 @@ from wrn_jax.studies.engine import Place
 from wrn_jax.studies.sharing import Fork
 from wrn_jax.training.setup import Setup, make_setup
 
-ALWAYS_KEPT = 3
-"""Checkpoints that a run has beside those of its recipe: the best, and the last two."""
-
-
 MOST_LOOKS = 50
 """Looks that are reckoned with at most: more hardly change the level of the last, and take long to compute."""
 
@@ -62,9 +58,7 @@ def look_ahead(design: Design, share: bool) -> list[Outlook]:
         if same != recipe.name:
             raise UserError(f"{same} and {recipe.name}: are the same recipe; give one of them")
         timeline, fork = setup.timeline, forks.get(recipe.name)
-        for_branches = 2 * len(sharing.branching_epochs(forks, recipe.name))
-        kept = min(timeline.epochs, len(timeline.checkpoint_epochs) + for_branches + ALWAYS_KEPT)
-        disk = kept * cost.state_bytes(setup.abstract_state)
+        disk = cost.run_bytes(setup, 2 * len(sharing.branching_epochs(forks, recipe.name)))
         operations = cost.recipe_operations(setup.config, timeline)
         saved = cost.recipe_operations(setup.config, timeline, fork.steps) if fork else 0
         outlooks.append(Outlook(recipe, setup, operations, disk, fork, saved))
