@@ -17,15 +17,16 @@ python_version() {
 }
 
 find_python() {
-  local candidate version
-  for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.13}; do
+  local candidate version candidates=(python3 python3.12 python3.11 python3.13)
+  if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
+  for candidate in "${candidates[@]}"; do
     version="$(python_version "$candidate")" || continue
     if [ -f "$project/scripts/locks/python$version.txt" ]; then
       echo "$candidate"
       return
     fi
   done
-  fail "no supported Python among: ${PYTHON:-python3 python3.12 python3.11 python3.13}; supported are" \
+  fail "no supported Python among: ${candidates[*]}; supported are" \
     "$(cd "$project/scripts/locks" && echo python*.txt | sed 's/\.txt//g'); name one by PYTHON=..."
 }
 
@@ -36,7 +37,7 @@ find_hardware() {
       cpu | cuda12 | cuda13 | tpu) echo "$WRN_JAX_HARDWARE" ;;
       *) fail "WRN_JAX_HARDWARE=$WRN_JAX_HARDWARE: should be cpu, cuda12, cuda13 or tpu" ;;
     esac
-  elif nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
+  elif [[ "$(nvidia-smi -L 2>/dev/null)" == GPU* ]]; then
     # JAX's build for CUDA 13 needs a driver from 580 on, that for CUDA 12 one from 525 on.
     driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sed -n '1s/\..*//p')"
     if [[ "$driver" =~ ^[0-9]{1,5}$ ]] && [ "$driver" -ge 580 ]; then echo cuda13; else echo cuda12; fi

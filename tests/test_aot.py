@@ -152,6 +152,7 @@ def test_scaling_keeps_the_images_per_chip(monkeypatch, capsys):
     (["--config", "configs/session04.py", "--target", "gpu:v100"], "unknown; accepted: tpu:v4:TOPOLOGY"),
     (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "1,x"], "should be numbers of chips"),
     (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "0"], "should be numbers of chips"),
+    (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "1,2", "--hlo", "a"], "--hlo: holds one program"),
     (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "²"], "--scaling ²: should be numbers of chips"),
     (["--config", "configs/session04.py", "--target", "gpu:t4", "--scaling", "٣"], "--scaling ٣: should be numbers of chips"),
     (["--config", "configs/session04.py", "--target", "tpu:v5e\n:2x2"], r"--target 'tpu:v5e\n:2x2': "),

@@ -1,6 +1,7 @@
 """Using a model: the same logits from a run, its safetensors and its StableHLO; pictures of all kinds; what is said of them."""
 
 import json
+import shutil
 import types
 
 import jax.export
@@ -11,7 +12,7 @@ from PIL import Image
 import wrn_jax
 from tests.small import CHANGES
 from tests.weights import formula_model, relative_error, save_run
-from wrn_jax import export, predict
+from wrn_jax import evaluate, export, predict
 from wrn_jax.config import datasets, load_file
 from wrn_jax.data import pictures
 from wrn_jax.evaluation.files import Record
@@ -42,6 +43,13 @@ def test_the_run_its_safetensors_and_its_program_agree(run, model, tmp_path):
     logits = model(PIXELS)
     assert logits.shape == (5, 100)
     from_file = wrn_jax.load_model(tmp_path / "model.safetensors")
+    shutil.copy(tmp_path / "model.safetensors", run)
+    assert wrn_jax.load_model(run).checkpoint == model.checkpoint  # a run all the same
+    (run / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"network = 'raw': .* is a file, which holds one network"):
+        wrn_jax.load_model(tmp_path / "model.safetensors", network="raw")
+    with pytest.raises(UserError, match=r"data = 'cifar10': .* is a run, which says"):
+        wrn_jax.load_model(run, data="cifar10")
     np.testing.assert_array_equal(from_file(PIXELS), logits)
     program = jax.export.deserialize((tmp_path / "model.stablehlo").read_bytes())
     assert relative_error(program.call(PIXELS), logits) < 1e-5
@@ -133,5 +141,10 @@ def test_the_network_that_is_asked_for_is_the_one_that_is_loaded(monkeypatch):
     for network, asked in (([], "None"), (["--network", "raw"], "raw")):
         with pytest.raises(UserError, match=f"^asked for {asked}$"):
             predict.main(["--workdir", "run", *network, "image.png"])
-    with pytest.raises(UserError, match=r"^--network goes with --workdir"):
-        predict.main(["--weights", "model.safetensors", "--network", "raw", "image.png"])
+    for option, value in (("--network", "raw"), ("--checkpoint", "last")):
+        with pytest.raises(UserError, match=rf"^{option} goes with --workdir"):
+            predict.main(["--weights", "model.safetensors", option, value, "image.png"])
+        with pytest.raises(UserError, match=rf"^{option} goes with --workdir"):
+            evaluate.main(["--weights", "model.safetensors", option, value])
+    with pytest.raises(UserError, match=r"^--data goes with --weights"):
+        predict.main(["--workdir", "run", "--data", "cifar10", "image.png"])

@@ -172,6 +172,8 @@ def test_mistakes(run, tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=r"huggingface_hub, which is not installed: pip install 'wrn_jax\[hub\]'"):
             call()
+    with pytest.raises(UserError, match=r"--out .*: is the directory of a run, whose files would be replaced"):
+        publish.main(["--workdir", str(run), "--repo", "user/name", "--out", str(run), "--dry-run"])
     with pytest.raises(UserError, match="'name': is no repository"):
         publish.main(["--workdir", str(run), "--repo", "name", "--dry-run"])
     assert hub.without_secrets(f"a {TOKEN} b") == "a *** b"

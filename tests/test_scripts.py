@@ -506,6 +506,18 @@ def test_a_run_on_a_worker_outlives_the_connection_and_is_alone(gcloud, tmp_path
         (home / "wrn_jax" / "enough").touch()
 
 
+def test_python_may_lie_in_a_folder_with_a_space_and_a_gpu_is_found_however_it_is_listed(tmp_path):
+    folder = tmp_path / "my python"
+    folder.mkdir()
+    executable(folder / "python", f'exec {shlex.quote(sys.executable)} "$@"')
+    executable(folder / "nvidia-smi", "echo 'GPU 0: one'; sleep 0.2; echo 'GPU 1: two'")
+    command = "set -euo pipefail; source scripts/environment.sh; find_python; find_hardware"
+    given = os.environ | {"PYTHON": str(folder / "python"), "PATH": f"{folder}:{os.environ['PATH']}"}
+    given.pop("WRN_JAX_HARDWARE", None)
+    done = subprocess.run(["bash", "-c", command], env=given, capture_output=True, text=True)
+    assert (done.stdout.splitlines(), done.stderr) == ([str(folder / "python"), "cuda12"], "")
+
+
 @pytest.mark.parametrize(
     ("present", "user", "works"), [("chromium", 0, 1), ("google-chrome", 0, 1), ("", 0, 1), ("", 0, 0), ("", 7, 1)]
 )

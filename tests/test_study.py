@@ -369,6 +369,28 @@ def test_a_mistake_is_one_line(world, tmp_path, prepare, arguments, message):
     assert "\n" not in str(refused.value)
 
 
+def test_a_study_goes_on_after_an_update_that_knows_more_keys(world, tmp_path):
+    begin(tmp_path / "out")
+    file = tmp_path / "out/study.json"
+    tree = json.loads(file.read_text())
+    for recipe in tree["recipes"]:
+        del recipe["config"]["optimizer"]["sam_every"]
+    file.write_text(json.dumps(tree))
+    shutil.rmtree(tmp_path / "out/runs/one-seed1")
+    world.commands.clear()
+    begin(tmp_path / "out")
+    assert names(world)[0] == "train one-seed1"
+
+
+def test_runs_find_as_many_places_as_are_left(monkeypatch):
+    monkeypatch.setattr(places, "find", lambda jobs: [places.Place()] * (jobs or 7))
+    found = {(jobs, left, there): len(conduct.find_places(jobs, left, there))
+             for jobs in (None, 3, 16) for left in (1, 5) for there in (False, True)}  # fmt: skip
+    assert found == {(None, 1, False): 7, (None, 1, True): 1, (None, 5, False): 7, (None, 5, True): 5, (3, 1, False): 1,
+                     (3, 1, True): 1, (3, 5, False): 3, (3, 5, True): 3, (16, 1, False): 1, (16, 1, True): 1,
+                     (16, 5, False): 5, (16, 5, True): 5}  # fmt: skip
+
+
 def test_a_recipe_that_is_edited_meanwhile_and_a_folder_of_another_run_do_not_mix(world, tmp_path, capsys):
     world.happens = {0: "signal"}
     with pytest.raises(Interrupted):
@@ -445,6 +467,9 @@ def test_a_dry_run_says_what_will_run_what_it_takes_and_what_it_shows(world, tmp
     measured = []
     monkeypatch.setattr(measure, "seconds_of_update", lambda arguments, place: measured.append(place) or (0.5, 1, "a machine"))
     world.write("two", LATE)
+    begin(tmp_path / "out", "--dry-run", "--seeds", "4", "--engine", "ray", "--jobs", "1000")
+    assert "all 8 runs: 8s, 8 runs at a time" in capsys.readouterr().out
+    measured.clear()
     begin(tmp_path / "out", "--dry-run", "--detect", "0.5", "--spread", "0.3", "--seeds", "4")
     said = capsys.readouterr().out
     assert world.commands == []

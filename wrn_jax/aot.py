@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--hlo", type=user_path, metavar="FILE", help="write the optimised program as text")
     options, overrides = command.parse(parser, argv)
     config = command.read_config(options.config, overrides)
+    if options.scaling is not None and options.hlo is not None:
+        raise UserError("--hlo: holds one program, and --scaling makes several; choose one")
     if options.target is None:
         raise UserError("--target is missing, for example --target tpu:v5e:2x2 or --target gpu:h100")
     target = targets.find(options.target)

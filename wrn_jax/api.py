@@ -20,7 +20,7 @@ from wrn_jax.evaluation import metrics
 from wrn_jax.evaluation.evaluator import Evaluator
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
-from wrn_jax.runtime import devices, files, hub
+from wrn_jax.runtime import console, devices, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Saved
@@ -163,26 +163,31 @@ def load_model(
         published = path.parent
     else:
         path = files.user_path(source)
-        if (path / hub.WEIGHTS[0]).is_file():
+        if (path / hub.WEIGHTS[0]).is_file() and not (path / "checkpoints").is_dir():
             published, path = path, path / hub.WEIGHTS[0]
     if not path.exists():
         raise UserError(f"{path}: there is no such run or file")
     normalisation = None
     if path.is_dir():
+        if data is not None:
+            raise UserError(f"data = {data!r}: {path} is a run, which says what it was trained on")
         model = export.restore(path, checkpoint, network)
         config, weights, saved = model.config, (model.params, model.batch_stats), model.saved
         num_classes = model.num_classes
         network_name = model.network if saved.network == "average" else None
         figures = _figures(path / "evaluations" / f"{saved.evaluation_name(model.network)}.json")
     else:
+        if network is not None:
+            raise UserError(f"network = {network!r}: {path} is a file, which holds one network")
         read = weight_layouts.read_weights(path)
+        for note in read.notes:
+            console.tell(note)
         config = export_formats.config_of(read, str(path))
         config = config if data is None else config.override({"data.name": data})
         weights, num_classes = (read.params, read.batch_stats), read.num_classes
         normalisation = export_formats.normalisation_of(read, str(path))
-        if published:
-            config = _published_config(published / "config.json") or config
-            figures = _figures(published / "evaluation.json")
+        if published and (its_config := _published_config(published / "config.json")):
+            config, figures = its_config, _figures(published / "evaluation.json")
     info = datasets.info(config.data)
     mean, std = normalisation or (info.mean, info.std)
     mesh = devices.make_mesh(1)

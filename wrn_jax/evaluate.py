@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from wrn_jax import command
 from wrn_jax import config as configs
 from wrn_jax.config import datasets
-from wrn_jax.data import cifar, loading
+from wrn_jax.data import cifar, loading, own_classes
 from wrn_jax.data.loading import Dataset
 from wrn_jax.data.normalisation import Normalisation
 from wrn_jax.evaluation import corrupted as corrupted_sets
@@ -40,7 +40,7 @@ from wrn_jax.models.weight_layouts import MeanStd
 from wrn_jax.runtime import console, devices, environment, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
-from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
+from wrn_jax.training.workdir import check_checkpoints, check_digests, checkpoints_folder, saved_config
 
 if TYPE_CHECKING:
     from wrn_jax.training.setup import Setup
@@ -86,7 +86,6 @@ def evaluate(argv: Sequence[str] | None = None, own_process: bool = False) -> Pa
     )
     parser.add_argument(
         "--checkpoint",
-        default="best",
         metavar="WHICH",
         help="best (default), last, the number of an epoch that was kept, or all that were, one after the other",
     )
@@ -117,8 +116,10 @@ def evaluate(argv: Sequence[str] | None = None, own_process: bool = False) -> Pa
         raise UserError("--mean and --std go with --weights or --hub; a run is evaluated as it was trained")
     if options.gallery and not options.workdir and not options.out:
         raise UserError("--gallery of a file of weights goes with --out DIR, where the page is written")
-    if options.network and not options.workdir:
-        raise UserError("--network goes with --workdir: published weights and files hold one network")
+    for option, value in {"--network": options.network, "--checkpoint": options.checkpoint}.items():
+        if value and not options.workdir:
+            raise UserError(f"{option} goes with --workdir: published weights and files hold one network")
+    options.checkpoint = options.checkpoint or "best"
     if options.hub:
         options.weights = hub.fetch(options.hub)
     if options.weights:
@@ -131,9 +132,7 @@ def evaluate_run(options: argparse.Namespace, overrides: Sequence[str], own_proc
     own = saved_config(options.workdir)
     config = configs.apply_arguments(own, overrides)
     check_same_images(own.data, config.data)
-    folder = options.workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{options.workdir}: holds no checkpoints")
+    folder = checkpoints_folder(options.workdir)
     from wrn_jax.evaluation.examination import examine  # here, since help and refusals need not wait for it
     from wrn_jax.training.checkpoints import Checkpoints, Gone, best_of, choose
     from wrn_jax.training.setup import divide_cpu, make_setup
@@ -202,6 +201,7 @@ def evaluate_weights(
     described = export_formats.origin(weights, file)
     if config.data.name != own.data.name:  # what the file says of a hold-out is of another set
         config = configs.apply_arguments(export_formats.config_of(weights._replace(facts={}), file), overrides)
+        config = own_classes.described(config)
     elif described:
         check_same_images(own.data, config.data)
     if config.model != own.model:

@@ -30,7 +30,7 @@ from wrn_jax.runtime import devices, environment, files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.training.records import Saved
-from wrn_jax.training.workdir import check_checkpoints, saved_config
+from wrn_jax.training.workdir import check_checkpoints, checkpoints_folder, saved_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +114,7 @@ def restore(workdir: Path, which: str, network_name: str | None = None) -> Model
     With a weight average, that or the raw network, see `Saved.choose_network`. Raises UserError.
     """
     config = saved_config(workdir)
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{workdir}: holds no checkpoints")
+    folder = checkpoints_folder(workdir)
     from wrn_jax.models.network import Network  # here, since help and refusals need not wait for it
     from wrn_jax.training.checkpoints import Checkpoints
 

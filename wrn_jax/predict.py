@@ -40,21 +40,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources.add_argument("--workdir", type=user_path, metavar="DIR", help="the directory of the run")
     sources.add_argument("--weights", type=user_path, metavar="FILE", help="safetensors or PyTorch, instead of a run")
     sources.add_argument("--hub", metavar="USER/NAME[@REVISION]", help="a repository of the Hugging Face Hub, instead of a run")
-    parser.add_argument(
-        "--checkpoint", default="best", metavar="WHICH", help="of a run: best (default), last, or the number of an epoch"
-    )
+    parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: best (default), last, or the number of an epoch")
     command.add_network(parser)
     parser.add_argument("--data", choices=datasets.DATASETS, help="of a file that does not say: what it was trained on")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--contact-sheet", type=user_path, metavar="FILE", help="also draw the pictures and classes as PNG")
     parser.add_argument("images", nargs="+", type=user_path, metavar="IMAGE", help="a picture in a file")
     options = parser.parse_args(argv)
-    if options.network and not options.workdir:
-        raise UserError("--network goes with --workdir: published weights and files hold one network")
+    for option, value in {"--network": options.network, "--checkpoint": options.checkpoint}.items():
+        if value and not options.workdir:
+            raise UserError(f"{option} goes with --workdir: published weights and files hold one network")
+    if options.data and options.workdir:
+        raise UserError("--data goes with --weights: a run says what it was trained on")
     from wrn_jax import api  # here, since the help need not wait for all that trains
 
     source = options.workdir or options.weights or f"{hub.PREFIX}{options.hub}"
-    model = api.load_model(source, options.checkpoint, options.data, options.network)
+    model = api.load_model(source, options.checkpoint or "best", options.data, options.network)
     height, width, _ = datasets.info(model.config.data).image_shape
     read: dict[Path, Picture] = {}
     troubles: list[str] = []

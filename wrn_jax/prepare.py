@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="TFDS data folder to write to (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)",
     )
     options = parser.parse_args(argv)
-    with entry.unwinding():  # so that nothing is kept of a preparation that is interrupted
-        folder = preparation.prepare(options.name, options.data_dir, options.archive, options.download)
+    folder = preparation.prepare(options.name, options.data_dir, options.archive, options.download)
     print(f"{options.name} is in {folder}")
     print(f"export TFDS_DATA_DIR={shlex.quote(str(folder.parent.parent))}")
 

@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unlike:
         raise UserError(f"--seeds: {unlike[0].runs[0].source} is of another recipe than {options.workdir}")
     out = options.out or options.workdir / "hub"
+    if (out / "checkpoints").is_dir():
+        raise UserError(f"--out {out}: is the directory of a run, whose files would be replaced; choose another")
     names = write_folder(out, options.workdir, options.checkpoint, options.network, options.repo, together[0], group)
     print(f"wrote {out}: {', '.join(names)}")
     if CARD not in names:

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if options.dry_run:
         design, others = settle()
-        return conduct.foresee(design, options.out, request, others)
+        return conduct.foresee(design, options.out, request, others, options.engine != "local")
     with claimed(options.out):
         design, others = settle()
         cluster = None if options.engine == "local" else clusters.find(options.engine, options.engine_options, options.out)

@@ -162,6 +162,8 @@ def origin_of(options: argparse.Namespace) -> Origin | None:
     if options.init_from is not None:
         name = str(options.init_from)
         path = hub.fetch(name.removeprefix(hub.PREFIX)) if name.startswith(hub.PREFIX) else options.init_from
+        if options.checkpoint and path.is_file():
+            raise UserError(f"--checkpoint {options.checkpoint}: {path} is a file, which holds one network")
         which = options.checkpoint or "best"
         return Origin(kind="weights", source=str(path.absolute()), checkpoint=which, network=options.network)
     return None

@@ -122,6 +122,12 @@ class TestEnds:
 class TestJoin:
     clock = Clock(10)
 
+    def test_positions_far_outside_of_a_run_are_positions(self):
+        for position, index in ((epoch(10**12), 2**31 - 1), (last(10**12), -(2**30))):
+            assert Clock(10).index(position) == index
+        value = join({epoch(1): Linear(0.0, 1.0, steps(4), since=last(99999999))}, self.clock)
+        assert value(0) == 1.0
+
     def test_steps_after_a_position_are_not_scaled(self):
         for scale, index in ((1.0, 43), (0.5, 23), (2.0, 83)):
             assert Clock(10, scale).index(epoch(5, plus=3)) == index

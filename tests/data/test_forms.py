@@ -6,6 +6,7 @@ import os
 import pickle
 import tarfile
 import types
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -73,10 +74,9 @@ def write_keras(folder, name, contents):
 
 
 def write_parquet(folder, name, contents):
-    features = {
-        column: {"names": [f"name{i}" for i in range(DATASETS[name].num_classes if kind == "label" else 20)]}
-        for kind, column in forms._PARQUET[name].items()
-    }
+    info = DATASETS[name]
+    names = {"label": info.label_names, "coarse_label": tuple(info.superclasses)}
+    features = {column: {"names": names[kind]} for kind, column in forms._PARQUET[name].items()}
     for split in cifar.SPLITS:
         cells = []
         images, labels = records_of(name, contents, split)
@@ -109,7 +109,7 @@ def test_every_form_gives_the_same_arrays(prepared, tmp_path, name, write):
     dataset = loading.load(asked)
     splits, names = cifar.read_cached(name, cifar.find_version(directory, name), tmp_path / "arrays")
     assert_same(dataset, types.SimpleNamespace(**splits))
-    if write is write_npz:  # which holds no names
+    if write in (write_npz, write_parquet):  # without names, or with the true ones
         names = ("airplane", "truck") if name == "cifar10" else ("apple", "worm")
     assert (dataset.class_names[0], dataset.class_names[-1]) == (names[0], names[-1])
 
@@ -152,6 +152,29 @@ def test_a_damaged_file_is_one_line(prepared, tmp_path, content):
     with pytest.raises(UserError, match="cifar-100-python: cannot be read") as error:
         forms.read("cifar100", tmp_path)
     assert one_line(error)
+
+
+def test_what_is_no_form_of_cifar_is_passed_over(prepared, tmp_path, monkeypatch):
+    features = {"label": {"names": ["negative", "positive"]}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    cells = [{"bytes": b"", "path": None}]
+    for folder, columns, described in (("imdb", {"text": ["a"]}, {}), ("other", {"image": cells}, metadata)):
+        (tmp_path / folder).mkdir()
+        for split in cifar.SPLITS:
+            table = pyarrow.table(columns | {"label": [1]}).replace_schema_metadata(described)
+            parquet.write_table(table, tmp_path / folder / f"{split}.parquet")
+    closed = tmp_path / "lost+found"
+    closed.mkdir()
+    access, iterdir = os.access, Path.iterdir
+    monkeypatch.setattr(forms.os, "access", lambda path, mode: path != closed and access(path, mode))
+    monkeypatch.setattr(Path, "iterdir", lambda path: iterdir(path) if path != closed else pytest.fail("may not be listed"))
+    monkeypatch.setitem(forms.ARCHIVES, "another", forms.ARCHIVES["cifar10"])
+    for name in ("cifar100", "cifar10", "another"):
+        assert forms.read(name, tmp_path) is None
+        assert forms.read(name, tmp_path / "imdb") is None
+    (tmp_path / "there").mkdir()
+    write_pickles(tmp_path / "there", "cifar100", prepared[0]["cifar100"])
+    assert forms.read("cifar100", tmp_path) is not None
 
 
 @pytest.mark.parametrize("file", ["train-00000.arrow", "test.mat", "cifar.zip", "train/apple/1.png"])

@@ -7,7 +7,7 @@ from PIL import Image
 from tests.fake_cifar import one_line
 from wrn_jax import config
 from wrn_jax.config import Config, Data, datasets
-from wrn_jax.data import loading, own_classes
+from wrn_jax.data import loading, own_classes, pictures
 from wrn_jax.runtime.errors import UserError
 
 NAMES = ("ant", "bee", "cat")
@@ -81,6 +81,15 @@ def test_images_of_sixteen_bits_are_scaled(tmp_path):
     folder = write_folder(tmp_path / "a", arrays())
     Image.fromarray(np.full((32, 32), 200 * 257, np.uint16)).save(folder / "test" / "ant" / "00.png")
     assert (own_classes.read(folder)[0]["test"].images[0] == 200).all()
+
+
+def test_images_become_rgb_as_pictures_do_that_are_predicted(tmp_path):
+    folder = write_folder(tmp_path / "a", arrays())
+    path = folder / "test" / "ant" / "00.png"
+    for image in (Image.new("RGBA", (32, 32), (9, 8, 7, 0)), Image.new("LA", (32, 32), (9, 128))):
+        image.save(path)
+        np.testing.assert_array_equal(own_classes.read(folder)[0]["test"].images[0], pictures.read(path, 32, 32).pixels)
+    assert (own_classes.read(folder)[0]["test"].images[0] > 100).all()  # grey on white
 
 
 def test_folders_that_are_not_one_are_refused(tmp_path):

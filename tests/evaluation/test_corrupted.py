@@ -42,7 +42,7 @@ class TestDraw:
         monkeypatch.setattr(corruptions, "CORRUPTIONS", some)
         test = Split(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8), np.arange(5, dtype=np.int32))
         found = corrupted.drawn(test, 3)
-        assert found.exact == {"contrast": True, "saturate": True}
+        assert found.kinds == ("contrast", "saturate")
         assert (found.count, found.total, found.labels.tolist()) == (3, 5, [0, 1, 2])
         expected = corruptions.corrupt(jnp.asarray(test.images[:3]), "contrast", 2, jax.random.key(0))  # draws nothing
         np.testing.assert_array_equal(found.images("contrast", 2), expected)
@@ -78,7 +78,7 @@ class TestStored:
 
     def test_severities_are_blocks(self, folder):
         found = corrupted.stored(folder, TEST, 3)
-        assert found.exact == {"fog": True, "spatter": True}
+        assert found.kinds == ("fog", "spatter")
         assert (found.count, found.total, found.labels.tolist()) == (3, 4, [2, 1, 0])
         assert found.origin == f"{folder.name} at {folder}"
         assert found.images("fog", 1)[:, 0, 0, 0].tolist() == [0, 1, 2]

@@ -14,7 +14,7 @@ from wrn_jax.runtime.errors import UserError
 SCORED = metrics.score(np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), np.array([0, 1]))
 RECORD = Record(
     step=20, epoch=2, chosen_as=["best"], judge="valid", splits={"test": metrics.summary(SCORED)}, clean_gap=0.12345678,
-    confused=[("b", "c", 1)], corruptions={"fog": [0.5, 0.25]}, corruptions_exact={"fog": True},
+    confused=[("b", "c", 1)], corruptions={"fog": [0.5, 0.25]},
 )  # fmt: skip
 
 
@@ -26,6 +26,16 @@ def test_what_is_written_is_read(tmp_path):
     correct, digest = files.read_correct(tmp_path / "step-20.npz", 2)
     assert (correct.tolist(), digest) == ([True, False], files.digest(np.array([0, 1])))
     assert files.read_correct(tmp_path / "step-21.npz", 2) is None
+
+
+def test_evaluations_of_updates_that_are_done_anew_are_set_aside(tmp_path):
+    assert files.set_aside(tmp_path / "evaluations", 0) == []
+    for stem in ("step-20", "step-100-raw", "step-100"):
+        files.write(tmp_path, stem, RECORD, {"test": SCORED})
+    assert files.set_aside(tmp_path, 100) == []
+    assert files.set_aside(tmp_path, 99) == [f"evaluations after step 99 are outdated; moved to {tmp_path / 'outdated'}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outdated", "step-20.json", "step-20.npz"]
+    assert len([*(tmp_path / "outdated").iterdir()]) == 4
 
 
 def test_a_number_that_is_not_finite_is_none():

@@ -40,6 +40,17 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], array)
 
 
+def test_safetensors_are_told_by_what_they_hold(tmp_path):
+    """The length of the header comes first, whose first byte may be any multiple of 8: that of a pickle too."""
+    first_bytes = set()
+    for pad in range(0, 256, 8):
+        content = safetensors.numpy.save(weights_of(), {"pad": "x" * pad})
+        first_bytes.add(content[0])
+        (tmp_path / "weights.bin").write_bytes(content)
+        assert weight_layouts.read_file(tmp_path / "weights.bin").facts == {"pad": "x" * pad}
+    assert 0x80 in first_bytes
+
+
 class TestNames:
     @pytest.mark.parametrize("name", ["wrn", "wrn_wide"])
     def test_are_those_of_pytorch(self, name):

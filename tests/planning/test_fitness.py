@@ -109,6 +109,15 @@ def test_packages_and_driver_have_to_fit_each_other(monkeypatch, plugins, driver
     assert words in f"{answer.text} {answer.advice}"
 
 
+def test_jax_and_jaxlib_need_not_be_of_one_version(monkeypatch):
+    """What JAX does not declare to go together, it refuses by itself when it is imported."""
+    found = {"python": "3.12.1", "jax": "0.12.0.1", "jaxlib": "0.11.2", "flax": "0.12.12"}
+    monkeypatch.setattr(fitness.environment, "versions", lambda: found)
+    monkeypatch.setattr(fitness, "_version", {"jax-cuda12-plugin": "0.11.2"}.get)
+    monkeypatch.setattr(fitness, "_driver", lambda: "580.65.06")
+    assert versions().status == "ok"
+
+
 def test_the_driver_is_what_nvidia_smi_says(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert fitness._driver() is None

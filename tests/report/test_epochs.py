@@ -60,6 +60,11 @@ def test_milestones_count_from_the_row_above():
     ]  # fmt: skip
 
 
+def test_a_rate_of_zero_is_no_share_of_anything(tmp_path):
+    _, bullets = epochs.portraits([recipe(tmp_path, "a", [CURVE], recipe__learning_rate=0.0)])
+    assert "The rate before the last evaluation was 0." in bullets.items
+
+
 def test_portraits_tell_what_the_figures_say(tmp_path):
     head, bullets = epochs.portraits([recipe(tmp_path, "a", [CURVE])])
     assert head.text == "**a** (1 run)"

@@ -207,3 +207,9 @@ def test_corruptions_are_means_over_severities():
     assert measures.corruption_sources([group], "last") == ["drawn, 100 test images, mean over 0 kinds"]
     assert len(measures.corruption_sources([group, evaluated("b", other | {"corruption_images": 10})], "last")) == 2
     assert measures.corruptions(evaluated("a", first, {"corruptions": None}), "last") == {}
+    stored = other | {"corruptions_from": "CIFAR-100-C at /data/CIFAR-100-C", "corruptions_in_mean": ["noise"]}
+    moved = stored | {"corruptions_from": "CIFAR-100-C at ../CIFAR-100-C"}
+    assert len(measures.corruption_sources([evaluated("a", stored, moved)], "last")) == 1
+    unlike = measures.corruption_sources([evaluated("a", stored, stored | {"corruptions_in_mean": ["blur"]})], "last")
+    text = "CIFAR-100-C at /data/CIFAR-100-C, 100 test images, mean over 1 kinds"
+    assert unlike == [f"{text} (noise)", f"{text} (blur)"]

@@ -133,6 +133,68 @@ def test_what_cannot_be_told_is_refused_in_one_line(tmp_path, text, pairs, unit,
     assert str(path) in str(refused.value)
 
 
+def test_a_log_that_begins_again_is_read_as_it_was_written_last(tmp_path):
+    whole = "epoch,test_acc,train_acc\n" + "".join(f"{epoch},{10 * epoch},{11 * epoch}\n" for epoch in range(1, 7))
+    anew = csv_file(tmp_path / "anew.csv", whole + "1,5,6\n2,8,9\n")
+    resumed = csv_file(tmp_path / "resumed.csv", whole + "5,41,6\n6,42,7\n7,43,8\n")
+    backwards = csv_file(tmp_path / "backwards.csv", "epoch,test_acc\n3,30\n2,20\n1,10\n")
+    for path, figures in ((anew, [5, 8]), (resumed, [10, 20, 30, 40, 41, 42, 43]), (backwards, [10, 20, 30])):
+        run = runs.load(str(path))
+        assert [row.test_accuracy for row in run.rows] == pytest.approx([figure / 100 for figure in figures])
+        note = f"test_acc begins again at epoch {1 if path is anew else 5}; what was there from then on before is passed over"
+        assert (note in run.notes[0]) == (path is not backwards)
+
+
+def test_events_of_two_starts_are_read_as_they_were_written_last(tmp_path):
+    for suffix, accuracies in ((".1", (0.1, 0.2, 0.3, 0.4)), (".2", (0.15, 0.25))):
+        with SummaryWriter(str(tmp_path), filename_suffix=suffix) as writer:
+            for epoch, accuracy in enumerate(accuracies, 1):
+                writer.add_scalar("test/acc", accuracy, 391 * epoch)
+    rows = runs.load(str(tmp_path)).rows
+    assert [row.test_accuracy for row in rows] == pytest.approx([0.15, 0.25])
+
+
+def test_lines_of_json_may_be_cut_and_have_a_mark(tmp_path):
+    path = tmp_path / "a.jsonl"
+    text = "\ufeff" + script_line(1) + script_line(2) + script_line(3)[:20]
+    path.write_text(text.replace('"seconds": 9.0', f'"seconds": 1{"0" * 400}'), encoding="utf-8")
+    assert [row.seconds for row in runs.load(str(path)).rows] == [None, None]
+    path.write_text(script_line(1)[:20] + "\n" + script_line(2))
+    with pytest.raises(UserError, match="is not JSON line by line"):
+        runs.load(str(path))
+
+
+def test_which_of_several_columns_is_taken_is_said(tmp_path):
+    path = csv_file(tmp_path / "a.csv", "epoch,test_acc,test_accuracy\n1,.1,.2\n2,.3,.4\n")
+    run = runs.load(str(path))
+    assert run.rows[1].test_accuracy == 0.4
+    assert "for test_accuracy the column test_accuracy is taken, not test_acc" in run.notes[0]
+
+
+def test_a_folder_of_runs_is_no_run_and_a_foreign_configuration_makes_none_of_ours(tmp_path):
+    sample_runs.write(tmp_path / "runs" / "a", [0.1, 0.2, 0.3, 0.4, 0.5])
+    with pytest.raises(UserError, match=r"runs: is a folder of runs; name those in it \(.*runs/\*\)"):
+        runs.load(str(tmp_path / "runs"))
+    theirs = csv_file(tmp_path / "theirs" / "metrics.jsonl", "".join(map(script_line, (1, 2, 3)))).parent
+    (theirs / "config.json").write_text('{"lr": 0.1}')
+    assert [row.test_accuracy for row in runs.load(str(theirs)).rows] == CURVE
+
+
+def test_seeds_without_the_validation_of_others_are_judged_alike(tmp_path):
+    for seed, last in enumerate(("0.5", "")):
+        text = f"epoch,test_acc,val_acc\n1,0.3,0.2\n2,0.6,{last}\n"
+        csv_file(tmp_path / "seeds" / f"{seed}.csv", text)
+    loaded = runs.load_all([], [str(tmp_path / "seeds")])
+    assert {run.judge for run in loaded} == {"test"}
+    assert all(any("so it counts for none" in note for note in run.notes) for run in loaded)
+
+
+def test_a_percent_sign_elsewhere_says_nothing_of_accuracies(tmp_path):
+    head = "epoch,train_accuracy,test_accuracy,learning_rate_at_epoch_end,test_loss,note"
+    path = csv_file(tmp_path / "a.csv", f"{head}\n1,0.1,0.12,0.1,4,lr -5%\n2,0.5,0.61,0.1,3,\n")
+    assert [row.test_accuracy for row in runs.load(str(path)).rows] == [0.12, 0.61]
+
+
 def test_a_percent_sign_settles_the_unit(tmp_path):
     path = csv_file(tmp_path / "a.csv", "epoch,test_acc\n1,0.9 %\n2,0.95%\n")
     assert runs.load(str(path)).rows[1].test_accuracy == pytest.approx(0.0095)

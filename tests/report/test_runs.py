@@ -304,8 +304,8 @@ def test_says_where_a_run_comes_from_and_what_was_changed(tmp_path):
     run = runs.load(str(path))
     assert run.headers[1] == later
     assert run.notes == (
-        "a: branched from /runs/old after update 8 (epoch 2), whose recipe was another one from update 4 on.",
-        "a: from update 13 on: early_stopping_patience was None, is 3.",
+        "a: branched from /runs/old after update 8 (epoch 2), whose course is not that of this recipe alone from update 4 on",
+        "a: from update 13 on: early_stopping_patience was None, is 3",
     )
 
 

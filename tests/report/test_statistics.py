@@ -22,9 +22,9 @@ def test_summaries_by_hand():
 
 
 def test_a_common_spread_by_hand():
-    """Squares of 2 about 2 and of 0.5 about 1.5, three degrees of freedom; quantiles of chi-square from tables."""
+    """Squares of 2 about 2 and of 0.5 about 1.5, with three degrees of freedom; quantiles of chi-square from tables."""
     spread = statistics.pooled_spread([[1, 2, 3], [1, 2], [7]])
-    assert (spread.sd, spread.freedom) == (pytest.approx(math.sqrt(2.5 / 3)), 3)
+    assert spread.sd == pytest.approx(math.sqrt(2.5 / 3))
     assert spread.low == pytest.approx(math.sqrt(2.5 / 9.3484), rel=1e-4)
     assert spread.high == pytest.approx(math.sqrt(2.5 / 0.215795), rel=1e-4)
     with pytest.raises(ValueError, match="no spread"):
@@ -91,10 +91,8 @@ def test_over_images_averages_the_networks_of_an_image():
 
 def test_newcombe_of_the_worked_example():
     """56 of 70 against 48 of 80 (Newcombe, 1998, table II, method 10)."""
-    result = statistics.proportions((56 / 70, 70), (48 / 80, 80))
-    assert (round(result.low, 4), round(result.high, 4)) == (0.0524, 0.3339)
-    z = 0.2 / math.sqrt(104 / 150 * 46 / 150 * (1 / 70 + 1 / 80))
-    assert result.p == pytest.approx(2 * stats.norm.sf(z))
+    low, high = statistics.proportions((56 / 70, 70), (48 / 80, 80))
+    assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
 
 
 def test_holm_of_a_worked_example():

@@ -27,6 +27,14 @@ def test_too_many_devices():
         devices.make_mesh(9)
 
 
+def test_processes_have_as_many_devices_each(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    of_four = [types.SimpleNamespace(process_index=index // 4, platform="gpu") for index in range(16)]
+    for count in (2, 6):
+        with pytest.raises(UserError, match=rf"devices = {count}: should be all 16, since each of the 4 processes"):
+            devices.make_mesh(count, of_four)
+
+
 def test_replicated_and_sharded():
     mesh = devices.make_mesh(4)
     whole = devices.replicate({"a": np.arange(8)}, mesh)["a"]

@@ -347,21 +347,27 @@ class TestReadStep:
         assert (error.value.rollbacks, error.value.back_to) == (2, (30, 20))
 
 
-@pytest.mark.parametrize(("saved", "targets"), [([10, 20, 30], [30, 20, 10]), ([], [0])])
-def test_goes_back_to_no_checkpoint_twice(tmp_path, monkeypatch, saved, targets):
-    began = []
+@pytest.mark.parametrize(
+    ("saved", "anew", "back_to"),
+    [([10, 20, 30], {}, [(30,), (20,), (10,)]), ([], {}, [(0,)]), ([10, 20], {3: 20}, [(20,), (10,), (10, 20)])],
+)
+def test_goes_back_to_no_checkpoint_twice(tmp_path, monkeypatch, saved, anew, back_to):
+    """`anew`: what the runs of these numbers save before they diverge."""
+    began, there = [], [*saved]
 
     def run(request):
         began.append((request.resume, request.back_to))
+        there[:] = [step for step in there if step <= max(request.back_to, default=30)]
+        there.extend([anew[len(began)]] if len(began) in anew else [])
         raise Diverged("no longer finite", request.rollbacks, request.back_to)
 
     monkeypatch.setattr(loop, "run", run)
-    monkeypatch.setattr(loop, "checkpoint_steps", lambda workdir: saved)
+    monkeypatch.setattr(loop, "checkpoint_steps", lambda workdir: there)
     with pytest.raises(
         Diverged, match=r"no longer finite; the run went .*nothing before it is left; a lower recipe\.learning_"
     ):
         loop.train(Config().override({"on_nonfinite": "rollback", "max_rollbacks": 9}), tmp_path)
-    assert began == [(False, ()), *((True, tuple(targets[:count])) for count in range(1, len(targets) + 1))]
+    assert began == [(False, ()), *((True, steps) for steps in back_to)]
 
 
 class TestRollback:
@@ -392,7 +398,7 @@ class TestRollback:
         assert f"checkpoint 20 led twice to numbers that are not finite; moved to {aside}" in lines
         assert aside.is_dir()
         with Checkpoints(workdir / "checkpoints") as checkpoints:
-            assert [saved.notes.back_to for saved in checkpoints.all()] == [(), *[(20, 10)] * 4]
+            assert [saved.notes.back_to for saved in checkpoints.all()] == [(), *[(10,)] * 4]
         before, after = metrics(finished.workdir), metrics(workdir)
         assert after[:1] == before[:1]
         assert after[1]["train_loss"] != before[1]["train_loss"]

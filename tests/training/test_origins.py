@@ -1,6 +1,7 @@
 """Runs that go on: stopped and resumed with another end, branched from another run, extended, begun with weights."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -108,13 +109,20 @@ def test_a_branch_ends_in_the_bits_of_the_run_trained_apart(runs, tmp_path, line
     assert {(header.origin.step, header.origin.epoch, header.origin.agreed) for header in headers} == {(10, 2, 10)}
 
 
-def test_a_branch_may_have_another_seed_and_another_beginning(runs):
+def test_a_branch_may_have_another_seed_and_another_beginning(runs, tmp_path):
     setup = loop.make_setup(NEW.override({"seed": 7}), loop.devices.make_mesh(1))
     beginning = origins.begin(setup, {}, branch_from(runs / "base"))
     assert [saved.step for saved, _ in beginning.to_save][-1] == beginning.saved.step == 15
     np.testing.assert_array_equal(jax.random.key_data(beginning.state.key), jax.random.key_data(jax.random.key(7)))
     assert beginning.origin.agreed == 0
-    assert "whose recipe was another one from update 1 on" in beginning.origin.describe()
+    assert "whose course is not that of this recipe alone from update 1 on" in beginning.origin.describe()
+    begun = shutil.copytree(runs / "base", tmp_path / "begun")
+    weights = {"kind": "weights", "source": "elsewhere", "checkpoint": "best"}
+    branch = {"kind": "branch", "source": "elsewhere", "checkpoint": "2", "step": 10, "epoch": 2}
+    setup = loop.make_setup(BASE, loop.devices.make_mesh(1))
+    for origin, agreed in ((weights, 0), (branch | {"agreed": 7}, 7), (branch | {"agreed": 10}, 15)):
+        (begun / "origin.json").write_text(json.dumps(origin))
+        assert origins.begin(setup, {}, branch_from(begun)).origin.agreed == agreed
     with pytest.raises(UserError, match="base: its checkpoint of step 7, where this run began, is gone"):
         origins.begin(setup, {}, dataclasses.replace(branch_from(runs / "base"), step=7))
 
@@ -176,6 +184,16 @@ def test_begins_with_the_weights_of_a_run_or_a_file_and_another_head(runs, tmp_p
         assert (anew in beginning.origin.describe()) == (of_setup is wider)
         with pytest.raises(UserError, match=r"\S+ is \(.*, but this network has \(.*; set model\.depth and"):
             origins.begin(broader, {}, origin)
+
+
+def test_weights_and_an_average_begin_in_the_order_in_memory_that_the_devices_want(runs, tmp_path, monkeypatch):
+    """As on a GPU; in another order the second call of the compiled step refuses them."""
+    monkeypatch.setitem(loop.devices.KERNEL_LAYOUTS, "cpu", (3, 0, 1, 2))
+    averaged = BASE.override({"optimizer.average_decay": 0.5, "optimizer.start_average": True})
+    origin = Origin(kind="weights", source=str(runs / "base"), checkpoint="last")
+    assert loop.train(averaged, tmp_path / "weights", origin=origin, stop_after=2).last.network == "average"
+    branch = Origin(kind="branch", source=str(runs / "base"), checkpoint="last")
+    assert loop.train(averaged, tmp_path / "branch", origin=branch).last.network == "average"
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ class Clock:
         return duration.amount / 100 * self.epochs if duration.unit == "%" else duration.amount
 
     def index(self, position: Position) -> int:
-        """Index (from 0) of the step that `position` names; at most 2**31 - 1, which no run reaches.
+        """Index (from 0) of the step that `position` names; within -2**30 and 2**31 - 1, which no run reaches.
 
         Below 0 where a position from the end lies before the beginning.
         """
@@ -193,7 +193,7 @@ class Clock:
         }
         epochs = before.get(position.unit)
         steps = position.count if epochs is None else epochs * self.scale * self.steps_per_epoch
-        return min(2**31 - 1, round(steps) + position.plus)
+        return max(-(2**30), min(2**31 - 1, round(steps) + position.plus))
 
 
 def _progress(elapsed: jax.Array, length: int) -> jax.Array:

@@ -384,7 +384,7 @@ def _type_name(field: Any) -> str:
     if "dict" in text:
         return "phases"
     if "tuple" in text:
-        return "[int, ...]"
+        return "[str, ...]" if "str" in text else "[int, ...]"
     names = [name for name in ("int", "float", "bool", "str") if f"{name}" in text.replace("FieldInfo", "")]
     return names[0] + (" or none" if "None" in text else "")
 

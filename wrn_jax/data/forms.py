@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import pickle
 import re
 import tarfile
@@ -90,7 +91,6 @@ _PICKLES = {
         {"coarse_label": ("coarse_labels", "coarse_label_names"), "label": ("fine_labels", "fine_label_names")},
     ),
 }
-_CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _PARQUET = {
     "cifar10": {"label": "label"},
     "cifar100": {"coarse_label": "coarse_label", "label": "fine_label"},
@@ -191,15 +191,17 @@ def record_bytes(name: str) -> int:
 def _candidates(place: Path) -> Iterator[Path]:
     """`place`; if it is a folder, then the folders in it and in those, and the files that are called after CIFAR."""
     yield place
-    level = [place]
+    level = [place] if _is_open(place) else []
     for _ in range(3):
-        try:
-            children = sorted(child for folder in level if folder.is_dir() for child in folder.iterdir())
-        except OSError:  # A folder that may not be listed holds nothing for us.
-            return
-        level = [child for child in children if child.is_dir() and not child.name.startswith(".")]
+        children = sorted(child for folder in level for child in folder.iterdir())
+        level = [child for child in children if _is_open(child) and not child.name.startswith(".")]
         yield from level
         yield from (child for child in children if re.match(r"cifar-?10", child.name) and child.is_file())
+
+
+def _is_open(path: Path) -> bool:
+    """Whether it is a folder that may be looked into; one that may not holds nothing for us."""
+    return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
 
 
 def _files(path: Path, folder: str, wanted: list[str]) -> Callable[[str], bytes] | None:
@@ -248,7 +250,9 @@ def _binary(name: str, path: Path) -> Original | None:
 
 
 def _pickles(name: str, path: Path) -> Original | None:
-    known = _PICKLES[name]
+    known = _PICKLES.get(name)
+    if known is None:
+        return None
     content = _files(path, known.folder, [*(file for files in known.files.values() for file in files), known.names])
     if content is None:
         return None
@@ -267,23 +271,26 @@ def _pickles(name: str, path: Path) -> Original | None:
 
 def _parquet(name: str, path: Path) -> Original | None:
     files = {split: [*sorted(path.glob(f"{split}*.parquet")), *sorted(path.glob(f"{split}/*.parquet"))] for split in SPLITS}
-    if not path.is_dir() or not all(files.values()):
+    known = _PARQUET.get(name)
+    if known is None or not path.is_dir() or not all(files.values()):
         return None
     from pyarrow import parquet
 
     schema = parquet.read_schema(files["test"][0])
-    if ("fine_label" in schema.names) != (name == "cifar100") or _PARQUET[name]["label"] not in schema.names:
+    image = next((column for column in ("img", "image") if column in schema.names), None)
+    if image is None or ("fine_label" in schema.names) != (name == "cifar100") or known["label"] not in schema.names:
         return None
-    image = next(column for column in ("img", "image") if column in schema.names)
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    names = {kind: tuple(described.get(column, {}).get("names", ())) for kind, column in known.items()}
+    if names["label"] and set(names["label"]) != set(DATASETS[name].label_names):
+        return None  # another set, whose labels are called alike
     images, labels = {}, {}
     for split in SPLITS:
         table = parquet.ParquetDataset(files[split]).read()
         images[split] = np.stack([_decoded(cell["bytes"]) for cell in table[image].to_pylist()])
         labels[split] = {
-            kind: table[column].to_numpy().astype(np.int32) for kind, column in _PARQUET[name].items() if column in schema.names
+            kind: table[column].to_numpy().astype(np.int32) for kind, column in known.items() if column in schema.names
         }
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = {kind: tuple(described.get(column, {}).get("names", ())) for kind, column in _PARQUET[name].items()}
     return _completed(name, Original(path, images, labels, names))
 
 
@@ -304,7 +311,7 @@ def _completed(name: str, original: Original) -> Original:
     """The set with the names and coarse labels that its form may leave out, from what is known of CIFAR."""
     info = DATASETS[name]
     names = {kind: given for kind, given in original.names.items() if given}
-    names.setdefault("label", tuple(sorted(c for members in info.superclasses.values() for c in members)) or _CIFAR10_NAMES)
+    names.setdefault("label", info.label_names)
     if info.superclasses:
         names.setdefault("coarse_label", tuple(info.superclasses))
         coarse = np.array(info.superclass_of, np.int32)

@@ -46,7 +46,7 @@ def read(directory: str | Path | None) -> tuple[dict[str, Split], tuple[str, ...
 
     A file holds x_train, y_train, x_test, y_test and, if it likes, class_names. A folder holds train/CLASS/IMAGE and
     test/CLASS/IMAGE; labels are the places of the classes in alphabetical order, images come in the order of their names,
-    and those with fewer or more channels become RGB.
+    and become RGB as the pictures do that are predicted, see `pictures.as_rgb`.
 
     Raises:
       UserError: there is nothing of the kind, or an image has another size, or the labels do not fit.
@@ -126,7 +126,7 @@ def _folder(place: Path) -> _Own:
 def _images(files: Sequence[Path]) -> np.ndarray:
     from PIL import Image
 
-    from wrn_jax.data.pictures import in_eight_bits
+    from wrn_jax.data.pictures import as_rgb
 
     height, width, _ = shape = DATASETS["own"].image_shape
     images = np.empty((len(files), *shape), np.uint8)
@@ -135,7 +135,7 @@ def _images(files: Sequence[Path]) -> np.ndarray:
             with Image.open(path) as image:
                 if image.size != (width, height):
                     raise UserError(f"{path}: is {image.width} x {image.height} pixels; resize all to {width} x {height}")
-                images[index] = np.asarray(in_eight_bits(image).convert("RGB"))
+                images[index] = np.asarray(as_rgb(image))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     return images

@@ -40,7 +40,7 @@ def read(path: Path, height: int, width: int) -> Picture:
     try:
         with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter("ignore")  # of large files and of odd ones, which are read nevertheless
-            image = _as_rgb(ImageOps.exif_transpose(opened))
+            image = as_rgb(opened)
     except Exception as error:  # whatever a format's reader makes of damage
         trouble = "is no picture that Pillow reads" if isinstance(error, Image.UnidentifiedImageError) else reason(error, 100)
         raise UserError(f"{path}: cannot be read: {trouble}") from None
@@ -58,7 +58,7 @@ def read(path: Path, height: int, width: int) -> Picture:
     return Picture(np.asarray(image), size, " and ".join(changes))
 
 
-def in_eight_bits(image: Image.Image) -> Image.Image:
+def _in_eight_bits(image: Image.Image) -> Image.Image:
     """The image with channels of 8 bits; grey of more bits is scaled."""
     if image.mode.startswith(("I", "F")):  # 16 bits or more, which Pillow would cut off at 255
         values = np.asarray(image, np.float64)
@@ -67,8 +67,9 @@ def in_eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    image = in_eight_bits(image)
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB, turned as its camera says, what is transparent on white."""
+    image = _in_eight_bits(ImageOps.exif_transpose(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

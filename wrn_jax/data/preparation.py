@@ -20,7 +20,7 @@ import numpy as np
 from wrn_jax.config.datasets import DATASETS
 from wrn_jax.data import cifar, forms
 from wrn_jax.data.forms import ARCHIVES, Archive, record_bytes
-from wrn_jax.runtime import console, files
+from wrn_jax.runtime import console, entry, files
 from wrn_jax.runtime.errors import UserError
 
 CONNECT_TIMEOUT = 15  # seconds without an answer before a download is given up
@@ -70,7 +70,8 @@ def prepare(
             expected = "no such folder (remove or rename it)"
             raise UserError(f"{final}: something unfinished is in the way; expected {expected}")
         data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as scratch:
+        # A signal raises, so that nothing is kept of a preparation that is interrupted.
+        with entry.unwinding(), tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as scratch:
             scratch = Path(scratch)
             if archive is None:
                 archive = scratch / Path(original.url).name

@@ -32,7 +32,7 @@ class Corrupted:
       origin: where they are from, in words.
       count, total: images of each corruption and severity, and how many there could be.
       labels: [count] int64.
-      exact: for each corruption by its name, whether it is that of Hendrycks and Dietterich.
+      kinds: the names of the corruptions.
       images: (name, severity) -> [count, H, W, C] uint8.
     """
 
@@ -40,15 +40,15 @@ class Corrupted:
     count: int
     total: int
     labels: np.ndarray
-    exact: dict[str, bool]
+    kinds: tuple[str, ...]
     images: Callable[[str, int], np.ndarray]
 
 
 def drawn(test: Split, count: int) -> Corrupted:
     """The first `count` test images, corrupted by `wrn_jax.data.corruptions`."""
     images, labels = test.images[:count], test.labels[:count].astype(np.int64)
-    exact = dict.fromkeys(corruptions.CORRUPTIONS, True)
-    return Corrupted("drawn, key 0", count, len(test.labels), labels, exact, functools.partial(draw, images))
+    kinds = tuple(corruptions.CORRUPTIONS)
+    return Corrupted("drawn, key 0", count, len(test.labels), labels, kinds, functools.partial(draw, images))
 
 
 _corrupt = jax.jit(corruptions.corrupt, static_argnames=("name", "severity"))
@@ -98,7 +98,7 @@ def stored(folder: Path, test: Split, count: int) -> Corrupted:
     def images(name: str, severity: int) -> np.ndarray:
         return np.array(arrays[name][(severity - 1) * total :][:count])
 
-    return Corrupted(f"{folder.name} at {folder}", count, total, labels[:count], dict.fromkeys(arrays, True), images)
+    return Corrupted(f"{folder.name} at {folder}", count, total, labels[:count], tuple(arrays), images)
 
 
 def _open_array(path: Path) -> np.ndarray:

@@ -189,9 +189,9 @@ def corruption_figures(evaluator: Evaluator, weights: tuple[Any, Any], corrupted
     few = f"only the first {corrupted.count} of" if corrupted.count < corrupted.total else "all"
     print(f"corruptions ({corrupted.origin}; {few} {corrupted.total} images): accuracy at severities 1 to 5, mean")
     accuracies: dict[str, list[float]] = {}
-    total = corrupted.count * len(corrupted.exact) * len(SEVERITIES)
+    total = corrupted.count * len(corrupted.kinds) * len(SEVERITIES)
     with console.Progress("corrupted images", total, "image", interval=30.0) as progress:
-        for name in corrupted.exact:
+        for name in corrupted.kinds:
             accuracies[name] = []
             for severity in SEVERITIES:
                 logits = collect(evaluator.logits(*weights, corrupted.images(name, severity)), progress.advance)
@@ -207,6 +207,5 @@ def corruption_figures(evaluator: Evaluator, weights: tuple[Any, Any], corrupted
         "mean_corruption_accuracy": mean,
         "corruptions_in_mean": counted,
         "corruptions_from": corrupted.origin,
-        "corruptions_exact": corrupted.exact,
         "corruption_images": corrupted.count,
     }

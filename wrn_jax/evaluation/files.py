@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ class Record:
       superclasses, superclass_accuracy, classes, confused: see `examination.breakdown`.
       flip: summary of the mean over each test image and its mirror image.
       corruptions, mean_corruption_accuracy, corruptions_in_mean: see `examination.corruption_figures`.
-      corruptions_from, corruptions_exact, corruption_images: see `corrupted.Corrupted`.
+      corruptions_from, corruption_images: see `corrupted.Corrupted`.
     """
 
     time: str | None = None
@@ -107,7 +108,6 @@ class Record:
     mean_corruption_accuracy: Share | None = None
     corruptions_in_mean: list[str] | None = None
     corruptions_from: str | None = None
-    corruptions_exact: dict[str, bool] | None = None
     corruption_images: Count | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,6 +137,7 @@ class Record:
 
 
 _RECORD = TypeAdapter(Record)
+_STEP = re.compile(r"step-([0-9]+)\b")
 
 
 def write(directory: Path, stem: str, record: Record, scored: Mapping[str, Scored]) -> None:
@@ -159,6 +160,21 @@ def write(directory: Path, stem: str, record: Record, scored: Mapping[str, Score
         files.write_atomically(path, json.dumps(record.to_dict(), indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def set_aside(directory: Path, step: int) -> list[str]:
+    """Moves the evaluations of checkpoints after `step` updates to `outdated/`, since the run does those updates anew.
+
+    Returns a line that says so, if there are any. Raises UserError.
+    """
+    later = [path for path in directory.glob("step-*") if (name := _STEP.match(path.name)) and int(name[1]) > step]
+    try:
+        for path in later:
+            (directory / "outdated").mkdir(exist_ok=True)
+            path.replace(directory / "outdated" / path.name)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be moved ({error.strerror})") from None
+    return [f"evaluations after step {step} are outdated; moved to {directory / 'outdated'}"] * bool(later)
 
 
 def read(path: Path) -> Record:

@@ -314,9 +314,10 @@ def read_file(path: Path) -> File:
         raise UserError(f"{path}: is a web page, not weights; download the file itself (on GitHub and the Hub: raw, resolve)")
     if suffix == ".msgpack":
         raise UserError(f"{path}: is Flax's msgpack, as of google-research/sam, whose network has no shortcut convolutions")
-    if head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar":
+    is_safetensors = head[8:9] == b"{"  # after the length of the header, whose first byte may be that of a pickle
+    if not is_safetensors and (head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar"):
         return _read_torch(path)
-    if suffix == ".safetensors" or head[8:9] == b"{":
+    if is_safetensors or suffix == ".safetensors":
         return _read_safetensors(path)
     raise UserError(f"{path}: {'holds neither safetensors nor what torch.save writes' if head else 'is empty'}")
 

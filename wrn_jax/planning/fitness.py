@@ -336,9 +336,6 @@ def versions() -> Answer:
     text = ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "jaxlib", "flax"))
     text += "".join(f", {name} {builds[name]}" for name in installed) + (f", NVIDIA driver {driver}" if driver else "")
     figures = found | {name: builds[name] for name in installed} | ({"driver": driver} if driver else {})
-    if found["jax"] != found["jaxlib"] and not found["jax"].startswith(found["jaxlib"]):
-        advice = f"pip install jax=={found['jax']} jaxlib=={found['jax']}"
-        return Answer("versions", "failed", f"{text}: jax and jaxlib are not of one version", advice, figures)
     if len(installed) > 1:
         return Answer(
             "versions", "failed", f"{text}: two CUDA builds", "pip uninstall jax-cuda12-plugin jax-cuda12-pjrt", figures

@@ -10,7 +10,7 @@ from wrn_jax.config.timeline import Event, Timeline
 from wrn_jax.report import measures
 from wrn_jax.report.measures import RateCycle
 from wrn_jax.report.runs import Group, Run
-from wrn_jax.report.statistics import Difference, Summary
+from wrn_jax.report.statistics import SIGNIFICANCE, Difference, Summary
 from wrn_jax.training.records import describe_hardware
 
 NONE = "-"
@@ -77,7 +77,10 @@ def p_value(p: float | None) -> str:
     """As in p = 0.012; where nothing varies, that."""
     if p is None:
         return "no spread to judge by"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.995 else "p > 0.99"
+    if p < 0.001 or p >= 0.995:
+        return "p < 0.001" if p < 0.001 else "p > 0.99"
+    digits = 4 if f"{p:.3f}" == f"{SIGNIFICANCE:.3f}" else 3  # so that one sees on which side it is
+    return f"p = {p:.{digits}f}"
 
 
 def rate(value: float | None) -> str:

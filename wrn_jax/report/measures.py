@@ -416,11 +416,18 @@ def corruptions(group: Group, which: str) -> dict[str, list[float]]:
 
 
 def corruption_sources(groups: Sequence[Group], which: str) -> list[str]:
-    """What corrupted images the evaluations used, each way once; with more than one, their accuracies do not compare."""
-    sources = []
+    """What corrupted images the evaluations used, each way once; with more than one, their accuracies do not compare.
+
+    The same files may lie in unlike places, so of a folder its name counts.
+    """
+    found: dict[tuple[Any, ...], str] = {}
     for figures in (saved.figures for group in groups for _, saved in evaluations(group, which)):
         if figures.get("corruptions"):
             images, kinds = figures.get("corruption_images"), figures.get("corruptions_in_mean") or ()
+            origin = str(figures.get("corruptions_from"))
             number = f"{images:,} test images" if isinstance(images, int) else "test images"
-            sources.append(f"{figures.get('corruptions_from')}, {number}, mean over {len(kinds)} kinds")
-    return list(dict.fromkeys(sources))
+            text = f"{origin}, {number}, mean over {len(kinds)} kinds"
+            found.setdefault((origin.partition(" at ")[0], images, *sorted(kinds)), text)
+    if len(set(found.values())) < len(found):
+        return [f"{text} ({', '.join(kinds)})" for (_, _, *kinds), text in found.items()]
+    return list(found.values())

@@ -82,7 +82,15 @@ def is_run(path: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    return (path / "header.jsonl").exists() or ((path / "config.json").exists() and (path / "metrics.jsonl").exists())
+    if (path / "header.jsonl").exists():
+        return True
+    if not ((path / "config.json").exists() and (path / "metrics.jsonl").exists()):
+        return False
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return True  # and damaged, which is told when it is read
+    return not isinstance(config, dict) or "recipe" in config
 
 
 def _has_records(path: Path) -> bool:
@@ -103,21 +111,30 @@ def holds_runs(path: Path) -> bool:
     return bool(names) and not any(name in _SPLITS for name in names)
 
 
+def is_folder_of_runs(path: Path) -> bool:
+    """As `holds_runs`, of any folder."""
+    return not _is_ours(path) and holds_runs(path)
+
+
 def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
     """The epochs of a run, whether its accuracies were read as per cent, and what a reader must know of how they were read.
 
     What is not recorded is NaN. Raises UserError for what cannot be read, OSError and UnicodeDecodeError for files.
     """
-    is_epoch, curves, percent = _curves(path)
-    taken: dict[str, Curve] = {}
-    notes: list[str] = []
+    table = _table(path)
+    curves, taken, notes = table.curves, dict[str, Curve](), list[str]()
     for quantity, names in ALIASES.items():
         named = reading.columns.get(quantity)
-        column = next((name for name in named if name in curves), None) if named else _by_alias(curves, names)
-        if column is not None:
-            taken[quantity] = curves[column]
+        fitting = [name for name in named if name in curves] if named else _by_alias(curves, names)
+        if fitting:
+            taken[quantity] = curves[fitting[0]]
         elif named:
             notes.append(f"no column {' or '.join(named)}, so no {quantity}")
+        if len(fitting) > 1 and not named:
+            notes.append(f"for {quantity} the column {fitting[0]} is taken, not {' or '.join(fitting[1:])}")
+        if fitting and fitting[0] in table.again:
+            place = f"{'epoch' if table.is_epoch else 'step'} {table.again[fitting[0]]:g}"
+            notes.append(f"{fitting[0]} begins again at {place}; what was there from then on before is passed over")
     if not curves:
         raise UserError(f"{path}: no column holds finite numbers, with a point as decimal mark, by epoch or step")
     if "test_accuracy" not in taken:
@@ -125,14 +142,14 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
         named = reading.columns.get("test_accuracy")
         wanted = f"no column {' or '.join(named)}" if named else "no column is called a test accuracy"
         raise UserError(f"{path}: {wanted}; say which it is with --columns test_accuracy=COLUMN, one of: {listing}")
-    for quantity in ("valid_accuracy", "valid_loss"):
-        if quantity in taken and taken[quantity] is taken["test_accuracy"]:
-            del taken[quantity]
+    if taken.get("valid_accuracy") is taken["test_accuracy"]:
+        del taken["valid_accuracy"]
+        taken.pop("valid_loss", None)
     accuracies = {name: taken[name] for name in _ACCURACIES if name in taken}
-    has_sign = any(curves[name] is curve for name in percent for curve in accuracies.values())
+    has_sign = any(curves[name] is curve for name in table.percent for curve in accuracies.values())
     factor, note = unit_of(path, accuracies, reading.unit, has_sign)
     ends = list(taken["test_accuracy"])
-    _check_epochs(path, is_epoch, ends)
+    _check_epochs(path, table.is_epoch, ends)
     by_epoch = {name: _at_ends(curve, ends) for name, curve in taken.items()}
     rows = []
     for index in range(len(ends)):
@@ -223,25 +240,54 @@ def _plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _by_alias(curves: Mapping[str, Curve], names: Sequence[str]) -> str | None:
-    by_name = {_plain_name(name): name for name in curves}
-    return next((by_name[name] for name in names if name in by_name), None)
+def _by_alias(curves: Mapping[str, Curve], names: Sequence[str]) -> list[str]:
+    """The columns that are called by one of these names, in the order of the names."""
+    return [column for name in names for column in curves if _plain_name(column) == name]
 
 
-Table = tuple[bool, dict[str, Curve], frozenset[str]]
-"""Whether the places are epochs; the curves; the names of those at whose values a percent sign stands."""
+Points = list[tuple[float, float]]
+"""Places and values in the order in which they were written down."""
 
 
-def _curves(path: Path) -> Table:
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """What a run wrote down.
+
+    Attributes:
+      is_epoch: whether the places are epochs.
+      curves: by name.
+      again: where curves begin again that go back to a place which they had, as a run does that is started or resumed anew.
+      percent: names of the curves at whose values a percent sign stands.
+    """
+
+    is_epoch: bool
+    curves: dict[str, Curve]
+    again: dict[str, float]
+    percent: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, is_epoch: bool, points: Mapping[str, Points], percent: frozenset[str] = frozenset()) -> "_Table":
+        """Of a place written twice in a row the later value counts; of curves that begin again what is written last."""
+        curves, again = {}, {}
+        for name, written in points.items():
+            curve, before = {}, -math.inf
+            for place, value in written:
+                if place < before and place in curve:
+                    curve, again[name] = {old: curve[old] for old in curve if old < place}, place
+                curve[place], before = value, place
+            curves[name] = dict(sorted(curve.items()))
+        return cls(is_epoch, {name: curve for name, curve in curves.items() if curve}, again, percent)
+
+
+def _table(path: Path) -> _Table:
     if path.is_file():
         return _of_lines(path) if path.suffix == ".jsonl" else _of_csv(path)
     if file := next((path / name for name in _FILES if (path / name).is_file()), None):
-        return _curves(file)
-    curves = _of_mlflow(path / "metrics") if (path / "metrics").is_dir() else _of_events(path)
-    return False, curves, frozenset()
+        return _table(file)
+    return _Table.of(False, _of_mlflow(path / "metrics") if (path / "metrics").is_dir() else _of_events(path))
 
 
-def _of_csv(path: Path) -> Table:
+def _of_csv(path: Path) -> _Table:
     """Columns of a CSV by `epoch`, a step or the line; of MLflow's long form (key, value, step) a curve for each key."""
     text = decode(path.read_bytes())
     first = text.lstrip().partition("\n")[0]
@@ -257,28 +303,33 @@ def _of_csv(path: Path) -> Table:
     return _columns(lines)
 
 
-def _of_lines(path: Path) -> Table:
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON line by line: {error}") from None
+def _of_lines(path: Path) -> _Table:
+    """Lines of JSON; a last one that is unfinished is passed over."""
+    texts = [text for text in decode(path.read_bytes()).splitlines() if text.strip()]
+    lines = []
+    for number, text in enumerate(texts, 1):
+        try:
+            lines.append(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            if number < len(texts) or number == 1:
+                raise UserError(f"{path}: is not JSON line by line: {error}") from None
     return _columns([line for line in lines if isinstance(line, dict)])
 
 
-def _columns(lines: Sequence[Mapping[Any, Any]]) -> Table:
+def _columns(lines: Sequence[Mapping[Any, Any]]) -> _Table:
     names = {_plain_name(str(name)): name for line in lines for name in line if name is not None}
     place_name = next((names[place] for place in _PLACES if place in names), None)
-    curves: dict[str, Curve] = {}
+    points: dict[str, Points] = {}
     percent: set[str] = set()
     for number, line in enumerate(lines):
         place = float(number) if place_name is None else _number(line.get(place_name))
         for name, cell in line.items():
             value = _number(cell)
-            if name is not None and name != place_name and value is not None and place is not None:
-                curves.setdefault(str(name).strip(), {})[place] = value
+            if name and name != place_name and value is not None and place is not None:
+                points.setdefault(str(name).strip(), []).append((place, value))
                 if isinstance(cell, str) and cell.strip().endswith("%"):
                     percent.add(str(name).strip())
-    return "epoch" in names, {name: dict(sorted(curve.items())) for name, curve in curves.items() if name}, frozenset(percent)
+    return _Table.of("epoch" in names, points, frozenset(percent))
 
 
 def _number(cell: Any) -> float | None:
@@ -286,32 +337,32 @@ def _number(cell: Any) -> float | None:
         return None
     try:
         value = float(cell.strip().removesuffix("%") if isinstance(cell, str) else cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
 
 
-def _of_mlflow(folder: Path) -> dict[str, Curve]:
-    """A file for each metric, with lines of time, value and step; where a step comes again, its last value counts."""
-    curves: dict[str, Curve] = {}
+def _of_mlflow(folder: Path) -> dict[str, Points]:
+    """A file for each metric, with lines of time, value and step."""
+    points: dict[str, Points] = {}
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         cells = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-        points = [(_number(line[2]), _number(line[1])) for line in cells if len(line) >= 3]
-        known = {step: value for step, value in points if step is not None and value is not None}
-        curves[path.relative_to(folder).as_posix()] = dict(sorted(known.items()))
-    return {name: curve for name, curve in curves.items() if curve}
+        written = [(_number(line[2]), _number(line[1])) for line in cells if len(line) >= 3]
+        known = [(step, value) for step, value in written if step is not None and value is not None]
+        points[path.relative_to(folder).as_posix()] = known
+    return points
 
 
 def _events(folder: Path) -> list[Path]:
     return sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: (path.parent, path.name))
 
 
-def _of_events(folder: Path) -> dict[str, Curve]:
-    """The scalars of TensorBoard by tag, in a folder below with its name in front; of a step written twice the later one."""
+def _of_events(folder: Path) -> dict[str, Points]:
+    """The scalars of TensorBoard by tag, in a folder below with its name in front."""
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (made at run time)
 
-    curves: dict[str, Curve] = {}
+    points: dict[str, Points] = {}
     for path in _events(folder):
         below = path.parent.relative_to(folder).as_posix()
         try:
@@ -319,10 +370,10 @@ def _of_events(folder: Path) -> dict[str, Curve]:
                 for value in event.summary.value:
                     if (number := _scalar(value)) is not None:
                         tag = value.tag if below == "." else f"{below}/{value.tag}"
-                        curves.setdefault(tag, {})[float(event.step)] = number
+                        points.setdefault(tag, []).append((float(event.step), number))
         except (DecodeError, struct.error):
             raise UserError(f"{path}: is no file of TensorBoard events, or a damaged one") from None
-    return {tag: dict(sorted(curve.items())) for tag, curve in curves.items()}
+    return points
 
 
 def _records(path: Path) -> Iterator[bytes]:

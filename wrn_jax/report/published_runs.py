@@ -83,7 +83,7 @@ def described(name: str) -> Config:
 def rows(name: str) -> list[EpochRow]:
     """The log of a run, one row per epoch."""
     file = f"{name}.csv"
-    parsed = parse((importlib.resources.files("wrn_jax.report") / "published_logs" / file).read_text())
+    parsed, _ = parse((importlib.resources.files("wrn_jax.report") / "published_logs" / file).read_text())
     for row in parsed:  # in per cent
         row |= {name: row[name] / 100 for name in ACCURACIES}
     return rows_from(parsed, Path(file))
@@ -94,8 +94,10 @@ def decode(content: bytes) -> str:
     return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
-def parse(text: str) -> list[dict[str, Any]]:
+def parse(text: str) -> tuple[list[dict[str, Any]], bool]:
     """The lines of a log in CSV, as `EpochRow.to_dict` names their columns, with accuracies as they are written.
+
+    And whether a percent sign stands at an accuracy.
 
     `learning_rate` is the rate after the epoch's last step; it may be empty. Training accuracy is counted on augmented, mixed
     images with dropout on. A log holds no validation figures and no training loss. Empty lines and repeated headers are
@@ -113,16 +115,18 @@ def parse(text: str) -> list[dict[str, Any]]:
     for name in COLUMNS:
         if name not in header:
             raise KeyError(name)
-    found = []
+    found, has_sign = [], False
     for number, line in cells:
         if line == header:
             continue
+        named = dict(zip(header, line, strict=False))
+        has_sign |= any(named.get(name, "").endswith("%") for name in ACCURACIES)
         try:
-            found.append(_row(dict(zip(header, line, strict=False))))
+            found.append(_row(named))
         except ValueError as error:
             if number < cells[-1][0] or text.endswith(("\n", "\r")):
                 raise ValueError(f"line {number}, {error}") from None
-    return found
+    return found, has_sign
 
 
 def _row(cells: dict[str, str]) -> dict[str, Any]:

@@ -198,6 +198,8 @@ def load(source: str, reading: Reading | None = None) -> Run:
     path = user_path(source)
     try:
         if path.is_dir():
+            if other_runs.is_folder_of_runs(path):
+                raise UserError(f"{source}: is a folder of runs; name those in it ({source}/*)")
             return _load_other(path, source, reading) if other_runs.is_run(path) else _load_directory(path, source)
         if path.is_file():
             return _load_csv(path, source, reading)
@@ -250,7 +252,7 @@ def _history(name: str, headers: Sequence[Header]) -> tuple[str, ...]:
     # A branch that is the same recipe until there is as good as trained apart; the report draws where it left.
     origins = [header.origin.describe() for header in headers if header.origin and not header.origin.is_seamless]
     changes = [f"from update {header.first_step + 1} on: {'; '.join(header.changes)}" for header in headers if header.changes]
-    return tuple(f"{_label(name)}: {_label(text)}." for text in [*origins[-1:], *changes])
+    return tuple(f"{_label(name)}: {_label(text)}" for text in [*origins[-1:], *changes])
 
 
 def _load_log(name: str) -> Run:
@@ -288,9 +290,17 @@ def load_all(sources: Sequence[str], patterns: Sequence[str] = (), reading: Read
             matching = [index for index in range(len(runs) - len(more), len(runs)) if runs[index].config is None]
         if len({runs[index].in_percent for index in matching}) > 1:
             raise UserError(f"{pattern}: accuracies of some runs look like per cent, of others like fractions; say --unit")
+        held_out = {runs[index].judge == "valid" for index in matching}
         for index in matching:
-            runs[index] = dataclasses.replace(runs[index], pattern=pattern)
+            run = dataclasses.replace(runs[index], pattern=pattern)
+            runs[index] = run if len(held_out) == 1 else _without_validation(run)
     return runs
+
+
+def _without_validation(run: Run) -> Run:
+    rows = tuple(dataclasses.replace(row, valid_accuracy=None, valid_loss=None) for row in run.rows)
+    note = f"some runs of {run.pattern} have no validation accuracy, so it counts for none"
+    return dataclasses.replace(run, rows=rows, notes=(*run.notes, note))
 
 
 def _matches(source: str, pattern: str) -> bool:
@@ -307,7 +317,7 @@ def _load_other(path: Path, source: str, reading: Reading | None) -> Run:
 def _load_csv(path: Path, source: str, reading: Reading | None) -> Run:
     try:
         text = published_runs.decode(path.read_bytes())
-        columns = published_runs.parse(text)
+        columns, has_sign = published_runs.parse(text)
     except KeyError:
         return _load_other(path, source, reading)
     except csv.Error:
@@ -318,7 +328,7 @@ def _load_csv(path: Path, source: str, reading: Reading | None) -> Run:
         raise UserError(f"{path}: {error}") from None
     lines = _some(columns, path)
     curves = {name: {float(line["epoch"]): line[name] for line in lines} for name in published_runs.ACCURACIES}
-    factor, note = other_runs.unit_of(path, curves, (reading or Reading()).unit, "%" in text)
+    factor, note = other_runs.unit_of(path, curves, (reading or Reading()).unit, has_sign)
     for row in columns:
         row |= {name: row[name] / factor for name in curves}
     # In per cent, as these logs are written, nothing is to be said.

@@ -45,12 +45,11 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """A standard deviation with its interval, and the degrees of freedom that it was estimated with."""
+    """A standard deviation with its interval."""
 
     sd: float
     low: float
     high: float
-    freedom: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +99,7 @@ def pooled_spread(samples: Sequence[Sequence[float]]) -> Spread:
     low, high = (
         math.sqrt(squares / float(scipy.stats.chi2.ppf(share, freedom))) for share in ((1 + LEVEL) / 2, (1 - LEVEL) / 2)
     )
-    return Spread(math.sqrt(squares / freedom), low, high, freedom)
+    return Spread(math.sqrt(squares / freedom), low, high)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -155,17 +154,14 @@ def over_images(first: np.ndarray, second: np.ndarray) -> Difference:
     return Difference(difference, difference - half, difference + half, p)
 
 
-def proportions(first: tuple[float, int], second: tuple[float, int]) -> Difference:
-    """Difference of two proportions, each (fraction, count), as fractions; of accuracies as if on different images.
+def proportions(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
+    """The interval of the difference of two proportions, each (fraction, count); of accuracies as if on different images.
 
-    Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10; p of the pooled z test.
+    Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10.
     """
     (a, m), (b, n) = first, second
     (low_a, high_a), (low_b, high_b) = wilson_interval(round(a * m), m), wilson_interval(round(b * n), n)
-    pooled = (a * m + b * n) / (m + n)
-    error = math.sqrt(pooled * (1 - pooled) * (1 / m + 1 / n))
-    p = 2 * float(scipy.stats.norm.sf(abs(a - b) / error)) if error else None
-    return Difference(a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b), p)
+    return a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -23,9 +23,10 @@ RULES = (
     "A recipe is judged from two finished runs of different seeds on. With one run there is no verdict, since nothing tells "
     "the recipe from its seed.",
     f"A difference is shown if Welch's t test over the seeds, two-sided, gives p < {SIGNIFICANCE} (after Holm's adjustment "
-    "over all pairs where there are more than two recipes). If not, that does not show that there is none: the interval holds "
-    f"what is not excluded. Where recipes have unequal numbers of runs, fewer than {statistics.FEW} of one, the test has that "
-    "number less 1 for its degrees of freedom: with two runs of one, hardly any difference can be shown.",
+    "over all pairs where there are more than two recipes, and after alpha spending for looks at a study before its end). If "
+    "not, that does not show that there is none: the interval holds what is not excluded. Where recipes have unequal numbers "
+    f"of runs, fewer than {statistics.FEW} of one, the test has that number less 1 for its degrees of freedom: with two runs "
+    "of one, hardly any difference can be shown.",
     "Tests over images (McNemar) compare these networks, not the recipes, and decide nothing here.",
     "A gap between training and test accuracy has no merit in itself: what counts on new images is the accuracy on new images. "
     "The gap under augmentation depends on how hard the training images are made, so it does not compare two recipes either.",
@@ -132,7 +133,7 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
         return (
             f"**No verdict on {pair.first} and {pair.second}**: {reason}. After the last epoch {_ahead(pair, groups, 'last')}."
         )
-    kind = _adjustment(groups.values())
+    kind = adjustment(groups.values())
     adjusted = f", {formats.p_value(pair.adjusted)} after {kind}" if pair.adjusted != pair.welch.p else ""
     means = _means(pair, groups, "last")
     if significant(pair):
@@ -145,7 +146,7 @@ def _pair_text(pair: Pair, groups: Mapping[str, Group]) -> str:
     )
 
 
-def _adjustment(groups: Iterable[Group]) -> str:
+def adjustment(groups: Iterable[Group]) -> str:
     """What was done to p values, in words."""
     return "adjustment for looks and pairs" if any(group.looks for group in groups) else "Holm's adjustment"
 
@@ -199,7 +200,7 @@ def _ranking(groups: Sequence[Group], pairs: Sequence[Pair]) -> str:
         lead = (
             f"{formats.percent(min(leads))} to {formats.percent(max(leads))}" if len(leads) > 1 else formats.percent(leads[0])
         )
-        adjusted = f"{highest}{' or less' if len(beaten) > 1 and '=' in highest else ''} after {_adjustment(groups)}"
+        adjusted = f"{highest}{' or less' if len(beaten) > 1 and '=' in highest else ''} after {adjustment(groups)}"
         texts.append(f"**{best.name} is better than {names}** after the last epoch, by {lead} points ({ahead}; {adjusted}).")
     else:
         texts.append(f"After the last epoch {best.name} is ahead ({ahead}).")

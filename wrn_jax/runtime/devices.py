@@ -57,12 +57,19 @@ def divide_cpu(count: int) -> None:
 def make_mesh(num_devices: int | None = None, devices: Sequence[Device] | None = None) -> Mesh:
     """A one-dimensional mesh over the first `num_devices` (none: all) of `devices` (none: those that are there).
 
-    Raises UserError if there are fewer.
+    Raises UserError if there are fewer, or if processes would not have as many each.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices) if num_devices is None else num_devices
     if count > len(devices):
         raise UserError(f"devices = {count}: only {len(devices)} {devices[0].platform} device(s) found")
+    owners = [getattr(device, "process_index") for device in devices[:count]]  # noqa: B009 (JAX does not declare it)
+    counts = {owners.count(process) for process in range(jax.process_count())}
+    if len(counts) > 1 and len(devices) > len(jax.local_devices()):
+        raise UserError(
+            f"devices = {count}: should be all {len(devices)}, since each of the {jax.process_count()} processes has to have "
+            "as many; leave it out"
+        )
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 

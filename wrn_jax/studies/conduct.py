@@ -106,9 +106,7 @@ def run(design: Design, folder: Path, request: Request, others: Others, cluster:
         print(line)
     design.write(folder)
     left = len(state.members) - len(state.done)
-    rooms = [Place()]
-    if left:
-        rooms = [Place()] * min(request.jobs or left, left) if cluster else places.find(request.jobs)
+    rooms = find_places(request.jobs, left, cluster is not None) if left else [Place()]
     if len(rooms) > 1:
         print(f"{len(rooms)} runs at a time")
     operations = {outlook.recipe.name: float(outlook.operations) for outlook in outlooks}
@@ -140,6 +138,12 @@ def run(design: Design, folder: Path, request: Request, others: Others, cluster:
         sys.exit(1)
 
 
+def find_places(jobs: int | None, left: int, on_cluster: bool) -> list[Place]:
+    """Places for so many runs that are left, as many as may be at work at a time. Raises UserError."""
+    most = None if jobs is None else min(jobs, left)
+    return [Place()] * (most or left) if on_cluster else places.find(most)
+
+
 def check_base(design: Design, others: Others, base: str | None) -> None:
     """Raises UserError unless the recipe that others should not be worse than is there."""
     known = [recipe.name for recipe in design.recipes] + [group.name for group in others.groups]
@@ -162,15 +166,19 @@ def put_beside(design: Design, folder: Path, places: Sequence[str], columns: Seq
     return design.with_beside(places, columns, unit, progress.count_done(members(design, folder)))
 
 
-def foresee(design: Design, folder: Path, request: Request, others: Others) -> None:
-    """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError."""
+def foresee(design: Design, folder: Path, request: Request, others: Others, on_cluster: bool) -> None:
+    """Says what the study will do and take, and what it can show; starts no run and writes nothing down. Raises UserError.
+
+    Times are measured here, also those of a study that finds its places on a cluster.
+    """
     check_base(design, others, request.base)
     outlooks = outlook.look_ahead(design, request.share)
     done = progress.count_done(members(design, folder))
     for line in outlook.describe(design, outlooks, done, folder) + resolution(design, others, request.spread):
         print(line, flush=True)
     with console.waiting("measuring how long an update takes"):
-        times = outlook.times(outlooks, design.all_seeds, places.find(request.jobs))
+        rooms = find_places(request.jobs, design.all_seeds * len(design.recipes), on_cluster)
+        times = outlook.times(outlooks, design.all_seeds, rooms)
     for line in times:
         print(line)
 

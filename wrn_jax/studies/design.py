@@ -73,7 +73,12 @@ class Recipe:
 
     def change(self) -> str:
         """In what the file is another recipe than when the study began; empty if it is not. Raises UserError."""
-        return differences(self.config, read_config(self.file, self.overrides).to_dict())
+        return differences(self.settled, read_config(self.file, self.overrides).to_dict())
+
+    @functools.cached_property
+    def settled(self) -> dict[str, Any]:
+        """`config`, with the keys that this version has beyond those of the version that wrote it."""
+        return from_dict(self.config, self.name).to_dict()
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -160,7 +165,7 @@ class Design:
         if own != asked:
             raise UserError(f"{source}: is a study of {', '.join(own)}, not of {', '.join(asked)}; choose another --out")
         for ours, theirs in zip(self.recipes, recipes, strict=True):
-            if different := differences(ours.config, theirs.config):
+            if different := differences(ours.settled, theirs.settled):
                 raise UserError(f"{source}: {ours.name} is another recipe now: {different}; choose another --out")
 
     def write(self, folder: Path) -> None:

@@ -68,8 +68,7 @@ class Progress:
     @property
     def complete_seeds(self) -> int:
         """How many seeds, from 0 on, every recipe has come to an end with, good or bad."""
-        ended = self.finished | self.failures.keys()
-        seeds = {member.seed for member in self.members}
+        seeds, ended = {member.seed for member in self.members}, self.finished | self.failures.keys()
         return min({member.seed for member in self.members if member.name not in ended}, default=len(seeds))
 
 

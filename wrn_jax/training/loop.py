@@ -17,6 +17,7 @@ import numpy as np
 from wrn_jax.config import Config, flatten
 from wrn_jax.config.moving import MOVING
 from wrn_jax.data import loading
+from wrn_jax.evaluation import files as evaluation_files
 from wrn_jax.evaluation.evaluator import Batches, Evaluator
 from wrn_jax.runtime import allocator, console, devices, environment, files
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
@@ -189,7 +190,9 @@ def train(
             if target < 0:
                 raise Diverged(f"{error}; the run went back there before, and nothing before it is left; {ADVICE}") from None
             rollbacks = error.rollbacks + 1
-            request = dataclasses.replace(request, resume=True, rollbacks=rollbacks, back_to=(*error.back_to, target))
+            # Those after it are set aside; what is saved there anew has not been tried.
+            back_to = (*(step for step in error.back_to if step < target), target)
+            request = dataclasses.replace(request, resume=True, rollbacks=rollbacks, back_to=back_to)
             where = f"step {target}" if target else "the beginning"
             how = f"with the data in another order (rollback {rollbacks} of {config.max_rollbacks})"
             console.say(f"{error}; going back to {where}, {how}", active=jax.process_index() == 0)
@@ -204,7 +207,7 @@ def run(request: Request) -> Summary:
         is_over = is_finished(attempt)
         if is_over or (stop_after and done >= stop_after):
             attempt.say("this run is finished already" if is_over else f"epoch {done} is finished already")
-            draw(attempt)  # it may have ended just before
+            close(attempt)  # it may have ended just before
             return summarise(attempt)
         programs = compile_programs(attempt)
         to_close.enter_context(attempt.stop)  # until here a signal ends the process: there is nothing new to save
@@ -268,11 +271,13 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
     if saved is None:
         beginning = beginning or begin(origin)
         origin, saved, state, rows = beginning.origin, beginning.saved, beginning.state, beginning.rows
-        to_save = beginning.to_save
+        to_save, aside = beginning.to_save, [*aside, *beginning.notes]
     else:
         rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
     if saved.step != int(state.step):
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
+    if is_lead:
+        aside += evaluation_files.set_aside(workdir / "evaluations", saved.step)
     rollbacks, back_to = max(request.rollbacks, saved.notes.rollbacks), back_to or saved.notes.back_to
     header = make_header(setup, data, saved.step, rollbacks, origin, changes)
     past = [event for event in timeline.events() if event.step < saved.step]

@@ -5,7 +5,7 @@ from weights begins at update 0, with a fresh optimiser. Both read their source 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from wrn_jax.config import datasets
 from wrn_jax.config.agreement import changed_keys, first_differences
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.models import weight_layouts
+from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
@@ -25,7 +25,7 @@ from wrn_jax.training.optimizer import LossScale
 from wrn_jax.training.records import EpochRow, Origin, finished_rows
 from wrn_jax.training.setup import Setup
 from wrn_jax.training.state import TrainState
-from wrn_jax.training.workdir import check_checkpoints, check_digests, saved_config
+from wrn_jax.training.workdir import check_checkpoints, check_digests, checkpoints_folder, saved_config, saved_origin
 
 HEAD = "fc"
 """The part of the parameters that depends on the number of classes."""
@@ -41,6 +41,7 @@ class Beginning:
       state: after `saved.step` updates.
       rows: of the epochs that are finished.
       to_save: what a branch keeps as its own checkpoints: this state, and that of the best epoch before it if it was kept.
+      notes: what a reader must know of how it was read, in lines.
     """
 
     origin: Origin | None
@@ -48,6 +49,7 @@ class Beginning:
     state: TrainState
     rows: list[EpochRow] = dataclasses.field(default_factory=list)
     to_save: list[tuple[Saved, TrainState]] = dataclasses.field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def begin(setup: Setup, digests: Mapping[str, str], origin: Origin | None) -> Beginning:
@@ -55,9 +57,8 @@ def begin(setup: Setup, digests: Mapping[str, str], origin: Origin | None) -> Be
     if origin is not None and origin.kind == "branch":
         return _branch(setup, origin, digests)
     state = jax.jit(setup.create_state, out_shardings=setup.shardings)(jax.random.key(setup.config.seed))
-    if origin is not None:
-        origin, state = _with_weights(setup, origin, state)
-    return Beginning(origin, Saved(step=0, epoch=0, accuracy=None), state)
+    beginning = Beginning(origin, Saved(step=0, epoch=0, accuracy=None), state)
+    return beginning if origin is None else _with_weights(setup, origin, beginning)
 
 
 def goes_on(key: str) -> bool:
@@ -83,7 +84,7 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
             state = dataclasses.replace(state, loss_scale=scale)
         return saved, state
 
-    with Checkpoints(_folder(workdir, "--branch-from")) as checkpoints:
+    with Checkpoints(checkpoints_folder(workdir, "--branch-from")) as checkpoints:
         there = checkpoints.all()
         check_checkpoints(there, workdir, config)
         known = [saved for saved in there if saved.step == origin.step]
@@ -100,24 +101,41 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
         best = best_of(other for other in there if other.step < saved.step)
         to_save = [restored(best)] if best else []
         to_save.append(restored(saved))
-    agreed = min([saved.step, *first_differences(config, setup.config).values()])
+    agreed = min([_seamless_steps(workdir, saved), *first_differences(config, setup.config).values()])
     origin = dataclasses.replace(origin, step=saved.step, epoch=saved.epoch, agreed=agreed)
     return Beginning(origin, *to_save[-1], rows, to_save)
 
 
-def _with_weights(setup: Setup, origin: Origin, state: TrainState) -> tuple[Origin, TrainState]:
-    """The state with the weights that `origin` names; the last layer stays as it was if it has another number of classes.
+def _seamless_steps(workdir: Path, saved: Saved) -> int:
+    """The first updates of a run's checkpoint that are those of its recipe alone, from random weights on."""
+    origin, steps = saved_origin(workdir), saved.step
+    if saved.notes.rollbacks:  # the data came in another order from there on
+        steps = min(saved.notes.back_to, default=0)
+    if origin is not None and not origin.is_seamless:
+        steps = min(steps, origin.agreed or 0)
+    return steps
+
+
+def _with_weights(setup: Setup, origin: Origin, beginning: Beginning) -> Beginning:
+    """The beginning with the weights that `origin` names; the last layer stays as it was if it has another number of classes.
 
     Raises UserError where the weights cannot be read, or are of another network.
     """
-    source = Path(origin.source)
+    source, state, notes = Path(origin.source), beginning.state, []
     if source.is_dir():
         origin, params, stats = _weights_of_run(source, origin)
     elif origin.network:
         raise UserError(f"--network {origin.network}: {source} is a file, which holds one network")
     else:
         read = weight_layouts.read_weights(source)
-        params, stats = read.params, read.batch_stats
+        params, stats, notes = read.params, read.batch_stats, [*read.notes]
+        wanted = export_formats.normalisation_of(read, str(source))
+        here = setup.normalisation.mean, setup.normalisation.std
+        if wanted and not np.allclose(wanted, here, atol=5e-5):
+            notes.append(
+                f"{source}: its weights were trained on images normalised by mean {_listed(wanted[0])} and standard deviation "
+                f"{_listed(wanted[1])}; here they are {_listed(here[0])} and {_listed(here[1])}"
+            )
     has, wants = leaf_shapes(params), leaf_shapes(state.params)
     unlike = [name for name in sorted(has.keys() | wants.keys()) if has.get(name) != wants.get(name)]
     other = [name for name in unlike if not name.startswith(f"{HEAD}.")]
@@ -129,29 +147,27 @@ def _with_weights(setup: Setup, origin: Origin, state: TrainState) -> tuple[Orig
         )
     if unlike:
         params = params | {HEAD: state.params[HEAD]}
-    place = lambda new, old: jax.device_put(np.asarray(new, np.float32), old.sharding)  # noqa: E731
-    params, stats = jax.tree.map(place, (params, stats), (state.params, state.batch_stats))
+    arrays = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), (params, stats))
+    params, stats = jax.device_put(arrays, (setup.shardings.params, setup.shardings.batch_stats))
     classes = (has[f"{HEAD}.bias"][0], wants[f"{HEAD}.bias"][0]) if unlike else None
     origin = dataclasses.replace(origin, classes=classes)
-    averaged = None if state.average is None else average.begin(params, stats)
-    return origin, dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
+    averaged = None if state.average is None else jax.device_put(average.begin(params, stats), setup.shardings.average)
+    state = dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
+    return dataclasses.replace(beginning, origin=origin, state=state, notes=tuple(notes))
+
+
+def _listed(channels: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in channels)
 
 
 def _weights_of_run(workdir: Path, origin: Origin) -> tuple[Origin, Any, Any]:
     """What `origin` names, found, and its parameters and statistics. Raises UserError."""
     config = saved_config(workdir)
     network = Network(config.model, datasets.info(config.data).num_classes, "float32")
-    with Checkpoints(_folder(workdir, "--init-from")) as checkpoints:
+    with Checkpoints(checkpoints_folder(workdir, "--init-from")) as checkpoints:
         check_checkpoints(checkpoints.all(), workdir, config)
         where = devices.replicated(devices.make_mesh(1, jax.local_devices()))
         like = (network.params, network.batch_stats, where)
         saved, weights = checkpoints.restore_chosen(origin.checkpoint, *like, network=origin.network)
     which = saved.choose_network(origin.network) if saved.network == "average" else None
     return dataclasses.replace(origin, step=saved.step, epoch=saved.epoch, network=which), *jax.device_get(weights)
-
-
-def _folder(workdir: Path, option: str) -> Path:
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{option} {workdir}: holds no checkpoints")
-    return folder

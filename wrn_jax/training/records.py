@@ -153,7 +153,8 @@ class Origin:
       source: the other run's work directory, or a file of weights; absolute.
       checkpoint: which one of the run was asked for: "best", "last" or an epoch.
       step, epoch: finished updates and epochs of that checkpoint; None for a file, and before it was looked for.
-      agreed: of a branch, the first updates that both recipes have in common; below `step` for one that no single recipe gives.
+      agreed: of a branch, the first updates of the other run that its own recipe alone gives as well, from random weights on;
+        below `step` for a run that no single recipe gives.
       classes: numbers of classes there and here where they differ, so that the last layer began anew; else None.
       network: of weights of a run with a weight average: that, or the network itself, "raw"; else None. Before it was looked
         for, the one that was asked for.
@@ -177,7 +178,7 @@ class Origin:
         """Where the run comes from, in words."""
         where = self.source if self.step is None else f"{self.source} after update {self.step} (epoch {self.epoch})"
         if self.kind == "branch":
-            unlike = f", whose recipe was another one from update {(self.agreed or 0) + 1} on"
+            unlike = f", whose course is not that of this recipe alone from update {(self.agreed or 0) + 1} on"
             return f"branched from {where}{unlike if self.agreed is not None and self.agreed < (self.step or 0) else ''}"
         head = f", the last layer anew: {self.classes[1]} classes instead of {self.classes[0]}" if self.classes else ""
         which = {None: "", "average": ", their average", "raw": ", not their average"}[self.network]

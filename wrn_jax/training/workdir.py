@@ -37,6 +37,14 @@ def checkpoint_steps(workdir: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch(r"[0-9]+", name))
 
 
+def checkpoints_folder(workdir: Path, option: str = "") -> Path:
+    """Where the checkpoints of a run lie. Raises UserError, which begins with the option that names it, if there are none."""
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{option} {workdir}: holds no checkpoints".lstrip())
+    return folder
+
+
 def saved_config(workdir: Path) -> Config:
     """The configuration of the run in `workdir`. Raises UserError if there is none."""
     path = workdir / "config.json"

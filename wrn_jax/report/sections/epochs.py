@@ -200,9 +200,9 @@ def _portrait(group: Group) -> list[str]:
     cycle = measures.rate_cycle(group)
     if cycle is not None and group.timeline is not None:
         rate, peak = cycle.evaluations[-1].before, cycle.peak_after
+        of_peak = f", {formats.share(rate / peak)} % of the highest after the warm-up ({formats.rate(peak)})" if peak else ""
         texts.append(
-            f"The rate before the last evaluation was {formats.rate(rate)}, {formats.share(rate / peak)} % of the highest "
-            f"after the warm-up ({formats.rate(peak)})"
+            f"The rate before the last evaluation was {formats.rate(rate)}{of_peak}"
             + ("; it runs up and down within each epoch." if cycle.saw_tooth else ".")
         )
         moving = measures.transitions(group.timeline)

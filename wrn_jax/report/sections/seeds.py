@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from wrn_jax.config import datasets
 from wrn_jax.evaluation.metrics import wilson_interval
-from wrn_jax.report import formats, measures, statistics
+from wrn_jax.report import formats, measures, statistics, verdict
 from wrn_jax.report.formats import NONE, NOT_EVALUATED
 from wrn_jax.report.render.blocks import Block, Bullets, Table, Text
 from wrn_jax.report.runs import Group
@@ -45,12 +45,12 @@ def _differences(groups: Sequence[Group]) -> Table:
                 NONE if paired is None else f"{formats.interval(paired.low, paired.high, '+')}; {formats.p_value(paired.p)}",
                 formats.percent(measures.detectable(by_name[pair.first], by_name[pair.second], which)),
             ])  # fmt: skip
-    heads = ("epoch", "difference", "n", "of the means (points)", "95 % interval (Welch)", "Welch's t test", "after Holm",
-             "paired by seed: 95 % interval; t test", "detectable (points)")  # fmt: skip
+    heads = ("epoch", "difference", "n", "of the means (points)", "95 % interval (Welch)", "Welch's t test",
+             f"after {verdict.adjustment(groups)}", "paired by seed: 95 % interval; t test", "detectable (points)")  # fmt: skip
     note = (
         "Welch's test at the last epoch decides. Pairing by seed stands beside it: runs of one seed share data order and "
         "draws, and initial weights where the networks are alike, which need not make them move together. Detectable: the true "
-        "difference that so many seeds of the spread measured here show in four of five studies, before Holm's adjustment."
+        "difference that so many seeds of the spread measured here show in four of five studies, before that adjustment."
     )
     return Table("Differences of test accuracy between recipes", heads, rows, note=note)
 
@@ -65,9 +65,8 @@ def _sampling(groups: Sequence[Group]) -> Table:
             interval = formats.interval(*wilson_interval(round(accuracy * count), count))
             rows.append([which, name, formats.percent(accuracy), interval])
         for (first, a), (second, b) in itertools.combinations(accuracies, 2):
-            difference = statistics.proportions((a, count), (b, count))
-            interval = formats.interval(difference.low, difference.high, "+")
-            rows.append([which, f"{first} - {second} (points)", formats.points(difference.difference), interval])
+            interval = formats.interval(*statistics.proportions((a, count), (b, count)), "+")
+            rows.append([which, f"{first} - {second} (points)", formats.points(a - b), interval])
     note = (
         f"{count:,} test images. Wilson's interval of an accuracy, Newcombe's of a difference as if the networks had been "
         "tested on different images: what the choice of the images leaves open about these very networks, not what another "
