@@ -25,7 +25,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Saved
 from wrn_jax.training.loop import Summary
-from wrn_jax.training.workdir import default_workdir, holds_run
+from wrn_jax.training.workdir import default_workdir, holds_checkpoints, holds_run
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -163,7 +163,7 @@ def load_model(
         published = path.parent
     else:
         path = files.user_path(source)
-        if (path / hub.WEIGHTS[0]).is_file() and not (path / "checkpoints").is_dir():
+        if (path / hub.WEIGHTS[0]).is_file() and not holds_checkpoints(path):
             published, path = path, path / hub.WEIGHTS[0]
     if not path.exists():
         raise UserError(f"{path}: there is no such run or file")

@@ -72,6 +72,13 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_of_run(options: argparse.Namespace) -> None:
+    """Raises UserError for options that choose among the checkpoints and networks of a run, where no run is given."""
+    for name in ("network", "checkpoint"):
+        if getattr(options, name) and not options.workdir:
+            raise UserError(f"--{name} goes with --workdir: published weights and files hold one network")
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the arguments of the form `--config.KEY`, in their order."""
     options: list[str] = []

@@ -29,7 +29,7 @@ from wrn_jax import config as configs
 from wrn_jax.config import datasets
 from wrn_jax.data import cifar, loading, own_classes
 from wrn_jax.data.loading import Dataset
-from wrn_jax.data.normalisation import Normalisation
+from wrn_jax.data.normalisation import Normalisation, in_words
 from wrn_jax.evaluation import corrupted as corrupted_sets
 from wrn_jax.evaluation import files as evaluation_files
 from wrn_jax.evaluation.corrupted import Corrupted
@@ -116,9 +116,7 @@ def evaluate(argv: Sequence[str] | None = None, own_process: bool = False) -> Pa
         raise UserError("--mean and --std go with --weights or --hub; a run is evaluated as it was trained")
     if options.gallery and not options.workdir and not options.out:
         raise UserError("--gallery of a file of weights goes with --out DIR, where the page is written")
-    for option, value in {"--network": options.network, "--checkpoint": options.checkpoint}.items():
-        if value and not options.workdir:
-            raise UserError(f"{option} goes with --workdir: published weights and files hold one network")
+    command.check_of_run(options)
     options.checkpoint = options.checkpoint or "best"
     if options.hub:
         options.weights = hub.fetch(options.hub)
@@ -271,10 +269,9 @@ def _channels(option: str, words: Sequence[str], place: int) -> tuple[float, flo
 
 def images_line(setup: "Setup", why: str) -> str:
     """What the network is evaluated on, and as which numbers it sees it."""
-    pair = setup.normalisation.mean, setup.normalisation.std
-    mean, std = (" ".join(f"{number:.4f}" for number in numbers) for numbers in pair)
+    normalised = in_words(setup.normalisation.mean, setup.normalisation.std)
     name, title = setup.config.data.name, setup.dataset.title
-    return f"images: test split of {title} ({name}), normalised with mean {mean}, std {std} ({why})"
+    return f"images: test split of {title} ({name}), normalised with {normalised} ({why})"
 
 
 def write(

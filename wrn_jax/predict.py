@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--contact-sheet", type=user_path, metavar="FILE", help="also draw the pictures and classes as PNG")
     parser.add_argument("images", nargs="+", type=user_path, metavar="IMAGE", help="a picture in a file")
     options = parser.parse_args(argv)
-    for option, value in {"--network": options.network, "--checkpoint": options.checkpoint}.items():
-        if value and not options.workdir:
-            raise UserError(f"{option} goes with --workdir: published weights and files hold one network")
+    command.check_of_run(options)
     if options.data and options.workdir:
         raise UserError("--data goes with --weights: a run says what it was trained on")
     from wrn_jax import api  # here, since the help need not wait for all that trains

@@ -33,6 +33,7 @@ from wrn_jax.report.runs import Group, Run
 from wrn_jax.runtime import environment, files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
+from wrn_jax.training.workdir import holds_checkpoints
 
 if TYPE_CHECKING:
     from wrn_jax.api import TrainedModel
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unlike:
         raise UserError(f"--seeds: {unlike[0].runs[0].source} is of another recipe than {options.workdir}")
     out = options.out or options.workdir / "hub"
-    if (out / "checkpoints").is_dir():
+    if holds_checkpoints(out):
         raise UserError(f"--out {out}: is the directory of a run, whose files would be replaced; choose another")
     names = write_folder(out, options.workdir, options.checkpoint, options.network, options.repo, together[0], group)
     print(f"wrote {out}: {', '.join(names)}")

@@ -102,6 +102,8 @@ def holds_runs(path: Path) -> bool:
 
     Keras and others put the events of one run into folders that are called after the splits.
     """
+    if _is_ours(path):
+        return False
     below = [folder for folder in path.iterdir() if folder.is_dir()]
     if any(map(_is_ours, below)):
         return True
@@ -109,11 +111,6 @@ def holds_runs(path: Path) -> bool:
         return False
     names = [folder.name for folder in below if folder.name != "metrics" and is_run(folder)]
     return bool(names) and not any(name in _SPLITS for name in names)
-
-
-def is_folder_of_runs(path: Path) -> bool:
-    """As `holds_runs`, of any folder."""
-    return not _is_ours(path) and holds_runs(path)
 
 
 def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:

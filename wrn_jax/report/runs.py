@@ -198,7 +198,7 @@ def load(source: str, reading: Reading | None = None) -> Run:
     path = user_path(source)
     try:
         if path.is_dir():
-            if other_runs.is_folder_of_runs(path):
+            if other_runs.holds_runs(path):
                 raise UserError(f"{source}: is a folder of runs; name those in it ({source}/*)")
             return _load_other(path, source, reading) if other_runs.is_run(path) else _load_directory(path, source)
         if path.is_file():

@@ -51,9 +51,9 @@ def fetch(name: str) -> Path:
                 if not isinstance(error, hub.errors.EntryNotFoundError):
                     raise UserError(f"{PREFIX}{name}: {other}: {_explained(error, hub)}") from None
         return path
-    if os.environ.get("HF_HUB_OFFLINE"):
-        raise UserError(f"{PREFIX}{name}: is not in the cache, and HF_HUB_OFFLINE is set; looked for {', '.join(WEIGHTS)}")
-    raise UserError(f"{PREFIX}{name}: holds no weights; looked for {', '.join(WEIGHTS)}")
+    offline = os.environ.get("HF_HUB_OFFLINE")
+    trouble = "is not in the cache, and HF_HUB_OFFLINE is set" if offline else "holds no weights"
+    raise UserError(f"{PREFIX}{name}: {trouble}; looked for {', '.join(WEIGHTS)}")
 
 
 def read_text(repo: str, file: str) -> str | None:

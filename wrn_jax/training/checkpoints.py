@@ -327,8 +327,7 @@ class Checkpoints:
         if start_average and like.average is not None and "average" not in self._describe(step).metadata:
             without = (dataclasses.replace(tree, average=None) for tree in (like, shardings))
             state = self.restore(step, *without)
-            begun = jax.device_put(average.begin(state.params, state.batch_stats), shardings.average)
-            return dataclasses.replace(state, average=begun)
+            return dataclasses.replace(state, average=average.begin(state.params, state.batch_stats))
         expected = self._describe(step).custom_metadata["checksum"]
         parts = self._load(step, _parts(like), _parts(shardings))
         if int(checksum(parts)) != expected:

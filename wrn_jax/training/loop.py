@@ -276,6 +276,8 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
         rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
     if saved.step != int(state.step):
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
+    # Wherever it is from, what the compiled step is called with has to lie as what it gives back.
+    state = jax.device_put(state, setup.shardings)
     if is_lead:
         aside += evaluation_files.set_aside(workdir / "evaluations", saved.step)
     rollbacks, back_to = max(request.rollbacks, saved.notes.rollbacks), back_to or saved.notes.back_to

@@ -5,7 +5,7 @@ from weights begins at update 0, with a fresh optimiser. Both read their source 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from wrn_jax.config import datasets
 from wrn_jax.config.agreement import changed_keys, first_differences
 from wrn_jax.config.timeline import Timeline
+from wrn_jax.data.normalisation import in_words
 from wrn_jax.models import export_formats, weight_layouts
 from wrn_jax.models.network import Network
 from wrn_jax.runtime import devices
@@ -133,8 +134,8 @@ def _with_weights(setup: Setup, origin: Origin, beginning: Beginning) -> Beginni
         here = setup.normalisation.mean, setup.normalisation.std
         if wanted and not np.allclose(wanted, here, atol=5e-5):
             notes.append(
-                f"{source}: its weights were trained on images normalised by mean {_listed(wanted[0])} and standard deviation "
-                f"{_listed(wanted[1])}; here they are {_listed(here[0])} and {_listed(here[1])}"
+                f"{source}: its weights were trained on images normalised with {in_words(*wanted)}; here it is with "
+                f"{in_words(*here)}"
             )
     has, wants = leaf_shapes(params), leaf_shapes(state.params)
     unlike = [name for name in sorted(has.keys() | wants.keys()) if has.get(name) != wants.get(name)]
@@ -147,17 +148,13 @@ def _with_weights(setup: Setup, origin: Origin, beginning: Beginning) -> Beginni
         )
     if unlike:
         params = params | {HEAD: state.params[HEAD]}
-    arrays = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), (params, stats))
-    params, stats = jax.device_put(arrays, (setup.shardings.params, setup.shardings.batch_stats))
+    place = lambda new, old: jax.device_put(np.asarray(new, np.float32), old.sharding)  # noqa: E731
+    params, stats = jax.tree.map(place, (params, stats), (state.params, state.batch_stats))
     classes = (has[f"{HEAD}.bias"][0], wants[f"{HEAD}.bias"][0]) if unlike else None
     origin = dataclasses.replace(origin, classes=classes)
-    averaged = None if state.average is None else jax.device_put(average.begin(params, stats), setup.shardings.average)
+    averaged = None if state.average is None else average.begin(params, stats)
     state = dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
     return dataclasses.replace(beginning, origin=origin, state=state, notes=tuple(notes))
-
-
-def _listed(channels: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in channels)
 
 
 def _weights_of_run(workdir: Path, origin: Origin) -> tuple[Origin, Any, Any]:

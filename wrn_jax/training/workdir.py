@@ -30,19 +30,22 @@ def holds_run(workdir: Path) -> bool:
     return (workdir / "config.json").exists()
 
 
+def holds_checkpoints(workdir: Path) -> bool:
+    """Whether a run keeps its checkpoints there; what `publish` and `export` write has none."""
+    return (workdir / "checkpoints").is_dir()
+
+
 def checkpoint_steps(workdir: Path) -> list[int]:
     """The numbers of updates of the complete checkpoints: Orbax gives their folders plain numbers for names."""
-    folder = workdir / "checkpoints"
-    names = os.listdir(folder) if folder.is_dir() else []
+    names = os.listdir(workdir / "checkpoints") if holds_checkpoints(workdir) else []
     return sorted(int(name) for name in names if re.fullmatch(r"[0-9]+", name))
 
 
 def checkpoints_folder(workdir: Path, option: str = "") -> Path:
     """Where the checkpoints of a run lie. Raises UserError, which begins with the option that names it, if there are none."""
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
+    if not holds_checkpoints(workdir):
         raise UserError(f"{option} {workdir}: holds no checkpoints".lstrip())
-    return folder
+    return workdir / "checkpoints"
 
 
 def saved_config(workdir: Path) -> Config:
