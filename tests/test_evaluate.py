@@ -283,6 +283,20 @@ def test_drawn_corruptions(run, dataset, logits, tmp_path, monkeypatch, capsys):
     assert f"mean corruption accuracy  {figures['mean_corruption_accuracy']:.2%}" in output
 
 
+def test_what_an_evaluation_before_found_out_is_kept(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(corruptions, "CORRUPTIONS", {"contrast": corruptions.CORRUPTIONS["contrast"]})
+    arguments = ["--workdir", run, "--checkpoint", "last"]
+    before, _ = call(*arguments, "--flip", "--corruptions", "--corruption-images", 50, out=tmp_path)
+    after, _ = call(*arguments, "--no-train", out=tmp_path)
+    assert "kept from the evaluation before: corrupted images, mirror images, training images" in capsys.readouterr().out
+    for name in ("splits", "clean_gap", "flip", "corruptions", "mean_corruption_accuracy", "corruption_images"):
+        assert after[name] == before[name], name
+    path = next(tmp_path.glob("*.json"))  # as if it were of other weights
+    path.write_text(json.dumps(before | {"splits": before["splits"] | {"test": before["splits"]["test"] | {"loss": 9.0}}}))
+    other, _ = call(*arguments, "--no-train", out=tmp_path)
+    assert (other["flip"], other["corruptions"], other["clean_gap"]) == (None, None, None)
+
+
 def test_stored_corruptions_in_an_order_of_their_own(run, dataset, logits, tmp_path):
     order = np.random.default_rng(0).permutation(100)
     images = np.concatenate([dataset.test.images[order] // scale for scale in (1, 2, 3, 4, 5)])

@@ -18,10 +18,10 @@ from wrn_jax.report import statistics, writing
 from wrn_jax.report.render.markdown import to_markdown
 from wrn_jax.runtime import console
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
-from wrn_jax.studies import conduct, display, engine, measure, places
-from wrn_jax.studies.design import Design, read_recipes
+from wrn_jax.studies import conduct, display, engine, measure, places, summary
+from wrn_jax.studies.design import Design, read, read_recipes
 from wrn_jax.studies.progress import Progress, count_done
-from wrn_jax.studies.runs import Failure, load, members
+from wrn_jax.studies.runs import Failure, load, members, missing
 from wrn_jax.studies.sharing import Fork
 from wrn_jax.training.workdir import claimed
 
@@ -187,6 +187,63 @@ def test_finished_runs_need_their_checkpoints_no_more_and_others_go_on_without_t
     assert names(world) == ["train two-seed1", "evaluate two-seed1"]
 
 
+def test_results_outlive_the_checkpoints_and_what_needs_those_is_refused(world, tmp_path, capsys):
+    out = tmp_path / "out"
+    begin(out)
+    for workdir in (out / "runs").iterdir():
+        shutil.rmtree(workdir / "checkpoints")
+    world.commands.clear()
+    with pytest.raises(UserError, match="4 of 4 runs failed"):
+        again(out, "--corruptions")
+    assert world.commands == []
+    assert (
+        "has no checkpoints left to be evaluated on corrupted images; --no-corruptions leaves them" in capsys.readouterr().out
+    )
+    assert "Its training came to its end, and counts; what is missing is an evaluation." in (out / "report.md").read_text()
+    assert len(compared(out)) == 1
+    again(out, "--no-corruptions")
+    assert world.commands == []
+    # What is chosen on the hold-out is not evaluated.
+    member = dataclasses.replace(members(read(out), out)[0], is_evaluated=False)
+    shutil.rmtree(member.workdir / "evaluations")
+    assert missing(member, load(member), corruptions=False) is None
+
+
+def test_what_is_asked_of_the_runs_is_remembered(world, tmp_path):
+    out = tmp_path / "out"
+    world.happens = {2: "signal"}
+    with pytest.raises(Interrupted):
+        begin(out, "--corruptions")
+    world.stop = ""
+    world.commands.clear()
+    with pytest.raises(UserError, match="4 of 4 runs failed"):  # what stands in for an evaluation has no corrupted images
+        again(out)
+    assert all("--corruptions" in words for words in world.commands if words[0] == "evaluate")
+    world.commands.clear()
+    again(out, "--no-corruptions")
+    assert not read(out).corruptions
+    assert all("--corruptions" not in words for words in world.commands)
+
+
+def test_the_next_run_begins_before_the_report_is_written(world, tmp_path, monkeypatch):
+    begun = []
+    write = summary.write
+    monkeypatch.setattr(summary, "write", lambda *them: begun.append(len(world.commands)) or write(*them))
+    begin(tmp_path / "out")
+    assert begun == [3, 5, 7, 8]  # two commands a run
+
+
+def test_a_study_with_a_run_that_diverged_is_over(world, tmp_path):
+    out = tmp_path / "out"
+    world.happens = {4: 3}  # the training of one-seed1
+    with pytest.raises(Diverged):
+        begin(out)
+    text = (out / "report.md").read_text()
+    assert "3 of 4 runs came to their end; no run is left. Compared are seeds 0 to 1, of which every run has ended or" in text
+    assert "one-seed1 diverged" in text
+    assert "This study is not finished" not in text
+
+
 def test_runs_that_fail_are_told_and_the_others_go_on(world, tmp_path, capsys):
     world.happens = {0: 3, 1: -signal.SIGKILL}
     with pytest.raises(UserError, match="2 of 4 runs failed: one-seed0, two-seed0; see "):
@@ -268,7 +325,7 @@ def test_the_verdict_and_its_power_are_of_what_was_planned_and_added_seeds_stand
     assert re.search(r"With all 3 seeds: \*\*two is better than one.*n = 3 and 3", marked)
     # Accuracies of a recipe differ by a point: of two that is a spread of 0.71, with two degrees of freedom in all.
     assert "Made for a difference of 10 points, said before the first run." in text
-    assert "spread by 0.71 points over the seeds (95 % interval 0.37 to 4.4), so 2 seeds show" in text
+    assert "spread by 0.71 points over the seeds (95 % interval 0.37 to 4.4), so 2 seeds of each recipe show" in text
     assert f"difference of {statistics.detectable(2, 0.5**0.5):.2g} points in four of five" in text
     chance = statistics.power_of(2, 10, 0.5**0.5)
     assert f"10 points that it was made for is shown with a chance of {100 * chance:.0f} % (" in text
@@ -446,7 +503,7 @@ def test_looks_before_the_end_raise_p_and_a_recipe_that_is_worse_fails(world, tm
         begin(out, "--seeds", "3")
     world.stop = ""
     text = (out / "report.md").read_text()
-    assert "not finished: 5 of 6 runs are. Compared are seeds 0 to 1, which all recipes have finished." in text
+    assert "not finished: 5 of 6 runs are. Compared are seeds 0 to 1, of which every run has ended or failed." in text
     (early,) = json.loads((out / "comparison.json").read_text())["differences"]["last"]
     assert early["counts"] == [2, 2]
     assert early["adjusted"] == pytest.approx(statistics.after_looks(early["welch"]["p"], [2 / 3]))

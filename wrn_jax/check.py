@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             answers.append(answer)
             console.tell(f"  {answer.name}: {MARKS[answer.status]}")
     precision = machine.setup.config.precision
-    network = f"WideResNet-{config.model.depth}-{config.model.widen_factor}, batch {config.recipe.batch_size}, {precision}"
+    network = f"{config.model.title}, batch {config.recipe.batch_size}, {precision}"
     seconds = time.perf_counter() - begin
     if options.json:
         about: dict[str, Any] = {"network": network, "seconds": seconds, "recipe": str(options.config or "")}

@@ -15,11 +15,11 @@ import jax
 
 from wrn_jax import config as configs
 from wrn_jax.config import recipes
-from wrn_jax.config.messages import printable
 from wrn_jax.data import own_classes
 from wrn_jax.runtime import console, devices, entry
 from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import cache_folder, user_path
+from wrn_jax.runtime.text import printable
 
 
 class _OneLineParser(argparse.ArgumentParser):

@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,21 +48,8 @@ DRAWN = "drawn"
 """The value of `--corruptions` that asks for corruptions made here."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command. Raises UserError."""
-    evaluate(argv, own_process=True)
-
-
-def evaluate(argv: Sequence[str] | None = None, own_process: bool = False) -> Path | None:
-    """Evaluates what the arguments name, prints a summary, writes the figures, and returns the last file of them, if any.
-
-    Args:
-      argv: the arguments of the command; None: those of the process.
-      own_process: whether the process is there for this alone, so that JAX may be configured for it.
-
-    Raises:
-      UserError: something in the arguments, the run or the data that the user can mend.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = command.parser(
         "evaluate",
         "Evaluates checkpoints of a run, or a file of weights, on the test images.\n"
@@ -108,7 +94,25 @@ def evaluate(argv: Sequence[str] | None = None, own_process: bool = False) -> Pa
         "--gallery", action="store_true", help="also write a page with the images that were most surely mistaken, to look at"
     )
     parser.add_argument("--out", type=user_path, metavar="DIR", help="where the files go (default: evaluations/ in the run)")
-    options, overrides = command.parse(parser, argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command. Raises UserError."""
+    evaluate(argv, own_process=True)
+
+
+def evaluate(argv: Sequence[str] | None = None, own_process: bool = False) -> Path | None:
+    """Evaluates what the arguments name, prints a summary, writes the figures, and returns the last file of them, if any.
+
+    Args:
+      argv: the arguments of the command; None: those of the process.
+      own_process: whether the process is there for this alone, so that JAX may be configured for it.
+
+    Raises:
+      UserError: something in the arguments, the run or the data that the user can mend.
+    """
+    options, overrides = command.parse(make_parser(), argv)
     if options.corruption_images is not None and options.corruptions is None:
         raise UserError("--corruption-images goes with --corruptions")
     asked = asked_normalisation(options.mean, options.std)
@@ -196,7 +200,7 @@ def evaluate_weights(
     weights = weight_layouts.read_weights(options.weights)
     own = export_formats.config_of(weights, file)
     config = configs.apply_arguments(own, overrides)
-    described = export_formats.origin(weights, file)
+    described = export_formats.data_facts(weights, file)
     if config.data.name != own.data.name:  # what the file says of a hold-out is of another set
         config = configs.apply_arguments(export_formats.config_of(weights._replace(facts={}), file), overrides)
         config = own_classes.described(config)
@@ -233,7 +237,7 @@ def evaluate_weights(
         print(line)
     corrupted = corrupted_images(options, dataset, config.data)
     placed = devices.replicate((weights.params, weights.batch_stats), setup.mesh)
-    title = f"{file}, WideResNet-{weights.depth}-{weights.widen_factor}, {setup.network.dtype}"
+    title = f"{file}, {config.model.title}, {setup.network.dtype}"
     examined = examine(setup.make_evaluator(), placed, dataset, corrupted, title, options.train, options.flip)
     if out:
         head = {"step": None, "epoch": None, "weights": file}
@@ -285,7 +289,7 @@ def write(
     """Writes what was examined, says where, and returns the file of the figures. Raises UserError."""
     figures, scored = examined
     record = Record(
-        time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        time=environment.now(),
         command=shlex.join(sys.argv),
         precision=setup.network.dtype,
         data=setup.config.data.name,
@@ -296,6 +300,9 @@ def write(
         **head,
         **figures,
     )
+    record, before = evaluation_files.completed(record, out / f"{stem}.json")
+    if before:
+        print(f"kept from the evaluation before: {', '.join(before)}")
     kept = {split: images for split, images in scored.items() if split != "train" or save_train}
     evaluation_files.write(out, stem, record, kept)
     print(f"written: {out / stem}.json and {stem}.npz")

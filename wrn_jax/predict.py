@@ -19,12 +19,12 @@ import numpy as np
 
 from wrn_jax import command
 from wrn_jax.config import datasets
-from wrn_jax.config.messages import printable
 from wrn_jax.data import pictures
 from wrn_jax.data.pictures import Picture
 from wrn_jax.runtime import files, hub
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
+from wrn_jax.runtime.text import printable
 
 if TYPE_CHECKING:
     from wrn_jax.api import TrainedModel

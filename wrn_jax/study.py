@@ -20,15 +20,8 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the arguments, runs what is missing and writes the report.
-
-    Raises:
-      UserError: a mistake in the arguments, or runs that failed.
-      Diverged: runs diverged, and none failed otherwise.
-      Interrupted: a signal came; the runs are saved.
-      SystemExit: with code 1, if --fail-if-worse was given and a recipe is shown to be worse.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = command.parser("study", "Trains recipes over several seeds, evaluates their runs, and compares them.")
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="configuration files or names of recipes; of a study that "
                         "is there already they may be left out")  # fmt: skip
@@ -36,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=command.whole_number, metavar="N", help="runs of each recipe (default: 3)")
     parser.add_argument("--vary", action="append", default=[], metavar="KEY=VALUE,...", help="make variants of the recipe, one "
                         "for each value; of several keys one for each combination; chosen from on the hold-out")  # fmt: skip
-    parser.add_argument("--corruptions", action="store_true", help="evaluate on corrupted images too")
+    parser.add_argument("--corruptions", action=argparse.BooleanOptionalAction, help="evaluate on corrupted images too "
+                        "(default: as the study did before)")  # fmt: skip
     parser.add_argument(
         "--share", action=argparse.BooleanOptionalAction, default=True,
         help="train what recipes have in common once for each seed, to the same bits (default: yes)",
@@ -65,7 +59,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--columns", nargs="+", default=[], metavar="QUANTITY=COLUMN", help=COLUMNS_HELP)
     parser.add_argument("--unit", choices=UNITS, help=UNIT_HELP)
     parser.add_argument("--config.KEY", metavar="VALUE", help="changes one key of all recipes")
-    options, overrides = command.parse(parser, argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the arguments, runs what is missing and writes the report.
+
+    Raises:
+      UserError: a mistake in the arguments, or runs that failed.
+      Diverged: runs diverged, and none failed otherwise.
+      Interrupted: a signal came; the runs are saved.
+      SystemExit: with code 1, if --fail-if-worse was given and a recipe is shown to be worse.
+    """
+    options, overrides = command.parse(make_parser(), argv)
     if options.seeds == 0:
         raise UserError("--seeds 0: should be at least 1")
     if options.engine_options and options.engine == "local":
@@ -81,13 +87,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     def settle():
         design = conduct.settle(*asked, options.detect)
         conduct.check_options(design, about_test)
+        design = design.with_corruptions(options.corruptions)
         design = conduct.put_beside(design, options.out, options.beside, options.columns, options.unit)
         return design, beside.find(design, named=bool(options.beside))
 
     request = conduct.Request(
         jobs=options.jobs,
         share=options.share,
-        corruptions=options.corruptions,
         spread=options.spread,
         base=options.fail_if_worse,
     )

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from wrn_jax.training.loop import Summary
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the arguments, trains, and says how it ended. Raises what `runtime.errors` has."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = command.parser("train", f"Trains a WideResNet by a recipe.\n{allocator.HELP}", with_keys=True)
     parser.add_argument("--workdir", type=user_path, metavar="DIR", help="where results go (default: runs/NAME-TIME-ID)")
     parser.add_argument(
@@ -87,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where --distributed cannot find it out")
     parser.add_argument("--processes", type=command.whole_number, metavar="N", help="number of processes, likewise")
     parser.add_argument("--process", type=command.whole_number, metavar="I", help="which one this is, from 0, likewise")
-    options, overrides = command.parse(parser, argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the arguments, trains, and says how it ended. Raises what `runtime.errors` has."""
+    options, overrides = command.parse(make_parser(), argv)
     if options.resume and options.workdir is None:
         raise UserError("--resume needs --workdir, the directory of the run to continue")
     if options.distributed and options.workdir is None:

@@ -25,7 +25,7 @@ from wrn_jax.config import (
     step,
 )
 from wrn_jax.config.findings import FINDINGS
-from wrn_jax.config.schedules import extremes
+from wrn_jax.config.schedules import at, extremes
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime.errors import UserError
 
@@ -441,6 +441,38 @@ class TestScheduleObjects:
     def test_a_wrong_one_is_named(self):
         with pytest.raises(UserError, match=r"recipe.dropout.epoch 1 = .*should be between 0 and 0.99"):
             Config().override({"recipe.dropout": {epoch(1): Linear(0, 1, epochs(5))}})
+
+
+def test_a_phase_is_set_by_its_position_and_a_new_one_comes_in_the_order_of_time():
+    recipe = {"recipe.dropout": {"epoch 1": 0.3, "epoch 51": 0.2, "87.5 %": 0.1, "last 9 epochs": 0.0}}
+
+    def positions(*arguments):
+        config = apply_arguments(Config().override(recipe), [f"--config.recipe.dropout.{text}" for text in arguments])
+        return {str(position): value for position, value in config.recipe.dropout.items()}
+
+    assert positions("87.5 %=0.25")["87.5 %"] == 0.25
+    assert list(positions("epoch 31=0.25", "epoch 91=0.1", "50.5 %=0.1", "last 3.5 epochs=0.05", "last 12 epochs=0.1")) == [
+        "epoch 1", "epoch 31", "epoch 51", "50.5 %", "87.5 %", "last 12 epochs", "last 9 epochs", "epoch 91", "last 3.5 epochs",
+    ]  # fmt: skip
+    line = Config().override({"recipe.dropout": {"epoch 1": 0.1, "87.5 %": {"kind": "linear", "start": 0.3, "end": 0.0,
+                                                                           "over": "2 epochs"}}})  # fmt: skip
+    assert apply_arguments(line, ["--config.recipe.dropout.87.5 %.start=0.2"]).recipe.dropout[at("87.5 %")].start == 0.2
+    for wrong, message in (("soon=1", "a position reads like"), ("epoch 1.peak=1", "unknown key")):
+        with pytest.raises(UserError, match=message):
+            positions(wrong)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"epoch 1": 0.3, "epoch 51": 0.2, "epoch 51.0": 0.1}',
+        '{epoch(1): 0.3, epoch(51): 0.2, "epoch 51": 0.1}',
+        '{"epoch 1": 0.3, "epoch 5e1": 0.2, "epoch 50": 0.1}',
+    ],
+)
+def test_a_position_that_stands_twice_is_refused_however_it_is_written(text):
+    with pytest.raises(UserError, match=r"command line: recipe\.dropout: .* stands twice"):
+        apply_arguments(Config(), [f"--config.recipe.dropout={text}"])
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def test_sharded_batch_gives_the_same_images_without_moving_them():
         np.testing.assert_array_equal(compiled(images, key, level), run_all(images, key, level))
 
 
-def test_normalize():
-    images, mean, std = noise(4, low=0), np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
-    result = normalisation.normalize(images.astype(np.float32), mean, std)
+def test_normalises_each_channel():
+    images, mean, std = noise(4, low=0), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    result = normalisation.Normalisation(mean, std)(images)
     np.testing.assert_allclose(result, (images / 255.0 - mean) / std, rtol=1e-5, atol=1e-6)

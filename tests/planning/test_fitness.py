@@ -11,7 +11,10 @@ import pytest
 from wrn_jax import check
 from wrn_jax.planning import fitness
 from wrn_jax.planning.fitness import Machine, accelerator, small_config, versions
+from wrn_jax.planning.trial import Trial
+from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.training.setup import make_setup
 
 PLAIN = {"recipe.augmentation": "off", "recipe.mixup_alpha": 0.0, "recipe.dropout": 0.0, "recipe.batch_size": 16}  # sooner
 
@@ -33,6 +36,16 @@ class Lowered:
 
     def memory_analysis(self):
         return self
+
+
+@pytest.mark.slow
+def test_a_trial_goes_on_in_the_order_in_memory_that_the_devices_want(monkeypatch):
+    """As on a GPU; in another order the compiled step refuses the copy that it begins with."""
+    monkeypatch.setitem(devices.KERNEL_LAYOUTS, "cpu", (3, 0, 1, 2))
+    trial = Trial(make_setup(small_config().override(PLAIN | {"devices": 1}), devices.make_mesh(1)))
+    first, losses = trial.steps(trial.fresh(), 2)
+    assert (int(first.step), len(losses)) == (2, 2)
+    assert trial.steps(first, 1)[0].step == 3
 
 
 @pytest.mark.slow

@@ -115,6 +115,11 @@ def test_accuracy_stands_against_the_first_cost_that_two_recipes_have(two):
     assert isinstance(table, Table)
 
 
+def test_a_cost_of_nothing_has_no_logarithm(two):
+    plot, _ = cards.costs([timed(two[0], 0.0), timed(two[1], 12.0)], {})
+    assert not plot.log_x
+
+
 def test_what_is_dominated():
     points = [(1.0, 0.5), (2.0, 0.4), (2.0, 0.7), (3.0, 0.7), (0.5, 0.1)]
     assert measures.not_dominated(points) == [4, 0, 2]

@@ -147,6 +147,23 @@ def test_power_seeds_and_detectable_differences_agree(paired):
         statistics.seeds_needed(0.0, 1.0)
 
 
+@pytest.mark.parametrize("seeds", [(2, 3), (3, 4), (5, 3), (3, 10), (6, 8)])
+def test_power_of_unequal_numbers_is_that_of_the_test_that_decides(seeds):
+    difference = statistics.detectable(seeds, 1.0)
+    assert statistics.power_of(seeds, difference, 1.0) == pytest.approx(0.8)
+    assert statistics.power_of(seeds[::-1], difference, 1.0) == pytest.approx(0.8)
+    draws, studies = np.random.default_rng(0), 40_000
+    first = draws.normal(difference, size=(seeds[0], studies))
+    second = draws.normal(size=(seeds[1], studies))
+    if min(seeds) < statistics.FEW:
+        error = np.sqrt(first.var(axis=0, ddof=1) / seeds[0] + second.var(axis=0, ddof=1) / seeds[1])
+        p = 2 * stats.t.sf(abs(first.mean(axis=0) - second.mean(axis=0)) / error, min(seeds) - 1)
+    else:
+        p = stats.ttest_ind(first, second, axis=0, equal_var=False).pvalue
+    assert statistics.welch(first[:, 0], second[:, 0]).p == pytest.approx(p[0])
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.01)
+
+
 def test_boundaries_of_looks_as_published():
     """Lan & DeMets with the spending function like O'Brien and Fleming's, two-sided 5 %, equal steps; tabled in many places."""
     tables = {2: [2.963, 1.969], 3: [3.710, 2.511, 1.993], 5: [4.877, 3.357, 2.680, 2.290, 2.031]}

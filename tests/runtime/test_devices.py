@@ -122,7 +122,7 @@ def test_a_cpu_device_computes_alone_where_no_core_is_left_to_help(monkeypatch, 
     ],
 )
 def test_a_cpu_is_divided_unless_that_is_settled(before, environment, found):
-    code = f"import jax; from wrn_jax.runtime import devices; {before}; devices.divide_cpu(3); print(len(jax.devices()))"
+    code = f"import jax; from wrn_jax.runtime import devices; {before}; devices.set_cpu_devices(3); print(len(jax.devices()))"
     inherited = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=inherited | environment, timeout=60)

@@ -167,6 +167,6 @@ def test_a_checkpoint_without_an_average_begins_one_by_a_key_alone(tmp_path):
     with pytest.raises(UserError, match=r"holds no average.*optimizer\.start_average=true"):
         loop.train(CONFIG, shutil.copytree(workdir, tmp_path / "without"), resume=True)
     begun = state_of(workdir, averaged.config, start_average=True).average
-    jax.tree.map(np.testing.assert_array_equal, begun, average.begin(state.params, state.batch_stats))
+    jax.tree.map(np.testing.assert_array_equal, begun, average.init(state.params, state.batch_stats))
     loop.train(CONFIG.override({"optimizer.start_average": True}), workdir, resume=True)
     assert [row.network for row in read_rows(workdir / "metrics.jsonl")] == ["raw", "average", "average"]

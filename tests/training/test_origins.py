@@ -186,6 +186,24 @@ def test_begins_with_the_weights_of_a_run_or_a_file_and_another_head(runs, tmp_p
             origins.begin(broader, {}, origin)
 
 
+def test_weights_that_a_run_begins_with_again_are_those_it_began_with(runs, tmp_path):
+    """Though the run that they are from has gone on meanwhile."""
+    setup = loop.make_setup(BASE, loop.devices.make_mesh(1))
+    source = tmp_path / "base"
+    shutil.copytree(runs / "base", source)
+    for epoch in (2, 3):
+        origin = Origin(kind="weights", source=str(source), checkpoint="last", step=5 * epoch, epoch=epoch)
+        with Checkpoints(source / "checkpoints") as checkpoints:
+            saved = next(saved for saved in checkpoints.all() if saved.epoch == epoch)
+            expected = checkpoints.restore_state(saved, setup.abstract_state, setup.shardings).params
+        again = origins.begin(setup, {}, origin)
+        assert again.origin.step == 5 * epoch
+        jax.tree.map(np.testing.assert_array_equal, again.state.params, expected)
+    gone = dataclasses.replace(origin, step=12)
+    with pytest.raises(UserError, match=r"--init-from .*base: its checkpoint of step 12, where this run began, is gone"):
+        origins.begin(setup, {}, gone)
+
+
 def test_weights_and_an_average_begin_in_the_order_in_memory_that_the_devices_want(runs, tmp_path, monkeypatch):
     """As on a GPU; in another order the second call of the compiled step refuses them."""
     monkeypatch.setitem(loop.devices.KERNEL_LAYOUTS, "cpu", (3, 0, 1, 2))

@@ -29,7 +29,7 @@ def asked(monkeypatch):
     """The numbers that JAX would be asked for, on a machine with eight cores."""
     numbers = []
     monkeypatch.setattr(cores, "cpu_cores", lambda: 8)
-    monkeypatch.setattr(devices, "divide_cpu", numbers.append)
+    monkeypatch.setattr(devices, "set_cpu_devices", numbers.append)
     return numbers
 
 

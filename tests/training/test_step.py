@@ -28,7 +28,7 @@ from wrn_jax.training import average
 from wrn_jax.training.optimizer import SCALE_INITIAL, make_optimizer
 from wrn_jax.training.setup import make_setup
 from wrn_jax.training.state import create_state
-from wrn_jax.training.step import Batch, Streams, cutmix_or_mixup, make_train_step, order_key, repeat, sharp_gradients, update
+from wrn_jax.training.step import Batch, Streams, cutmix_or_mixup, make_train_step, order_key, repeat, sam_gradients, update
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def test_ten_steps_agree_with_pytorch(name):
     fixed["sam_rho"] = vectors.get("rho", 0.0)
     optimizer = make_optimizer(options)
     state = create_state(network, optimizer, jax.random.key(0))
-    averaged = average.begin(params, stats) if "average_decays" in vectors else None
+    averaged = average.init(params, stats) if "average_decays" in vectors else None
     state = dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
     normalise = Normalisation(tuple(vectors["mean"]), tuple(vectors["std"]))
     setup = SimpleNamespace(network=network, optimizer=optimizer, config=SimpleNamespace(optimizer=options))
@@ -123,7 +123,7 @@ def small_run(dtype="float32", num_devices=1, changes=None, formula=False, sharp
     state = jax.tree.map(jnp.copy, first)
     if formula:
         params, stats = formula_model(10, 1, 100)
-        begun = None if state.average is None else average.begin(params, stats)
+        begun = None if state.average is None else average.init(params, stats)
         state = dataclasses.replace(state, params=params, batch_stats=stats, average=begun)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (80, 32, 32, 3), np.uint8)
@@ -173,10 +173,10 @@ def test_groups_have_dropout_masks_of_their_own_the_same_in_both_passes():
 
     batch = Batch(jnp.zeros((4, 1)), jnp.zeros(4), jnp.zeros(4), jnp.float32(1))
     params, now = {"kernel": jnp.ones(2)}, {"sam_rho": jnp.float32(0.1)}
-    sharp_gradients(Optimizer(sam_group=2), gradients_of, params, batch, now, jax.random.key(0))
+    sam_gradients(Optimizer(sam_group=2), gradients_of, params, batch, now, jax.random.key(0))
     assert keys[0] == keys[1] != keys[2] == keys[3]
     keys.clear()
-    sharp_gradients(Optimizer(), gradients_of, params, batch, now, jax.random.key(0))
+    sam_gradients(Optimizer(), gradients_of, params, batch, now, jax.random.key(0))
     assert keys == [jax.random.key_data(jax.random.key(0)).tolist()] * 2
 
 
@@ -185,9 +185,9 @@ def test_the_average_of_ten_steps_is_that_of_numpy_in_float64():
     decays = [0.0, 0.0, 0.5, 0.5, 0.999, 0.999, 0.999, 0.0, 0.15, 0.15]
     random = np.random.default_rng(0)
     networks = [{"a": random.normal(size=(3, 4)).astype(np.float32)} for _ in decays]
-    state = average.begin(networks[0], networks[0])
+    state = average.init(networks[0], networks[0])
     expected, updates = networks[0]["a"].astype(np.float64), 0
-    move = jax.jit(average.move)
+    move = jax.jit(average.update)
     for network, decay in zip(networks, decays, strict=True):
         state = move(state, network, {"a": 2 * network["a"]}, jnp.float32(decay))
         kept = min(decay, (1 + updates) / (10 + updates))
@@ -372,7 +372,7 @@ def test_what_a_recipe_does_not_use_is_no_part_of_its_program(monkeypatch, name)
     def refuse(*arguments):
         raise AssertionError("this recipe has no use for it")
 
-    for function in ("step.sharp_gradients", "step.cutmix_or_mixup", "average.begin", "average.move"):
+    for function in ("step.sam_gradients", "step.cutmix_or_mixup", "average.init", "average.update"):
         monkeypatch.setattr(f"wrn_jax.training.{function}", refuse)
     for function in ("automatic", "_crop_at_random", "_cut_out_the_mean"):
         monkeypatch.setattr(f"wrn_jax.data.augment.{function}", refuse)

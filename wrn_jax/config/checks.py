@@ -9,7 +9,6 @@ its name and says why:
 
 import dataclasses
 import itertools
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +18,7 @@ from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.rates import peak_after_warm_up, restarts, warm_up_end
 from wrn_jax.config.schedules import extremes
 from wrn_jax.config.timeline import Timeline, epoch_text
-
-WIDTH = 128
+from wrn_jax.runtime import console
 
 # Published WideResNets on CIFAR: 0.05 x 5e-4 = 2.5e-5 (Tian et al., "Contrastive Representation Distillation", 2020),
 # 0.03 x 1e-3 = 3e-5 (Sohn et al., "FixMatch", 2020, CIFAR-100), 0.1 x 5e-4 = 5e-5 (the WideResNet paper; Cubuk et al.,
@@ -81,9 +79,9 @@ def report(findings: Sequence[Finding], silence: Mapping[str, str]) -> list[str]
     lines = [f"findings: {len(objections) or 'nothing to object to'}"]
     for finding in objections:
         when = "" if finding.epoch is None else f"epoch {epoch_text(finding.epoch)}"
-        lines += wrapped(f"  {finding.name:<21}  {when:<11}  ", finding.text)
+        lines += console.wrapped(f"  {finding.name:<21}  {when:<11}  ", finding.text)
     for name in dict.fromkeys(finding.name for finding in findings if finding.name in silence):
-        lines += wrapped("  silenced: ", f"{name} ({silence[name]})")
+        lines += console.wrapped("  silenced: ", f"{name} ({silence[name]})")
     return lines
 
 
@@ -91,13 +89,8 @@ def explain() -> str:
     """What each finding means, for `--help`."""
     lines = ["findings (silence one by --config.silence.NAME=REASON, or by silence={NAME: REASON} in the file):"]
     for name, meaning in FINDINGS.items():
-        lines += wrapped(f"  {name:<21}  ", meaning)
+        lines += console.wrapped(f"  {name:<21}  ", meaning)
     return "\n".join(lines)
-
-
-def wrapped(head: str, text: str) -> list[str]:
-    """`head` and `text` in lines of at most `WIDTH` columns, the further ones indented as far as the first."""
-    return textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * len(head), break_on_hyphens=False)
 
 
 def _peak_not_reached(config: Config, timeline: Timeline) -> list[Finding]:

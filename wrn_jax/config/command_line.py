@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from wrn_jax.config import schedules
 from wrn_jax.config.levels import LEVELS
-from wrn_jax.config.messages import error, shown
 from wrn_jax.config.schedules import SCHEDULES
 from wrn_jax.config.schema import Config, first_error, keys
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.text import error, shown
 
 
 def apply_arguments(config: Config, arguments: Sequence[str]) -> Config:

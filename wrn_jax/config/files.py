@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from wrn_jax.config import recipes
-from wrn_jax.config.messages import error
 from wrn_jax.config.schema import Config, first_error
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.text import error
 
 
 def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config:

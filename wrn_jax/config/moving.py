@@ -4,6 +4,7 @@ A new moving value is a field with a `MovingValue`, its effect in one place (the
 Validation, the timeline, plans, records, curves and reports take name, label, bounds and format from here.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError, core_schema
 
-from wrn_jax.config.schedules import LevelSchedule, PositionField, Schedule, epoch, extremes
+from wrn_jax.config.schedules import LevelSchedule, Position, PositionField, Schedule, at, epoch, extremes
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -31,7 +32,6 @@ class MovingValue:
       format: how a value is written in tables, as in Python's `format`.
       is_level: whether the values are names of augmentation levels and not numbers.
       optional: whether plans and reports leave it out where it stays at its default.
-      free_on_resume: whether a resumed run may change it; only what changes no result by more than rounding.
       name: the name of the field, and of the column in `metrics.jsonl`.
       section: the part of the configuration that has the field, "recipe" or "optimizer".
     """
@@ -42,7 +42,6 @@ class MovingValue:
     format: str = "g"
     is_level: bool = False
     optional: bool = False
-    free_on_resume: bool = False
     name: str = ""
     section: str = ""
 
@@ -66,15 +65,22 @@ class MovingValue:
 
 
 def _as_phases(value: Any) -> Any:
-    """A bare value means "from epoch 1 on"."""
-    return value if isinstance(value, Mapping) and "kind" not in value else {"epoch 1": value}
+    """A bare value means "from epoch 1 on"; of a table, no position may stand twice, however it is written."""
+    if not isinstance(value, Mapping) or "kind" in value:
+        return {"epoch 1": value}
+    positions: list[Position] = []
+    for name in value:
+        with contextlib.suppress(ValueError):  # what is no position is refused where it stands
+            positions.append(at(name))
+    if twice := [str(position) for position in positions if positions.count(position) > 1]:
+        raise PydanticCustomError("whole_line", "KEY: {position} stands twice", {"position": twice[0]})
+    return value
 
 
 def _check_order(phases: dict[Any, Any]) -> dict[Any, Any]:
     for unit in ("epoch", "step", "last", "%"):
-        sign = -1 if unit == "last" else 1
-        counts = [(sign * position.count, position.plus) for position in phases if position.unit == unit]
-        if counts != sorted(counts):
+        ranks = [position.rank for position in phases if position.unit == unit]
+        if ranks != sorted(ranks):
             raise PydanticCustomError("whole_line", "KEY: the positions of the phases should be in the order of time")
     first = next(iter(phases), None)
     if first is None or first.plus or first.unit == "last" or first.count != (1 if first.unit == "epoch" else 0):

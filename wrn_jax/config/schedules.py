@@ -66,6 +66,11 @@ class Position:
 
     __repr__ = __str__
 
+    @property
+    def rank(self) -> tuple[float, int]:
+        """What rises with time among the positions of one unit."""
+        return (-self.count if self.unit == "last" else self.count), self.plus
+
 
 def epochs(amount: float) -> Duration:
     """`amount` epochs; scaled with the recipe."""

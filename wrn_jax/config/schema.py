@@ -5,6 +5,7 @@ of the key (so it fits on one line), and the same declaration reads JSON back. A
 assigns `config`; it is executed, so run only files that you trust.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -20,9 +21,9 @@ from pydantic_core import PydanticCustomError
 from wrn_jax.config.datasets import DATASETS, DatasetName, info, steps_per_epoch
 from wrn_jax.config.findings import FINDINGS
 from wrn_jax.config.levels import LEVELS, Strengths
-from wrn_jax.config.messages import cut, error, printable, shown
 from wrn_jax.config.moving import MOVING, STRICT, Images, Optimizer, Positive, Recipe
-from wrn_jax.config.schedules import KINDS, SCHEDULES, Duration, Position, levels_of
+from wrn_jax.config.schedules import KINDS, SCHEDULES, Duration, Position, at, levels_of
+from wrn_jax.runtime.text import cut, error, printable, shown
 
 NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -42,7 +43,6 @@ FREE_ON_RESUME = (
     "data.cache",
     "optimizer.start_average",
     *(f"silence.{name}" for name in FINDINGS),
-    *(value.key for value in MOVING.values() if value.free_on_resume),
 )
 """Keys that a resumed run may change, since they decide where and how safely it runs, or what is said about it; results differ
 by rounding at most."""
@@ -76,6 +76,11 @@ class Model:
     recompute: Literal["none", "blocks"] = "none"
     """What training computes a second time to save memory: nothing, or the inside of every block; the results are the
     same."""
+
+    @property
+    def title(self) -> str:
+        """As in WideResNet-28-10."""
+        return f"WideResNet-{self.depth}-{self.widen_factor}"
 
     @field_validator("depth")
     @classmethod
@@ -297,6 +302,8 @@ def plain(value: Any, key: str, source: str, depth: int = 0) -> Any:
         return [plain(inner, f"{key}.{index}", source, depth + 1) for index, inner in enumerate(value)]
     if isinstance(value, dict):
         table = {plain(name, key, source): inner for name, inner in value.items()}
+        if len(table) < len(value):
+            raise error(source, f"{key}: a position stands twice")
         for name in table:
             if not isinstance(name, str):
                 raise error(
@@ -313,17 +320,34 @@ def plain(value: Any, key: str, source: str, depth: int = 0) -> Any:
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
-    *folders, leaf = key.split(".")
-    node: Any = tree
-    for folder in folders:
-        node = node.get(folder) if isinstance(node, dict) else None
-    is_open = (key.startswith(("recipe.", "optimizer.", "augmentation_levels.")) and len(folders) > 1) or folders in (
-        ["augmentation_levels"],
-        ["silence"],
-    )
-    if not isinstance(node, dict) or (leaf not in node and not is_open):
+    """Sets a dotted key. A position in it may hold a point, as in "recipe.dropout.87.5 %", so tables are gone into by name."""
+    node, leaf, folder = tree, key, ""
+    while names := [name for name in node if leaf.startswith(f"{name}.")]:
+        name = max(names, key=len)
+        node, leaf, folder = node[name], leaf.removeprefix(f"{name}."), f"{folder}.{name}".lstrip(".")
+        if not isinstance(node, dict):
+            raise error(source, _unknown(key))
+    if leaf in node:
+        node[leaf] = value
+    elif folder in {moving.key for moving in MOVING.values()}:
+        _add_phase(node, leaf, value)
+    elif "." not in leaf and folder.startswith(("recipe.", "optimizer.", "augmentation_levels", "silence")):
+        node[leaf] = value
+    else:
         raise error(source, _unknown(key))
-    node[leaf] = value
+
+
+def _add_phase(phases: dict[str, Any], position: str, value: Any) -> None:
+    """Adds a phase before the first that is later, of those whose positions are given in the same unit; else as the last."""
+    entries = list(phases.items())
+    place = len(entries)
+    with contextlib.suppress(ValueError):  # what is no position is refused when all is checked
+        new, others = at(position), [at(name) for name in phases]
+        later = [index for index, other in enumerate(others) if other.unit == new.unit and other.rank > new.rank]
+        place = min(later, default=place)
+    entries.insert(place, (position, value))
+    phases.clear()
+    phases.update(entries)
 
 
 def first_error(failure: ValidationError) -> str:

@@ -13,7 +13,7 @@ met.
 """
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -233,13 +233,7 @@ def augment(
     top, left = (jnp.floor(next(rows) * (extent - size + 1)) for extent in (height, width))
     pixels = cutout(pixels, top, left, side, side)
 
-    # What CoarseDropout does by default: one rectangle or two, their sides drawn apart and rounded down.
-    spread = strengths.holes_largest - strengths.holes_smallest
-    first = draw(strengths.holes_probability)
-    for is_cut in (first, first & draw(0.5)):
-        sides = [jnp.floor(extent * (strengths.holes_smallest + spread * next(rows))) for extent in (height, width)]
-        top, left = (jnp.floor(next(rows) * (extent - side + 1)) for extent, side in zip((height, width), sides, strict=True))
-        pixels = cutout(pixels, top, left, jnp.where(is_cut, sides[0], 0.0), sides[1])
+    pixels = _cut_holes(pixels, rows, strengths)
 
     touched = draw(strengths.brightness_contrast_probability)
     pixels = brightness_contrast(pixels, change(touched, strengths.brightness), change(touched, strengths.contrast))
@@ -253,9 +247,22 @@ def augment(
         change(touched, strengths.saturation),
         change(touched, strengths.value),
     )
+    assert next(rows, None) is None, "rows are left that nothing was drawn from"
     if "mean_cutout_probability" in used:
         pixels = _cut_out_the_mean(pixels, jax.random.fold_in(key, 2), strengths, mean)
     return unpack(pixels)
+
+
+def _cut_holes(pixels: jax.Array, rows: Iterator[jax.Array], strengths: Strengths) -> jax.Array:
+    """As CoarseDropout does by default: one rectangle or two, their sides drawn apart and rounded down."""
+    _, height, width = pixels.shape
+    spread = strengths.holes_largest - strengths.holes_smallest
+    first = next(rows) < strengths.holes_probability
+    for is_cut in (first, first & (next(rows) < 0.5)):
+        sides = [jnp.floor(extent * (strengths.holes_smallest + spread * next(rows))) for extent in (height, width)]
+        top, left = (jnp.floor(next(rows) * (extent - side + 1)) for extent, side in zip((height, width), sides, strict=True))
+        pixels = cutout(pixels, top, left, jnp.where(is_cut, sides[0], 0.0), sides[1])
+    return pixels
 
 
 def _crop_at_random(pixels: jax.Array, key: jax.Array, strengths: Strengths) -> jax.Array:

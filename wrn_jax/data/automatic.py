@@ -92,7 +92,7 @@ def operate(pixels: jax.Array, operation: jax.Array, strength: jax.Array, negati
 
 @functools.cache
 def _parameters(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each operation does in each ranges at each strength with each sign, in the order of `row` above.
+    """What each operation does, for both ranges, each strength and both signs, in the order of `row` above.
 
     Returns:
       int32 [R, 8]: the six numbers of `_move`, the threshold of Solarize, the mask of Posterize.

@@ -15,13 +15,9 @@ class Normalisation:
     std: tuple[float, float, float]
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Normalises [B, H, W, 3] images in 0..255 (any type) to float32."""
-        return normalize(images.astype(jnp.float32), jnp.array(self.mean), jnp.array(self.std))
-
-
-def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """(images / 255 - mean) / std; `images` [B, H, W, 3] in 0..255, `mean` and `std` [3] as fractions of 255."""
-    return (images / 255 - mean[None, None, None, :]) / std[None, None, None, :]
+        """Normalises [B, H, W, 3] images in 0..255 (any type) to float32: (images / 255 - mean) / std."""
+        mean, std = (jnp.array(numbers)[None, None, None, :] for numbers in (self.mean, self.std))
+        return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def in_words(mean: Sequence[float], std: Sequence[float]) -> str:

@@ -47,11 +47,12 @@ def make_eval_step(
     The step takes parameters, running statistics, images [B, H, W, C] uint8 and labels [B] int32 with -1 on padding, and
     returns the sums of `masked_counts` over the images that are no padding.
     """
+    logits_step = make_logits_step(graphdef, normalisation)
 
     def eval_step(
         params: dict[str, Any], batch_stats: dict[str, Any], images: jax.Array, labels: jax.Array
     ) -> dict[str, jax.Array]:
-        logits = nnx.merge(graphdef, params, batch_stats)(normalisation(images))
+        logits = logits_step(params, batch_stats, images)
         return masked_counts(logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
 
     return eval_step

@@ -119,8 +119,8 @@ class Record:
     @staticmethod
     def from_dict(tree: Any, source: Path) -> "Record":
         """The record that `to_dict` wrote; `source` names it in errors. Raises UserError."""
-        if isinstance(tree, Mapping) and (version := tree.get("format", FORMAT)) != FORMAT:
-            raise UserError(f"{source}: is of format {version}; this version reads {FORMAT}")
+        if isinstance(tree, Mapping):
+            files.check_format(tree.get("format", FORMAT), FORMAT, source)
         try:
             record = _RECORD.validate_python(tree)
             for figures in ({"test": record.splits.get("test")} | record.splits).values():
@@ -160,6 +160,44 @@ def write(directory: Path, stem: str, record: Record, scored: Mapping[str, Score
         files.write_atomically(path, json.dumps(record.to_dict(), indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def completed(record: Record, path: Path) -> tuple[Record, list[str]]:
+    """The record with what an evaluation before found out that this one was not asked for, and what that is, in words.
+
+    Only if its figures of the test images are the same, which says that it was of these weights on these images.
+
+    Args:
+      record: what is to be written.
+      path: where to; what is there is the evaluation before.
+    """
+    try:
+        old = read(path)
+    except (UserError, OSError):  # none, or one that is replaced
+        return record, []
+    if old.to_dict()["splits"]["test"] != record.to_dict()["splits"]["test"] or old.precision != record.precision:
+        return record, []
+    kept: dict[str, Any] = {}
+    words = []
+    if record.corruptions is None and old.corruptions is not None:
+        kept |= {name: getattr(old, name) for name in _OF_CORRUPTIONS}
+        words.append("corrupted images")
+    if record.flip is None and old.flip is not None:
+        kept["flip"] = old.flip
+        words.append("mirror images")
+    if "train" not in record.splits and "train" in old.splits:
+        kept |= {"splits": record.splits | {"train": old.splits["train"]}, "clean_gap": old.clean_gap}
+        words.append("training images")
+    return dataclasses.replace(record, **kept), words
+
+
+_OF_CORRUPTIONS = (
+    "corruptions",
+    "mean_corruption_accuracy",
+    "corruptions_in_mean",
+    "corruptions_from",
+    "corruption_images",
+)
 
 
 def set_aside(directory: Path, step: int) -> list[str]:

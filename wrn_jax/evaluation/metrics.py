@@ -120,7 +120,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = B
     """
     if np.isnan(confidence).any():
         return math.nan
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    index = _bins_of(confidence, bins)
     excess = np.bincount(index, confidence - correct, bins)
     return float(np.abs(excess).sum() / len(confidence))
 
@@ -138,9 +138,14 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -
     """The intervals of `calibration_error` that hold images, by rising confidence; images without a prediction are left out."""
     known = np.isfinite(confidence)
     confidence, correct = confidence[known], correct[known]
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    index = _bins_of(confidence, bins)
     groups = [index == number for number in range(bins)]
     return [Bin(float(confidence[g].mean()), int(g.sum()), int(correct[g].sum())) for g in groups if g.any()]
+
+
+def _bins_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """The interval of each confidence, from 0."""
+    return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:

@@ -47,7 +47,7 @@ _Std = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class DataFacts:
     """What exported weights say of the images that they were trained on.
 
     Attributes:
@@ -64,17 +64,17 @@ class Origin:
     data_digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-_ORIGIN = TypeAdapter(Origin)
+_DATA_FACTS = TypeAdapter(DataFacts)
 
 
-def origin(weights: Weights, source: str) -> Origin | None:
+def data_facts(weights: Weights, source: str) -> DataFacts | None:
     """What weights that this package exported say of their images; None for others. Raises UserError."""
     if not {"data", "mean", "std", "versions"} <= weights.facts.keys():
         return None
     try:
-        names = {field.name for field in dataclasses.fields(Origin)} & weights.facts.keys()
+        names = {field.name for field in dataclasses.fields(DataFacts)} & weights.facts.keys()
         facts = {name: weights.facts[name] if name == "data" else json.loads(weights.facts[name]) for name in names}
-        return _ORIGIN.validate_python(facts)
+        return _DATA_FACTS.validate_python(facts)
     except (ValueError, RecursionError, ValidationError) as error:
         raise UserError(f"{source}: its description is damaged ({files.reason(error, 100)})") from None
 
@@ -86,7 +86,7 @@ def config_of(weights: Weights, source: str) -> Config:
     """
     changes: dict[str, Any] = {f"model.{name}": getattr(weights, name) for name in ("depth", "widen_factor", "num_classes")}
     changes["data.validation_size"] = 0
-    if known := origin(weights, source):
+    if known := data_facts(weights, source):
         keys = {f"data.{key}": value for key, value in known.data_keys.items() if key in DATA_KEYS}
         changes |= {"data.name": known.data, **keys}
     return Config().override(changes, source)
@@ -94,7 +94,7 @@ def config_of(weights: Weights, source: str) -> Config:
 
 def normalisation_of(weights: Weights, source: str) -> MeanStd | None:
     """Mean and standard deviation that weights in a file want, as far as the file or its layout says. Raises UserError."""
-    known = origin(weights, source)
+    known = data_facts(weights, source)
     return (known.mean, known.std) if known else weights.normalisation
 
 

@@ -76,8 +76,8 @@ def _dropout_scale(rate: jax.Array | float) -> jax.Array:
 def relu_dropout(inputs: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """`dropout` of the rectified `inputs`; arguments as there.
 
-    What was kept and positive is what the result holds a positive number of, and the convolution after it keeps the result
-    for its own gradient. So the way back reads no random bits, and none are stored.
+    The gradient passes where an element was kept and positive, and there alone the output is positive. The convolution after it
+    saves the output anyway, so the backward pass reads no random bits, and none are stored.
     """
     return dropout(nnx.relu(inputs), rate, key)
 

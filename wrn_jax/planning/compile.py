@@ -65,7 +65,7 @@ def analyse(config: Config, target: Target, hlo_file: Path | None = None) -> dic
         "accelerator": target.accelerator.name,
         "peaks": dataclasses.asdict(target.accelerator),
         "versions": _versions(target.platform),
-        "model": f"WideResNet-{config.model.depth}-{config.model.widen_factor}",
+        "model": config.model.title,
         "precision": config.precision,
         "devices": mesh.size,
         "batch_size": batch_size,

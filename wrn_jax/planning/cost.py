@@ -46,9 +46,11 @@ ALWAYS_KEPT = 3
 
 def run_bytes(setup: Setup, for_others: int = 0) -> int:
     """Bytes of the checkpoints of a run, at most; `for_others`: how many more it keeps, from which other runs go on."""
-    timeline = setup.timeline
-    kept = min(timeline.epochs, len(timeline.checkpoint_epochs) + for_others + ALWAYS_KEPT)
-    return kept * state_bytes(setup.abstract_state)
+    timeline, config = setup.timeline, setup.config
+    kept = len(timeline.checkpoint_epochs) + for_others + ALWAYS_KEPT
+    if not (config.checkpoint_steps or config.checkpoint_minutes):  # none within an epoch
+        kept = min(timeline.epochs, kept)
+    return (kept + 1) * state_bytes(setup.abstract_state)  # one more while it is being saved
 
 
 def state_bytes(state: Any) -> int:

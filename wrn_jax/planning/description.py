@@ -11,7 +11,7 @@ from wrn_jax.config.checks import Finding
 from wrn_jax.config.moving import NUMERIC
 from wrn_jax.config.timeline import Timeline, epoch_text, shortest
 from wrn_jax.planning import cost
-from wrn_jax.runtime import devices
+from wrn_jax.runtime import console, devices
 from wrn_jax.training.setup import Setup, make_setup
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -52,7 +52,7 @@ def describe(plan: Plan) -> list[str]:
     return [
         f"{plan.path}: {config.data.name}, {plan.setup.num_train:,} training images, batch {config.recipe.batch_size}",
         *describe_length(config, timeline),
-        *checks.wrapped("optimiser: ", describe_optimizer(config, timeline)),
+        *console.wrapped("optimiser: ", describe_optimizer(config, timeline)),
         "",
         *transition_table(timeline),
         "",
@@ -76,7 +76,7 @@ def describe_length(config: Config, timeline: Timeline) -> list[str]:
     return [
         line,
         *([f"values are looked at in {looked_at:,} of them; shorter cycles may be missed"] * (looked_at < timeline.steps)),
-        *checks.wrapped("checkpoints kept for good after epochs: ", f"{kept}; and the best and the last two"),
+        *console.wrapped("checkpoints kept for good after epochs: ", f"{kept}; and the best and the last two"),
         f"best epoch chosen on {judge}",
     ]
 
@@ -130,13 +130,13 @@ def cost_lines(setup: Setup) -> list[str]:
     average = ", average of parameters and statistics" if has_average else ""
     rule = "weight average: with n updates since it began min(average_decay, (1 + n) / (10 + n)); it is what is evaluated"
     return [
-        f"WideResNet-{setup.config.model.depth}-{setup.config.model.widen_factor}: {parameters:,} parameters",
+        f"{setup.config.model.title}: {parameters:,} parameters",
         f"operations per image: {forward / 1e9:.3f} G forward, {3 * forward / 1e9:.3f} G in training",
         "  (multiplications and additions of convolutions and linear layer; backward counted as twice forward)",
         f"operations of the whole run: {cost.run_operations(setup):.3g}",
         *sharpness_lines(setup),
         *([rule] * has_average),
-        *checks.wrapped(
+        *console.wrapped(
             "memory of the state ",
             f"(parameters, momentum, statistics{average}; float32): "
             f"{cost.state_bytes(setup.abstract_state) / 2**20:.1f} MiB, gradients {4 * parameters / 2**20:.1f} MiB more",

@@ -11,6 +11,7 @@ from wrn_jax.config.timeline import Timeline, epoch_text, level_course, shortest
 from wrn_jax.planning import cost
 from wrn_jax.planning.description import Plan, bars, describe_length, labels
 from wrn_jax.planning.tables import table
+from wrn_jax.runtime import console
 
 
 def describe_two(a: Plan, b: Plan) -> list[str]:
@@ -35,14 +36,14 @@ def describe_two(a: Plan, b: Plan) -> list[str]:
     for name, plan in zip(names, (a, b), strict=True):
         head, *rest = checks.report(plan.findings, plan.config.silence)
         lines += [f"{name}: {head}", *rest, ""]
-    return lines + checks.wrapped("in both: ", "; ".join(shared))
+    return lines + console.wrapped("in both: ", "; ".join(shared))
 
 
 def facts(plan: Plan) -> dict[str, str]:
     """What follows from the keys, in words."""
     timeline = plan.timeline
     return {
-        "network": f"WideResNet-{plan.config.model.depth}-{plan.config.model.widen_factor}",
+        "network": plan.config.model.title,
         "training images": f"{plan.setup.num_train:,}",
         "updates": f"{timeline.epochs} x {timeline.steps_per_epoch} = {timeline.steps:,}",
         "parameters": f"{plan.setup.network.num_parameters:,}",

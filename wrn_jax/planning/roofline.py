@@ -24,6 +24,18 @@ def program_report(program: str, chip: Accelerator, num_devices: int, images: in
       chip: what it was compiled for.
       num_devices: how many of them take part.
       images: on each of them.
+
+    Returns:
+      Plain JSON data of one step on one device, unless said otherwise:
+      operations: `matrix` by HLO's name of the type, `vector`, `integer` (a multiplication and an addition count as two),
+        `matrix_per_image`, and `share_on_matrix_units_in_16_bit` in 0..1.
+      traffic: `bytes`, `bytes_per_image`, and `by_kind` of `hlo.Work.kind`.
+      collectives: rows of `opcode`, `bytes`, `arrays` and `times`, the largest first.
+      bound: `seconds` of compute, memory and network; `bound_by`, the longest of them, and `overlapped_seconds`, its time;
+        `kernel_by_kernel_seconds`; `of_compute`, the ratio to compute alone; `images_per_second` of all devices.
+
+    Raises:
+      ValueError: the text is no HLO module.
     """
     kernels = hlo.parse(program).kernels()
     collectives = [(work, times) for work, times in kernels if work.kind == "collective"]

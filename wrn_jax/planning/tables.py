@@ -4,7 +4,7 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 
-from wrn_jax.config.checks import WIDTH
+from wrn_jax.runtime.console import WIDTH
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

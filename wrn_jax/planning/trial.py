@@ -43,7 +43,7 @@ class Trial:
     def steps(self, state: TrainState, count: int) -> tuple[TrainState, list[float]]:
         """The state after `count` updates, each a call of its own, and their losses. `state` is used up."""
         losses: list[Any] = []
-        state = jax.tree.map(jnp.copy, state)
+        state = jax.device_put(jax.tree.map(jnp.copy, state), self.setup.shardings)  # a copy lies as JAX has it by default
         for _ in range(count):
             state, metrics = self.program(state, *self._data, np.int32(1))
             losses.append(metrics["loss"][0])

@@ -237,15 +237,12 @@ def _pair(first: Group, second: Group, which: str) -> Pair:
 
 
 def detectable(first: Group, second: Group, which: str) -> float | None:
-    """The difference that as many runs show with a power of 80 %, had both recipes the spread measured; None for one run.
-
-    Of unequal numbers of runs, the smaller one is taken for both.
-    """
+    """The difference that as many runs show with a power of 80 %, had both recipes the spread measured; None for one run."""
     sides = [values(group, which) for group in (first, second)]
-    fewest = min(map(len, sides))
-    if fewest < 2:
+    seeds = len(sides[0]), len(sides[1])
+    if min(seeds) < 2:
         return None
-    return statistics.detectable(fewest, math.sqrt(float(np.mean([np.var(side, ddof=1) for side in sides])))) or None
+    return statistics.detectable(seeds, math.sqrt(float(np.mean([np.var(side, ddof=1) for side in sides])))) or None
 
 
 def evaluations(group: Group, which: str) -> list[tuple[Run, Evaluation]]:

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from wrn_jax.config import FREE_ON_RESUME, Config, datasets, flatten
-from wrn_jax.config.messages import printable
 from wrn_jax.config.schedules import levels_of
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.evaluation import files
@@ -23,6 +22,7 @@ from wrn_jax.report import other_runs, published_runs
 from wrn_jax.report.other_runs import Reading
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
+from wrn_jax.runtime.text import printable
 from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_run, rows_from
 from wrn_jax.training.workdir import checkpoint_steps, saved_config
 

@@ -178,31 +178,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def power_of(
-    seeds: int, difference: float, spread: float, *, paired: bool = False, significance: float = SIGNIFICANCE
+    seeds: int | tuple[int, int],
+    difference: float,
+    spread: float,
+    *,
+    paired: bool = False,
+    significance: float = SIGNIFICANCE,
 ) -> float:
     """The chance, 0..1, that a test of two recipes with so many seeds each shows a true difference.
 
-    By the noncentral t distribution: of the paired t test, or of Welch's on two recipes of one spread. Welch's takes its
-    degrees of freedom from the two variances, which costs power where seeds are few; their share of the sum follows a beta
-    distribution that is independent of the t value, over which the power is averaged.
+    By the noncentral t distribution: of the paired t test, or of `welch` on two recipes of one spread. That takes degrees of
+    freedom and standard error from the two variances, which costs power where seeds are few. The share of the one in the sum
+    of squares follows a beta distribution and is independent of that sum, so the power is averaged over it.
 
     Args:
-      seeds: runs of each recipe, at least 2.
+      seeds: runs of each recipe, at least 2; of unequal numbers both, which `paired` has not.
       difference: true difference of the means, of whatever sign.
       spread: standard deviation over seeds, in the same unit: of either recipe, or if `paired` of the differences by seed.
       significance: of the two-sided test: after Holm's adjustment or at a look, that of this one comparison.
     """
-    if seeds < 2 or spread < 0 or not 0 < significance < 1:
+    first, second = (seeds, seeds) if isinstance(seeds, int) else seeds
+    if min(first, second) < 2 or (paired and first != second) or spread < 0 or not 0 < significance < 1:
         raise ValueError(f"{seeds} seeds, a spread of {spread} and significance {significance} make no test")
     if not spread:
         return float(difference != 0)
-    effect = abs(difference) / spread * math.sqrt(seeds if paired else seeds / 2)
-    effect = min(max(effect, 1e-6), 1e3)  # where SciPy's noncentral F is right: of no effect at all it is not
-    freedom = seeds - 1 if paired else 2 * (seeds - 1)
-    share = scipy.stats.beta.ppf((np.arange(128) + 0.5) / 128, (seeds - 1) / 2, (seeds - 1) / 2)
-    of_test = freedom if paired else (seeds - 1) / (share**2 + (1 - share) ** 2)
-    critical = scipy.stats.t.isf(significance / 2, of_test)
+    error = math.sqrt(1 / first if paired else 1 / first + 1 / second)  # of the difference of the means, in spreads
+    effect = min(max(abs(difference) / spread / error, 1e-6), 1e3)  # where SciPy's noncentral F is right: of none it is not
+    freedom = first - 1 if paired else first + second - 2
+    critical = scipy.stats.t.isf(significance / 2, freedom) if paired else _welch_critical(first, second, significance)
     return float(np.mean(scipy.stats.ncf.sf(critical**2, 1, freedom, effect**2)))  # the square of a noncentral t, so both sides
+
+
+def _welch_critical(first: int, second: int, significance: float) -> np.ndarray:
+    """What a t value with the pooled variance has to be beyond for `welch` to show a difference, [128].
+
+    One for each of 128 equally likely shares of the first recipe in the sum of squares.
+    """
+    share = scipy.stats.beta.ppf((np.arange(128) + 0.5) / 128, (first - 1) / 2, (second - 1) / 2)
+    a, b = share / (first - 1) / first, (1 - share) / (second - 1) / second  # squares of standard errors, by the sum
+    if first == second or min(first, second) >= FEW:
+        of_test = (a + b) ** 2 / (a**2 / (first - 1) + b**2 / (second - 1))
+    else:
+        of_test = np.full(128, min(first, second) - 1)
+    pooled = (1 / first + 1 / second) / (first + second - 2)
+    return scipy.stats.t.isf(significance / 2, of_test) * np.sqrt((a + b) / pooled)
 
 
 def seeds_needed(
@@ -228,7 +247,12 @@ def seeds_needed(
 
 
 def detectable(
-    seeds: int, spread: float, power: float = POWER, *, paired: bool = False, significance: float = SIGNIFICANCE
+    seeds: int | tuple[int, int],
+    spread: float,
+    power: float = POWER,
+    *,
+    paired: bool = False,
+    significance: float = SIGNIFICANCE,
 ) -> float:
     """The smallest difference that so many seeds of each recipe show with this power, in the unit of `spread`; see `power_of`.
 
@@ -240,7 +264,7 @@ def detectable(
 
 
 @functools.lru_cache(maxsize=256)
-def _detectable_effect(seeds: int, power: float, paired: bool, significance: float) -> float:
+def _detectable_effect(seeds: int | tuple[int, int], power: float, paired: bool, significance: float) -> float:
     """As `detectable`, in spreads."""
 
     def excess(effect: float) -> float:

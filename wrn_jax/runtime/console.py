@@ -3,6 +3,7 @@
 import contextlib
 import math
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Generator
@@ -19,6 +20,15 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+WIDTH = 128
+"""Columns of tables and texts."""
+
+
+def wrapped(head: str, text: str) -> list[str]:
+    """`head` and `text` in lines of at most `WIDTH` columns, the further ones indented as far as the first."""
+    return textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * len(head), break_on_hyphens=False)
 
 
 class Progress:

@@ -30,7 +30,7 @@ AXIS = "data"
 """Name of the mesh's only axis; the batch is split over it."""
 
 GPU_PLATFORMS = ("gpu", "cuda", "rocm")
-"""What JAX calls GPUs, those that are not there among them."""
+"""JAX's platform names of GPUs, those included that are only compiled for."""
 
 KERNEL_LAYOUTS = dict.fromkeys(GPU_PLATFORMS, (3, 0, 1, 2))
 """By platform: the axes of a convolution's kernel [H, W, I, O] from the outermost in memory to the innermost.
@@ -42,7 +42,7 @@ WAIT_FOR_OTHERS = 120
 """Seconds that a process waits for the others of its run."""
 
 
-def divide_cpu(count: int) -> None:
+def set_cpu_devices(count: int) -> None:
     """Configures JAX to show the CPU as `count` devices.
 
     Does nothing where their number is set already, by flag or environment, or where JAX has made its devices.

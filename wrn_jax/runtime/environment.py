@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import jax
 from wrn_jax.runtime import cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def now() -> str:
+    """The time as records have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def versions() -> dict[str, str]:

@@ -75,6 +75,12 @@ def read_jsonl(path: Path) -> list[Any]:
     return values
 
 
+def check_format(version: Any, known: int, source: object) -> None:
+    """Raises UserError for what a version of the package wrote that has another number for its format."""
+    if version != known:
+        raise UserError(f"{source}: is of format {version}; this version reads {known}")
+
+
 def cache_folder(cache: str | os.PathLike | None = None) -> Path:
     """The cache folder as an absolute path: `cache`, else the package's folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from wrn_jax.report import verdict
 from wrn_jax.runtime import console
+from wrn_jax.runtime.environment import now
 from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import reason
 from wrn_jax.studies import choice, engine, outlook, places, progress, summary
@@ -30,14 +31,12 @@ class Request:
     Attributes:
       jobs: runs at a time; None: as many as there are GPUs, else one.
       share: whether what recipes have in common is trained once.
-      corruptions: whether corrupted images are evaluated too.
       spread: the standard deviation over seeds that is reckoned with, in points.
       base: a recipe; if another of the study is shown to be worse, the process ends with exit code 1. None for no question.
     """
 
     jobs: int | None
     share: bool
-    corruptions: bool
     spread: float
     base: str | None
 
@@ -69,7 +68,7 @@ def settle(
         if not files:
             raise UserError(f"{folder}: holds no study to go on with; name the recipes to begin one")
         recipes = designs.read_recipes(files, overrides, grid)
-        design = Design(began=designs.now(), recipes=recipes, seeds=seeds or SEEDS, announced=announced)
+        design = Design(began=now(), recipes=recipes, seeds=seeds or SEEDS, announced=announced)
         if grid:
             design = dataclasses.replace(design, grid=dict(grid), measure=designs.CHOICE_MEASURE, test=designs.CHOICE)
     elif files:
@@ -100,7 +99,7 @@ def run(design: Design, folder: Path, request: Request, others: Others, cluster:
     """
     check_base(design, others, request.base)
     outlooks = outlook.look_ahead(design, request.share)
-    state = progress.look(members(design, folder, outlook.forks_of(outlooks)), request.corruptions)
+    state = progress.look(members(design, folder, outlook.forks_of(outlooks)), design.corruptions)
     foreseen = outlook.describe(design, outlooks, len(state.done), folder)
     for line in foreseen + resolution(design, others, request.spread):
         print(line)

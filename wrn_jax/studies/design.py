@@ -8,20 +8,21 @@ import functools
 import itertools
 import json
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from wrn_jax.config import FREE_ON_RESUME, Config, flatten, from_dict
-from wrn_jax.config.messages import shown
+from wrn_jax.config import Config, from_dict
+from wrn_jax.config.agreement import changed_keys, first_few
 from wrn_jax.data import own_classes
 from wrn_jax.report.other_runs import Reading
 from wrn_jax.report.runs import recipe_keys
+from wrn_jax.runtime.environment import now
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.runtime.files import write_atomically
+from wrn_jax.runtime.files import check_format, write_atomically
+from wrn_jax.runtime.text import shown
 from wrn_jax.studies import grid as grids
 from wrn_jax.studies.grid import Grid
 
@@ -39,7 +40,7 @@ CHOICE = (
     "the test accuracy is shown of this one alone, and when no run is left"
 )
 
-Count = Annotated[int, Field(strict=True, ge=1)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, Field(strict=True)]
 Unit = Literal["percent", "fraction"]
 
@@ -69,16 +70,16 @@ class Recipe:
     @functools.cached_property
     def epochs(self) -> int:
         """Epochs of a run."""
-        return from_dict(self.config, self.name).recipe.run_epochs
+        return self.settled.recipe.run_epochs
 
     def change(self) -> str:
         """In what the file is another recipe than when the study began; empty if it is not. Raises UserError."""
-        return differences(self.settled, read_config(self.file, self.overrides).to_dict())
+        return differences(self.settled, read_config(self.file, self.overrides))
 
     @functools.cached_property
-    def settled(self) -> dict[str, Any]:
+    def settled(self) -> Config:
         """`config`, with the keys that this version has beyond those of the version that wrote it."""
-        return from_dict(self.config, self.name).to_dict()
+        return from_dict(self.config, self.name)
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -87,7 +88,7 @@ class Addition:
     """Seeds that were added: when, the number of seeds from then on, and how many runs were finished by then."""
 
     time: Text
-    seeds: Count
+    seeds: Positive
     finished_runs: Annotated[int, Field(strict=True, ge=0)]
 
 
@@ -120,17 +121,19 @@ class Design:
       added: seeds that were added later.
       announced: the difference that it is made for, in points, if that was said.
       beside: runs of other programs that it is compared with.
+      corruptions: whether its runs are evaluated on corrupted images too.
       grid: the values that the recipes are the variants of, by key; the best of them is chosen on the hold-out, as `test` says.
     """
 
     began: Text
     recipes: tuple[Recipe, ...]
-    seeds: Count
+    seeds: Positive
     measure: Text = MEASURE
     test: Text = TEST
     added: tuple[Addition, ...] = ()
     announced: Annotated[float, Field(strict=True, gt=0)] | None = None
     beside: Beside | None = None
+    corruptions: bool = False
     grid: dict[Text, tuple[Text, ...]] | None = None
 
     @property
@@ -158,6 +161,10 @@ class Design:
             return self
         new = Beside(time=now(), finished_runs=finished_runs, places=tuple(places), columns=tuple(columns), unit=unit)
         return dataclasses.replace(self, beside=new)
+
+    def with_corruptions(self, asked: bool | None) -> Self:
+        """The study with or without evaluations on corrupted images; None: as it is."""
+        return self if asked is None else dataclasses.replace(self, corruptions=asked)
 
     def check(self, recipes: Sequence[Recipe], source: Path) -> None:
         """Raises UserError unless these recipes are those of the study."""
@@ -187,9 +194,7 @@ def read(folder: Path) -> Design | None:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(tree, dict):
             raise ValueError("no table")
-        version = tree.pop("format", FORMAT)
-        if version != FORMAT:
-            raise UserError(f"{path}: is of format {version}; this version reads {FORMAT}")
+        check_format(tree.pop("format", FORMAT), FORMAT, path)
         design = _DESIGN.validate_python(tree)
         _check(design)
     except FileNotFoundError:
@@ -221,7 +226,7 @@ def _check(design: Design) -> None:
 
 def read_recipes(files: Sequence[str], overrides: Sequence[str], grid: Grid | None = None) -> tuple[Recipe, ...]:
     """Recipes from their files, called after them; with a grid their variants. Raises UserError."""
-    names = [re.sub(r"[^\w.+=-]", "_", Path(file).stem) for file in files]
+    names = [re.sub(r"[^\w.+=-]", "_", Path(file).stem).lstrip(".") for file in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{twice}: two recipes have this name; give one of the files another")
     if grid:
@@ -261,14 +266,6 @@ def read_config(file: str, overrides: Sequence[str]) -> Config:
     return own_classes.read_config(file, overrides)
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def differences(old: Config, new: Config) -> str:
     """The first keys in which configurations differ, with their values, apart from seed and place; empty if in none."""
-    was, now = flatten(old), flatten(new)
-    keys = sorted((was.keys() | now.keys()) - {"seed", *FREE_ON_RESUME})
-    different = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys if was.get(key) != now.get(key)]
-    return "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
-
-
-def now() -> str:
-    """The time as records have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return first_few([f"{key} {change}" for key, change in changed_keys(old, new).items() if key != "seed"])

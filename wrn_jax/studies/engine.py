@@ -19,9 +19,9 @@ from wrn_jax.runtime.errors import Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.studies import display
 from wrn_jax.studies.progress import Progress
-from wrn_jax.studies.runs import DIVERGED, Member, command_line, holder, is_trained, last_line
+from wrn_jax.studies.runs import DIVERGED, Member, command_line, is_trained, last_line
 from wrn_jax.training.records import EpochRow, read_rows
-from wrn_jax.training.workdir import holds_run
+from wrn_jax.training.workdir import holder, holds_run
 
 POLL = 0.2
 """Seconds between two looks at the processes."""
@@ -122,7 +122,7 @@ def execute(
     waiting = collections.deque(member for member in progress.members if not progress.is_settled(member.name))
     free, tasks = list(places), list[Task]()
     watched: set[str] = set()
-    stopping = ""
+    stopping, is_due = "", False
     looked_at = 0.0
     with showing(min(len(places), MOST_SHOWN) + 1) as shown, StopRequest() as stop:
         while tasks or (waiting and not stopping):
@@ -135,6 +135,9 @@ def execute(
                 if task := begin(member, free[0], progress, engine):
                     free.pop(0)
                     tasks.append(task)
+            if is_due and not stopping and (tasks or waiting):
+                report()  # it takes seconds, so the next run has begun
+            is_due = False
             for task in [task for task in tasks if task.process.poll() is not None]:
                 tasks.remove(task)
                 # A scheduler may signal the runs as well, which then end before the study has seen its own signal.
@@ -147,8 +150,7 @@ def execute(
                     run = progress.runs[task.member.name]
                     assert run is not None  # since it is done
                     console.say(display.finished_line(task.member, run, len(progress.done), len(progress.members)))
-                if not stopping and (tasks or waiting):
-                    report()
+                is_due = True
             if time.monotonic() - looked_at > LOOK:
                 looked_at = time.monotonic()
                 shown.show(lines(progress, tasks, operations, len(places)))

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from wrn_jax.config import FREE_ON_RESUME, Config, flatten
-from wrn_jax.config.messages import shown
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.text import shown
 
 Grid = Mapping[str, tuple[str, ...]]
 """The values of each key that is varied, as they were typed."""

@@ -89,8 +89,7 @@ def describe(design: Design, outlooks: Sequence[Outlook], done: int, folder: Pat
         same = first_with.get(found)
         first_with.setdefault(found, outlook.recipe.name)
         lines += [
-            f"{outlook.recipe.name}: WideResNet-{config.model.depth}-{config.model.widen_factor}, {config.data.name}, "
-            f"{describe_length(config, timeline)[0]}",
+            f"{outlook.recipe.name}: {config.model.title}, {config.data.name}, {describe_length(config, timeline)[0]}",
             f"  of a run: {outlook.operations:.3g} operations, {_size(outlook.disk)} of checkpoints at most",
             *shared(outlook),
             *(f"  {line}" for line in found if not same),
@@ -161,8 +160,8 @@ def resolution(recipes: int, seeds: int, difference: float | None, spread: float
             statistics.detectable(seeds, spread, paired=paired, significance=significance) for paired in (False, True)
         )
         lines.append(
-            f"with a spread of {spread:g} points over the seeds, {seeds} seeds show a difference of {alone:.2f} points with "
-            f"{power}{holm}; of {paired:.2f} by pairs of a seed, if their differences spread as much"
+            f"with a spread of {spread:g} points over the seeds, {seeds} seeds show a difference of {_points(alone)} points "
+            f"with {power}{holm}; of {_points(paired)} by pairs of a seed, if their differences spread as much"
         )
     if difference:
         alone, paired = (seeds_needed(difference, spread, pairs, paired) for paired in (False, True))
@@ -171,6 +170,11 @@ def resolution(recipes: int, seeds: int, difference: float | None, spread: float
             "spread as much"
         )
     return lines
+
+
+def _points(difference: float) -> str:
+    """A difference as it is told; accuracies cannot have one of 100 points."""
+    return f"{difference:.2f}" if difference < 100 else "more than 100"
 
 
 def last_level(seeds: int, pairs: int) -> float:

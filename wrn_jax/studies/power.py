@@ -1,6 +1,7 @@
 """What a study could show, by the spread that its runs turned out to have: at its end, a sentence and a plot."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,14 +20,14 @@ class Power:
     """The test of two recipes, as sharp as it was in the end.
 
     Attributes:
-      seeds: runs of each recipe; of unequal numbers the smallest.
+      seeds: runs of the two recipes; of unequal numbers the two of which the test is the least sharp.
       pairs: of recipes, that Holm's adjustment is over.
       significance: of one pair at the last look, at the strictest of Holm's levels.
       spread: over the seeds, that the recipes have in common, in points.
       announced: the difference that the study was made for, in points; None for none.
     """
 
-    seeds: int
+    seeds: tuple[int, int]
     pairs: int
     significance: float
     spread: Spread
@@ -50,14 +51,16 @@ def measured(own: Sequence[Group], pairs: int, looks: Sequence[float], announced
       looks: shares of the seeds at which it was looked at, the last one 1.
       announced: a difference in points.
     """
-    seeds = min(len(group.counted) for group in own)
-    if not pairs or seeds < 2 or not all(group.finished for group in own):
+    runs = sorted(len(group.counted) for group in own)
+    if not pairs or runs[0] < 2 or not all(group.finished for group in own):
         return None
     spread = statistics.pooled_spread([[100 * value for value in measures.values(group, "last")] for group in own])
     if not spread.sd:
         return None
     strictest = statistics.SIGNIFICANCE / pairs
-    return Power(seeds, pairs, statistics.last_level(looks, strictest), spread, announced)
+    level = statistics.last_level(looks, strictest)
+    powers = [Power(seeds, pairs, level, spread, announced) for seeds in sorted(set(itertools.combinations(runs, 2)))]
+    return max(powers, key=lambda power: power.detectable(spread.sd), default=None)
 
 
 def sentence(power: Power) -> str:
@@ -67,9 +70,9 @@ def sentence(power: Power) -> str:
     holm = f", at the strictest of Holm's levels for {power.pairs} pairs" if power.pairs > 1 else ""
     text = (
         f"Power in the end: the runs of a recipe spread by {spread.sd:.2g} points over the seeds (95 % interval "
-        f"{spread.low:.2g} to {spread.high:.2g}), so {power.seeds} seeds show a true difference of "
-        f"{power.detectable(spread.sd):.2g} points in four of five such studies ({least:.2g} to {most:.2g} within that "
-        f"interval{holm})."
+        f"{spread.low:.2g} to {spread.high:.2g}), so {_seeds(power)} show a true difference of "
+        f"{points(power.detectable(spread.sd))} points in four of five such studies ({points(least)} to {points(most)} within "
+        f"that interval{holm})."
     )
     if power.announced is None:
         return text
@@ -78,6 +81,16 @@ def sentence(power: Power) -> str:
         f"{text} The difference of {power.announced:g} points that it was made for is shown with a chance of {likely} "
         f"({worst} to {best})."
     )
+
+
+def _seeds(power: Power) -> str:
+    first, second = power.seeds
+    return f"{first} seeds of each recipe" if first == second else f"{first} seeds of one recipe and {second} of another"
+
+
+def points(difference: float) -> str:
+    """A difference as it is told; accuracies cannot have one of 100 points."""
+    return f"{difference:.2g}" if difference < 99.5 else "more than 100"
 
 
 def _chance(share: float) -> str:
@@ -95,6 +108,6 @@ def plot(power: Power) -> Plot:
     marks += [] if power.announced is None else [(power.announced, "the difference that the study was made for")]
     return Plot(
         "power", "Chance that a true difference is shown", "true difference (points)", "chance that it is shown (%)",
-        [Series(f"{power.seeds} seeds of each recipe", differences, middle, low, high)], marks,
+        [Series(_seeds(power), differences, middle, low, high)], marks,
         "Line: by the spread over the seeds that was measured; band: within the 95 % interval of that spread.",
     )  # fmt: skip

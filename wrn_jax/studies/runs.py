@@ -2,19 +2,18 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from wrn_jax.config import from_dict
 from wrn_jax.report import runs as finished_runs
 from wrn_jax.report.runs import Run
+from wrn_jax.runtime.environment import now
 from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import write_atomically
-from wrn_jax.studies.design import Design, Recipe, differences, now
+from wrn_jax.studies.design import Design, Recipe, differences
 from wrn_jax.studies.sharing import Fork, branching_epochs
 from wrn_jax.training.workdir import checkpoint_steps, holds_run, saved_config
 
@@ -128,10 +127,10 @@ def load(member: Member) -> Run | None:
     if not holds_run(member.workdir):
         return None
     saved = saved_config(member.workdir)
-    wanted = from_dict(member.recipe.config, member.recipe.name)
+    wanted = member.recipe.settled
     settled = {"precision": saved.precision} if wanted.precision == "auto" else {}
     settled |= {"model.num_classes": saved.model.num_classes} if wanted.model.num_classes is None else {}
-    different = differences(wanted.override(settled).to_dict(), saved.to_dict())
+    different = differences(wanted.override(settled), saved)
     if different or saved.seed != member.seed:
         raise UserError(f"{member.workdir}: holds another run: {different or f'seed {saved.seed}'}; move it away")
     records = member.workdir / "metrics.jsonl"
@@ -146,7 +145,8 @@ def is_trained(run: Run | None) -> bool:
 def missing(member: Member, run: Run | None, corruptions: bool) -> list[str] | None:
     """The arguments of the next command that a run needs; None if it needs none.
 
-    One that has ended and is evaluated needs none without its checkpoints either, which are large.
+    One that has ended and is evaluated, or need not be, needs none without its checkpoints either, which are large. Raises
+    UserError where they are gone, and corrupted images are asked for: what it has would be lost if it were trained anew.
     """
     if run is None or not run.finished:
         return member.train()
@@ -154,21 +154,13 @@ def missing(member: Member, run: Run | None, corruptions: bool) -> list[str] | N
     evaluations = {name: run.evaluation(epoch) for name, epoch in epochs.items()}
     for name, evaluation in evaluations.items():
         if evaluation is None or (corruptions and not evaluation.figures.get("corruptions")):
+            if evaluation is not None and not run.kept:
+                raise UserError(
+                    f"{member.workdir}: has no checkpoints left to be evaluated on corrupted images; --no-corruptions leaves "
+                    "them out; or delete the folder to have the run trained anew"
+                )
             return member.evaluate(name, corruptions) if is_trained(run) else member.train()
-    return None if evaluations or is_trained(run) else member.train()
-
-
-def holder(workdir: Path) -> str | None:
-    """Which process has the work directory of a run; None if none has."""
-    try:
-        with open(workdir / ".lock", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read(200).strip() or "another process"
-    except OSError:  # no such file, or no locks there
-        pass
-    return None
+    return None if evaluations or is_trained(run) or not run.kept else member.train()
 
 
 def last_line(log: Path, accept: Callable[[str], bool] = bool, begin: int = 0) -> str:

@@ -130,8 +130,8 @@ def describe(design: Design, progress: Progress) -> list[Block]:
         f"How a difference is shown: {design.test}.",
         "The runs of a seed share the order of the data and the random draws, and come one after the other, so that an "
         "unfinished study has about as many runs of each recipe.",
-        "Looks before the end: a report may be read after every seed that all recipes have finished, from the second on, so "
-        "all of them count. Before Holm's adjustment p is raised for the looks so far, by alpha spending as Lan and DeMets "
+        "Looks before the end: a report may be read after every seed of which all runs have ended, from the second on, so all "
+        "of them count. Before Holm's adjustment p is raised for the looks so far, by alpha spending as Lan and DeMets "
         "(1983) do for O'Brien and Fleming's boundaries, and by a twentieth more, since those are of normal means.",
     ]
     if design.announced:
@@ -150,19 +150,24 @@ def describe(design: Design, progress: Progress) -> list[Block]:
     for addition in design.added:
         text = (
             f"Seeds were added later, up to seed {addition.seeds - 1}, when {addition.finished_runs} runs were finished. The "
-            f"verdict is by the {formats.count(seeds, 'seed')} planned; with those that were added there is another one below."
+            f"verdict is by the {formats.count(seeds, 'seed')} planned; with those that were added there "
+            f"{'is another one below' if complete > seeds else 'will be another one'}."
         )
         blocks.append(Text(text, "warning"))
     if len(finished) < len(progress.members):
-        text = f"This study is not finished: {len(finished)} of {len(progress.members)} runs are."
+        came = f"{len(finished)} of {len(progress.members)} runs"
+        text = f"{came} came to their end; no run is left." if progress.is_over else f"This study is not finished: {came} are."
         if complete > 1:
-            text += f" Compared are seeds 0 to {min(complete, seeds) - 1}, which all recipes have finished."
+            text += f" Compared are seeds 0 to {min(complete, seeds) - 1}, of which every run has ended or failed."
         blocks.append(Text(text, "warning"))
     for name, failure in progress.failures.items():
         how = "diverged" if failure.code == DIVERGED else "failed"
-        what = (
-            "It is not chosen" if design.grid else "A recipe is judged by its other runs, which flatters one that may diverge"
-        )
+        if name in finished:
+            what = "Its training came to its end, and counts; what is missing is an evaluation"
+        elif design.grid:
+            what = "It is not chosen"
+        else:
+            what = "A recipe is judged by its other runs, which flatters one that may diverge"
         text = f"{name} {how}: {failure.text}. {what}."
         blocks.append(Text(text, "warning"))
     return blocks

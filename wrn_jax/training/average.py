@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 
 
-def begin(params: Any, batch_stats: Any) -> dict[str, Any]:
+def init(params: Any, batch_stats: Any) -> dict[str, Any]:
     """The average that is this network, in arrays of its own: the state's are donated one by one."""
     copies = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
     return copies | {"count": jnp.int32(0)}
 
 
-def move(average: dict[str, Any], params: Any, batch_stats: Any, decay: jax.Array) -> dict[str, Any]:
+def update(average: dict[str, Any], params: Any, batch_stats: Any, decay: jax.Array) -> dict[str, Any]:
     """The average after an update that led to this network; `decay` is a float32 scalar, traced."""
     count = average["count"]
     has_begun = decay > 0

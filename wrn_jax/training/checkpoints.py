@@ -26,12 +26,12 @@ from wrn_jax.runtime.devices import wait_for_all
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.signals import keeping_interrupts
 from wrn_jax.training import average
-from wrn_jax.training.records import CheckpointNotes, Saved, first_best
+from wrn_jax.training.records import CheckpointNotes, Saved
 
 FORMAT = 1
 """Version of what is saved; a checkpoint with a higher one is refused."""
 
-# Untyped: the annotations of the one name protocols that the other do not satisfy.
+# Typed as Any: Orbax's policies do not satisfy the protocols of its own annotations.
 _Checkpointer: Any = ocp.training.Checkpointer
 _preserve: Any = ocp.training.preservation_policies
 
@@ -53,9 +53,9 @@ class _Damaged(Exception):
 
 
 def best_of(saved: Iterable[Saved]) -> Saved | None:
-    """The one of the best epoch, of checkpoints in their order; None if no epoch was finished."""
-    finished = [(checkpoint.accuracy, checkpoint) for checkpoint in saved if checkpoint.accuracy is not None]
-    return first_best(finished, operator.itemgetter(0))[1] if finished else None
+    """The one of the best epoch, of checkpoints in their order: the first among equals; None if no epoch was finished."""
+    finished = (checkpoint for checkpoint in saved if checkpoint.accuracy is not None)
+    return max(finished, key=operator.attrgetter("accuracy"), default=None)
 
 
 def choose(saved: list[Saved], which: str, folder: Path, *others: str) -> Saved:
@@ -115,8 +115,8 @@ class Checkpoints:
     """The checkpoints of one run, named by the number of finished updates.
 
     Kept are the last two (one to go on from, one in case that is damaged), the best (highest accuracy; the earliest among
-    equals), those of `keep`, and those of `branches` with the best until each. Saving is asynchronous. A checkpoint becomes
-    visible only when it is complete, and carries a checksum of its arrays.
+    equals), those of `keep`, and for each of `branches` that one and the best until it. Saving is asynchronous. A checkpoint
+    becomes visible only when it is complete, and carries a checksum of its arrays.
 
     Args:
       directory: the folder; created when missing.
@@ -327,7 +327,7 @@ class Checkpoints:
         if start_average and like.average is not None and "average" not in self._describe(step).metadata:
             without = (dataclasses.replace(tree, average=None) for tree in (like, shardings))
             state = self.restore(step, *without)
-            return dataclasses.replace(state, average=average.begin(state.params, state.batch_stats))
+            return dataclasses.replace(state, average=average.init(state.params, state.batch_stats))
         expected = self._describe(step).custom_metadata["checksum"]
         parts = self._load(step, _parts(like), _parts(shardings))
         if int(checksum(parts)) != expected:

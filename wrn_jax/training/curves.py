@@ -1,6 +1,6 @@
 """The picture of a run: `curves.png`."""
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from wrn_jax.config.moving import MOVING, NUMERIC
 from wrn_jax.config.timeline import epoch_text
 from wrn_jax.runtime.drawing import plain_text
+from wrn_jax.runtime.files import write_atomically
 from wrn_jax.training.records import SPLITS, EpochRow
 
 
@@ -79,6 +80,5 @@ def draw_curves(
     if marks:
         lines = [f"{n}  epoch {epoch_text(when + 1)}: {', '.join(texts)}" for n, (when, texts) in enumerate(marks.items(), 1)]
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    figure.savefig(content := io.BytesIO(), format="png", dpi=110)
+    write_atomically(path, content.getvalue())

@@ -36,6 +36,9 @@ from wrn_jax.training.workdir import begun, check_checkpoints, check_workdir, ch
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
 
+Results = dict[str, dict[str, float]]
+"""What the evaluator says of a network, by split."""
+
 ADVICE = "a lower recipe.learning_rate, a longer warm-up or clipped gradients (optimizer.clip_norm) usually help; start anew"
 """To somebody whose run diverges wherever it begins."""
 
@@ -60,7 +63,13 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
-    """What `train` is asked for, and what came of it so far: `rollbacks`, and the finished updates gone back to each time."""
+    """What `train` is asked for, and what came of it so far.
+
+    Attributes:
+      config, workdir, resume, stop_after, origin, hook, branches: see `train`.
+      rollbacks: how often the run went back to a checkpoint.
+      back_to: the finished updates of those checkpoints.
+    """
 
     config: Config
     workdir: Path
@@ -160,7 +169,8 @@ def train(
 ) -> Summary:
     """Trains the run that `config` describes, going back to a checkpoint when it diverges and the configuration says so.
 
-    To the last one, but to none twice: one that the run diverges from again may be finite and hopeless. It is set aside.
+    It goes back to the newest checkpoint that it has not gone back to before. One from which it diverges again is set aside:
+    its numbers may be finite and the run beyond saving all the same.
 
     Args:
       config: the configuration.
@@ -242,12 +252,7 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
     workdir, resume, origin, back_to = request.workdir, request.resume, request.origin, request.back_to
     setup = make_setup(request.config, devices.make_mesh(request.config.devices))
     config, timeline = setup.config, setup.timeline
-    epochs = [("--branches-after", epoch) for epoch in request.branches]
-    if request.stop_after is not None:
-        epochs.append(("--stop-after", request.stop_after))
-    for option, epoch in epochs:
-        if not 1 <= epoch <= timeline.epochs:
-            raise UserError(f"{option} {epoch}: should be an epoch of the run, 1 to {timeline.epochs}")
+    check_epochs(request, timeline.epochs)
     changes = check_workdir(config, workdir, resume)
     devices.wait_for_all("work directory checked")  # before the first process writes to it
     evaluator = setup.make_evaluator()
@@ -293,7 +298,31 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
         say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
     for line in changes:
         say(f"changed from here on: {line}")
-    return Attempt(setup, workdir, is_lead, say, data, evaluator, rollbacks, back_to, saved, state, StopRequest(), saver, log)
+    return Attempt(
+        setup=setup,
+        workdir=workdir,
+        is_lead=is_lead,
+        say=say,
+        data=data,
+        evaluator=evaluator,
+        rollbacks=rollbacks,
+        back_to=back_to,
+        saved=saved,
+        state=state,
+        stop=StopRequest(),
+        saver=saver,
+        log=log,
+    )
+
+
+def check_epochs(request: Request, epochs: int) -> None:
+    """Raises UserError for epochs of the request that a run of so many has not."""
+    asked = [("--branches-after", epoch) for epoch in request.branches]
+    if request.stop_after is not None:
+        asked.append(("--stop-after", request.stop_after))
+    for option, epoch in asked:
+        if not 1 <= epoch <= epochs:
+            raise UserError(f"{option} {epoch}: should be an epoch of the run, 1 to {epochs}")
 
 
 def place_data(setup: Setup, evaluator: Evaluator) -> PlacedData:
@@ -346,10 +375,10 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
         unread = None
         while step < end:
             count = min(setup.steps_per_call, saver.steps_until_due(step), end - step)
-            kinds = timeline.sharpness_aware(range(step, step + count))
-            count = int(np.argmin(kinds == kinds[0])) or count  # steps of one kind
+            kinds = timeline.sharpness_aware(range(step, step + count)).tolist()
+            count = (*kinds, not kinds[0]).index(not kinds[0])  # a call does steps of one kind
             announce_transitions(attempt, epoch, range(step, step + count))
-            train_steps = programs.train_steps[bool(kinds[0])]
+            train_steps = programs.train_steps[kinds[0]]
             attempt.state, metrics = train_steps(attempt.state, data.images, data.labels, order, np.int32(count))
             # Reading the metrics of the call before, while this one runs, keeps the device busy.
             read(unread)
@@ -394,10 +423,6 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     if time.perf_counter() - attempt.drawn > CURVES_INTERVAL:
         draw(attempt)
         attempt.drawn = time.perf_counter()
-
-
-Results = dict[str, dict[str, float]]
-"""What the evaluator says of a network, by split."""
 
 
 def evaluate_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> tuple[Results, Results | None]:
@@ -497,9 +522,9 @@ def make_row(
     setup: Setup,
     epoch: int,
     sums: EpochSums,
-    results: dict[str, dict[str, float]],
+    results: Results,
     seconds: float,
-    raw_results: dict[str, dict[str, float]] | None = None,
+    raw_results: Results | None = None,
 ) -> EpochRow:
     """The row of an epoch; the moving values are those that its last step used.
 
@@ -508,10 +533,10 @@ def make_row(
     timeline = setup.timeline
     counted = max(sums.examples, 1)
     valid = results.get("valid", {})
-    both = {}
+    of_network = {}
     if raw_results is not None:
-        both["network"] = "average" if sums.last["average_decay"] > 0 else "raw"
-        both |= {f"raw_{split}_{name}": of[name] for split, of in raw_results.items() for name in ("loss", "accuracy")}
+        of_network["network"] = "average" if sums.last["average_decay"] > 0 else "raw"
+        of_network |= {f"raw_{split}_{name}": of[name] for split, of in raw_results.items() for name in ("loss", "accuracy")}
     return EpochRow(
         epoch=epoch,
         step=epoch * timeline.steps_per_epoch,
@@ -525,7 +550,7 @@ def make_row(
         skipped_steps=sums.skipped,
         seconds=round(seconds, 3),
         images_per_second=round(timeline.steps_per_epoch * setup.config.recipe.batch_size / sums.seconds, 2),
-        **both,
+        **of_network,
     )
 
 
@@ -549,7 +574,7 @@ def make_header(
 ) -> Header:
     """The header of a start that goes on from `first_step` finished updates, with these changes of keys."""
     return Header(
-        time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        time=environment.now(),
         command=shlex.join(sys.argv),
         first_step=first_step,
         rollbacks=rollbacks,

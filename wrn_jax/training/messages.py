@@ -21,7 +21,7 @@ def opening_lines(header: Header, config: Config, timeline: Timeline) -> list[st
     model = config.model
     chosen = "a hold-out" if header.best_chosen_on == "valid" else "the test set (the published way)"
     return [
-        f"WideResNet-{model.depth}-{model.widen_factor}, {header.parameters:,} parameters, {header.precision}, on "
+        f"{model.title}, {header.parameters:,} parameters, {header.precision}, on "
         f"{describe_hardware(header.hardware)}, JAX {header.versions['jax']}",
         *([header.origin.describe()] if header.origin else []),
         f"{config.data.name}: {header.train_examples:,} training images; best epoch chosen on {chosen}",

@@ -1,6 +1,8 @@
 """The Optax chain, and dynamic loss scaling for float16."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,47 +12,30 @@ import optax
 from wrn_jax.config import Optimizer
 
 
-def scale_by_traced_learning_rate() -> optax.GradientTransformationExtraArgs:
-    """Multiplies by minus the `learning_rate` that is passed to `update`.
+def with_traced(name: str, make: Callable[[Any], optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
+    """`make(value)`, by the value that is passed to `update` as the keyword `name`.
 
     Optax's own schedules count their updates in the optimiser state. That would be a second clock, which drifts from the
-    state's as soon as an update is skipped; here the rate comes from the one timeline.
+    state's as soon as an update is skipped; here the values come from the one timeline.
     """
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        del params
-        return jax.tree.map(lambda update: -extra_args["learning_rate"] * update, updates), state
+    def update(updates: Any, state: Any, params: Any = None, **values: Any) -> tuple[Any, Any]:
+        return make(values[name]).update(updates, state, params)
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(make(0.0).init, update)
 
 
 def add_traced_weight_decay(kernels_only: bool) -> optax.GradientTransformationExtraArgs:
     """As `optax.add_decayed_weights`, by the `weight_decay` that is passed to `update`; or of leaves named "kernel" alone."""
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None, *, weight_decay: Any, **_: Any) -> tuple[Any, Any]:
         def decayed(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
             skipped = kernels_only and path[-1].key != "kernel"
-            return update if skipped else update + extra_args["weight_decay"] * param
+            return update if skipped else update + weight_decay * param
 
         return jax.tree_util.tree_map_with_path(decayed, updates, params), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
-def trace_by_traced_momentum(nesterov: bool) -> optax.GradientTransformationExtraArgs:
-    """As `optax.trace`, by the `momentum` that is passed to `update`."""
-
-    def init(params: Any) -> optax.TraceState:
-        return optax.TraceState(trace=optax.tree.zeros_like(params))
-
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        del params
-        momentum = extra_args["momentum"]
-        trace = jax.tree.map(lambda update, trace: update + momentum * trace, updates, state.trace)
-        ahead = jax.tree.map(lambda update, trace: update + momentum * trace, updates, trace) if nesterov else trace
-        return ahead, optax.TraceState(trace=trace)
-
-    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def make_optimizer(config: Optimizer) -> optax.GradientTransformationExtraArgs:
@@ -63,8 +48,8 @@ def make_optimizer(config: Optimizer) -> optax.GradientTransformationExtraArgs:
     return optax.chain(
         clip,
         add_traced_weight_decay(config.decay == "kernels"),
-        trace_by_traced_momentum(config.nesterov),
-        scale_by_traced_learning_rate(),
+        with_traced("momentum", functools.partial(optax.trace, nesterov=config.nesterov)),
+        with_traced("learning_rate", optax.scale_by_learning_rate),
     )
 
 

@@ -5,7 +5,7 @@ from weights begins at update 0, with a fresh optimiser. Both read their source 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,7 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
     with Checkpoints(checkpoints_folder(workdir, "--branch-from")) as checkpoints:
         there = checkpoints.all()
         check_checkpoints(there, workdir, config)
-        known = [saved for saved in there if saved.step == origin.step]
-        if origin.step is not None and not known:
-            raise UserError(f"--branch-from {workdir}: its checkpoint of step {origin.step}, where this run began, is gone")
-        saved = known[0] if known else choose(there, origin.checkpoint, checkpoints.directory)
+        saved = _where_it_began(there, origin, "--branch-from") or choose(there, origin.checkpoint, checkpoints.directory)
         check_digests(saved.metadata.get("data_digests") or {}, digests, str(checkpoints.directory / str(saved.step)))
         if saved.step >= timeline.steps:
             raise UserError(
@@ -105,6 +102,16 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
     agreed = min([_seamless_steps(workdir, saved), *first_differences(config, setup.config).values()])
     origin = dataclasses.replace(origin, step=saved.step, epoch=saved.epoch, agreed=agreed)
     return Beginning(origin, *to_save[-1], rows, to_save)
+
+
+def _where_it_began(there: Sequence[Saved], origin: Origin, option: str) -> Saved | None:
+    """Of the other run's checkpoints the one of a run that begins again; None for one that begins. Raises UserError if it is
+    gone."""
+    if origin.step is None:
+        return None
+    if found := next((saved for saved in there if saved.step == origin.step), None):
+        return found
+    raise UserError(f"{option} {origin.source}: its checkpoint of step {origin.step}, where this run began, is gone")
 
 
 def _seamless_steps(workdir: Path, saved: Saved) -> int:
@@ -152,7 +159,7 @@ def _with_weights(setup: Setup, origin: Origin, beginning: Beginning) -> Beginni
     params, stats = jax.tree.map(place, (params, stats), (state.params, state.batch_stats))
     classes = (has[f"{HEAD}.bias"][0], wants[f"{HEAD}.bias"][0]) if unlike else None
     origin = dataclasses.replace(origin, classes=classes)
-    averaged = None if state.average is None else average.begin(params, stats)
+    averaged = None if state.average is None else average.init(params, stats)
     state = dataclasses.replace(state, params=params, batch_stats=stats, average=averaged)
     return dataclasses.replace(beginning, origin=origin, state=state, notes=tuple(notes))
 
@@ -162,9 +169,13 @@ def _weights_of_run(workdir: Path, origin: Origin) -> tuple[Origin, Any, Any]:
     config = saved_config(workdir)
     network = Network(config.model, datasets.info(config.data).num_classes, "float32")
     with Checkpoints(checkpoints_folder(workdir, "--init-from")) as checkpoints:
-        check_checkpoints(checkpoints.all(), workdir, config)
+        there = checkpoints.all()
+        check_checkpoints(there, workdir, config)
         where = devices.replicated(devices.make_mesh(1, jax.local_devices()))
         like = (network.params, network.batch_stats, where)
-        saved, weights = checkpoints.restore_chosen(origin.checkpoint, *like, network=origin.network)
+        if saved := _where_it_began(there, origin, "--init-from"):
+            weights = checkpoints.restore_model(saved.step, *like, saved.choose_network(origin.network))
+        else:
+            saved, weights = checkpoints.restore_chosen(origin.checkpoint, *like, network=origin.network)
     which = saved.choose_network(origin.network) if saved.network == "average" else None
     return dataclasses.replace(origin, step=saved.step, epoch=saved.epoch, network=which), *jax.device_get(weights)

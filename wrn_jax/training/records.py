@@ -7,17 +7,18 @@ would misread; what was written before it was counted is of format 1.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from wrn_jax.config import Config
 from wrn_jax.config.moving import MOVING
 from wrn_jax.config.timeline import Timeline
+from wrn_jax.evaluation.files import Count, Number, Share
 from wrn_jax.runtime.errors import UserError
-from wrn_jax.runtime.files import read_jsonl
+from wrn_jax.runtime.files import check_format, read_jsonl
 
 FORMAT = 1
 _LATER = ("origin", "changes", "data_digests")
@@ -25,11 +26,7 @@ _LATER = ("origin", "changes", "data_digests")
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 """The splits as the records call them, and as people do."""
 
-Count = Annotated[int, Field(strict=True, ge=0)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Text = Annotated[str, Field(strict=True)]
-Epoch = TypeVar("Epoch")
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -133,14 +130,9 @@ def finished_rows(path: Path, config: Config, timeline: Timeline, epochs: int) -
     return rows
 
 
-def first_best(in_time: Iterable[Epoch], accuracy: Callable[[Epoch], float]) -> Epoch:
-    """What has the highest accuracy, the first among equals: the rule for every best epoch. Raises ValueError for none."""
-    return max(in_time, key=accuracy)
-
-
 def best_row(rows: Iterable[EpochRow], judge: str) -> EpochRow:
-    """The row of the best epoch by `judge`, "valid" or "test". Raises ValueError for none."""
-    return first_best(rows, lambda row: row.accuracy(judge))
+    """The row of the best epoch by `judge`, "valid" or "test", the first among equals. Raises ValueError for none."""
+    return max(rows, key=lambda row: row.accuracy(judge))
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -378,8 +370,7 @@ def _without_format(tree: Any, source: str) -> dict[str, Any]:
     """A copy of the object without its format number. Raises UserError for no object, or one of a newer format."""
     if not isinstance(tree, Mapping):
         raise UserError(f"{source}: should be an object")
-    if (version := tree.get("format", FORMAT)) != FORMAT:
-        raise UserError(f"{source}: is of format {version}; this version reads {FORMAT}")
+    check_format(tree.get("format", FORMAT), FORMAT, source)
     return {name: value for name, value in tree.items() if name != "format"}
 
 

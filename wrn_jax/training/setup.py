@@ -92,18 +92,18 @@ def divide_cpu(config: Config, run: Path | None = None, for_training: bool = Tru
       for_training: whether images are trained on, or only evaluated.
     """
     if config.devices is not None:
-        devices.divide_cpu(min(config.devices, cores.cpu_cores()))
+        devices.set_cpu_devices(min(config.devices, cores.cpu_cores()))
         return
     if config.precision not in ("auto", "float32"):
         return
     headers = read_headers(run / "header.jsonl") if run else []
     if headers and headers[-1].hardware.get("platform") == "cpu":
-        devices.divide_cpu(headers[-1].hardware.get("devices_used", 1))
+        devices.set_cpu_devices(headers[-1].hardware.get("devices_used", 1))
         return
     # The images of a group are taken together, one group after the other.
     in_training = config.optimizer.sam_group or config.recipe.batch_size
     num_images = in_training if for_training else config.eval_batch_size
-    devices.divide_cpu(cpu_devices(num_images, config.model.widen_factor))
+    devices.set_cpu_devices(cpu_devices(num_images, config.model.widen_factor))
 
 
 def make_setup(config: Config, mesh: Mesh, for_training: bool = True) -> Setup:

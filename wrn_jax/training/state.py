@@ -11,6 +11,9 @@ from wrn_jax.models.network import Network, split
 from wrn_jax.training import average
 from wrn_jax.training.optimizer import LossScale
 
+ORDER, STEPS, INITIALISATION = range(3)
+"""What is folded into the run's key first: for the order of the data, for what the steps draw, for the initial weights."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class TrainState:
       opt_state: state of the Optax chain.
       loss_scale: dynamic loss scale; constant 1 unless computing in float16.
       key: the run's random key; never changes, randomness is derived from it and the step.
-      average: see `average.begin`; None in a run whose recipe has no average.
+      average: see `average.init`; None in a run whose recipe has no average.
     """
 
     step: jax.Array
@@ -40,8 +43,7 @@ def create_state(
     network: Network, optimizer: optax.GradientTransformation, key: jax.Array, averaged: bool = False
 ) -> TrainState:
     """The state before the first update, with an average if `averaged`; `key` is the run's random key. Jittable."""
-    # Streams 0 and 1 of the key are the order of the data and the steps.
-    _, params, stats = split(network.build(jax.random.fold_in(key, 2)))
+    _, params, stats = split(network.build(jax.random.fold_in(key, INITIALISATION)))
     return TrainState(
         step=jnp.int32(0),
         params=params,
@@ -49,5 +51,5 @@ def create_state(
         opt_state=optimizer.init(params),
         loss_scale=LossScale.create(network.dtype),
         key=key,
-        average=average.begin(params, stats) if averaged else None,
+        average=average.init(params, stats) if averaged else None,
     )

@@ -22,7 +22,7 @@ from wrn_jax.training import average
 from wrn_jax.training.loss import mixed_correct, mixed_cross_entropy
 from wrn_jax.training.setup import Setup
 from wrn_jax.training.sharpness import perturbed
-from wrn_jax.training.state import TrainState
+from wrn_jax.training.state import ORDER, STEPS, TrainState
 
 Metrics = dict[str, jax.Array]
 
@@ -40,14 +40,13 @@ class Streams:
     @classmethod
     def derive(cls, key: jax.Array, step: jax.Array) -> "Streams":
         """The keys of update `step`. `fold_in` depends on its two arguments alone, so a resumed run draws the same."""
-        # Offset 1 keeps the streams of the steps apart from the order of the data, which is folded from the key by epoch.
-        key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+        key = jax.random.fold_in(jax.random.fold_in(key, STEPS), step)
         return cls(*(jax.random.fold_in(key, index) for index in range(5)))
 
 
 def order_key(key: jax.Array, rollbacks: int) -> jax.Array:
     """The key of the data order, from the run's key and how often the run went back to a checkpoint."""
-    key = jax.random.fold_in(key, 0)
+    key = jax.random.fold_in(key, ORDER)
     return jax.random.fold_in(key, rollbacks) if rollbacks else key
 
 
@@ -110,7 +109,7 @@ def update(
 
     if sharpness_aware:
         options = setup.config.optimizer
-        gradients, (loss, correct, stats) = sharp_gradients(options, gradients_of, state.params, batch, now, dropout_key)
+        gradients, (loss, correct, stats) = sam_gradients(options, gradients_of, state.params, batch, now, dropout_key)
     else:
         gradients, (loss, correct, stats) = gradients_of(state.params, batch, dropout_key)
     norm = optax.tree.norm(gradients)
@@ -120,7 +119,7 @@ def update(
     params: Any = optax.apply_updates(state.params, updates)
     averaged = state.average
     if averaged is not None:
-        averaged = average.move(averaged, params, stats, now["average_decay"])
+        averaged = average.update(averaged, params, stats, now["average_decay"])
     loss_scale = state.loss_scale
     if setup.network.dtype == "float16":
         # An overflow is expected now and then: leave everything as it was, and lower the scale.
@@ -129,12 +128,20 @@ def update(
             lambda new, before: jnp.where(finite, new, before), (params, stats, opt_state, averaged), old
         )
         loss_scale = loss_scale.adjust(finite)
-    after = TrainState(state.step + 1, params, stats, opt_state, loss_scale, state.key, averaged)
+    after = TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=stats,
+        opt_state=opt_state,
+        loss_scale=loss_scale,
+        key=state.key,
+        average=averaged,
+    )
     metrics = {"loss": loss, "correct": correct, "gradient_norm": norm, "finite": finite, "loss_scale": scale}
     return after, metrics
 
 
-def sharp_gradients(
+def sam_gradients(
     options: Optimizer,
     gradients_of: Callable[[Any, Batch, jax.Array], tuple[Any, Any]],
     params: Any,
@@ -142,10 +149,21 @@ def sharp_gradients(
     now: Hyperparameters,
     dropout_key: jax.Array,
 ) -> tuple[Any, Any]:
-    """The gradients that minimise sharpness as well, and loss, correct and statistics at the parameters themselves.
+    """The gradients of sharpness-aware minimisation: those at the parameters perturbed by the gradients of `batch`.
 
     Each group of `options.sam_group` images (none: the whole batch) goes up its own gradient, with dropout masks of its own;
     the second ones are averaged.
+
+    Args:
+      options: the group, and whether the perturbation is adaptive.
+      gradients_of: from parameters, batch and dropout key to the gradients and (loss, correct, statistics).
+      params: where the step begins.
+      batch: whose size the group divides.
+      now: for `sam_rho`.
+      dropout_key: of the step.
+
+    Returns:
+      What `gradients_of` does: the second gradients, but loss, correct and statistics at `params` themselves.
     """
     count = 1 if options.sam_group is None else len(batch.labels) // options.sam_group
     keys = [dropout_key] if count == 1 else jax.random.split(dropout_key, count)

@@ -11,13 +11,16 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from wrn_jax.config import Config, from_dict
-from wrn_jax.config.agreement import changed_keys, first_differences
+from wrn_jax.config.agreement import changed_keys, first_differences, first_few
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.records import SPLITS, Origin, Saved
+
+LOCK = ".lock"
+"""The file in a work directory that is locked by the process that has it, and names that process."""
 
 
 def default_workdir(recipe: str) -> Path:
@@ -133,8 +136,7 @@ def _differences(old: Config, new: Config, done: int) -> str:
     changes = changed_keys(old, new)
     first = {key: step for key, step in first_differences(old, new).items() if step < done} if changes else {}
     acts = {key: f", which acts from update {step + 1} on, and {done} are done" if step else "" for key, step in first.items()}
-    shown = "; ".join(f"{key} {changes[key]}{acts[key]}" for key in list(first)[:3])
-    return f"{shown}; and {len(first) - 3} more" if len(first) > 3 else shown
+    return first_few([f"{key} {changes[key]}{acts[key]}" for key in first])
 
 
 @contextlib.contextmanager
@@ -157,6 +159,19 @@ def begun(config: Config, workdir: Path, resume: bool, origin: Origin | None = N
         yield check
 
 
+def holder(workdir: Path) -> str | None:
+    """Which process has the work directory of a run; None if none has."""
+    try:
+        with open(workdir / LOCK, encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _written_holder(file)
+    except OSError:  # no such file, or no locks there
+        pass
+    return None
+
+
 @contextlib.contextmanager
 def claimed(workdir: Path) -> Generator[Callable[[], None]]:
     """Makes the work directory, and holds it for this process until the end of the `with` block.
@@ -171,7 +186,7 @@ def claimed(workdir: Path) -> Generator[Callable[[], None]]:
       UserError: another process holds it, or it cannot be written to.
     """
     files.make_directory(workdir)
-    path = workdir / ".lock"
+    path = workdir / LOCK
     try:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
     except OSError as error:
@@ -181,8 +196,8 @@ def claimed(workdir: Path) -> Generator[Callable[[], None]]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read(200).strip() or "another process"
-            raise UserError(f"{workdir}: is in use by {holder}; wait for its end, or choose another folder") from None
+            who = _written_holder(file)
+            raise UserError(f"{workdir}: is in use by {who}; wait for its end, or choose another folder") from None
         except OSError:  # no locks there
             pass
         with contextlib.suppress(OSError):  # a full disk; who it is only serves the message above
@@ -199,3 +214,7 @@ def claimed(workdir: Path) -> Generator[Callable[[], None]]:
                 raise UserError(f"{workdir}: was deleted or replaced while the run went on; nothing more is written there")
 
         yield check
+
+
+def _written_holder(file: TextIO) -> str:
+    return file.read(200).strip() or "another process"

@@ -189,5 +189,5 @@ def _pareto(points: Sequence[tuple[Group, float]], front: Sequence[int], name: s
     )
     return [
         Plot("pareto", "Accuracy against cost", name, "test accuracy (%)", series, description=description, points=True,
-             log_x=max(values) > 10 * min(values))
+             log_x=max(values) > 10 * min(values) > 0)
     ]  # fmt: skip

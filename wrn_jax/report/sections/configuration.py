@@ -69,7 +69,7 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
     as_published = [phases(described(group.log), "learning_rate") if group.log else NONE for group in groups]
     published = [["learning rate as published, which never ran", *as_published]]
     return [
-        row("network", lambda config, _: f"WideResNet-{config.model.depth}-{config.model.widen_factor}"),
+        row("network", lambda config, _: config.model.title),
         ["parameters", *map(_parameters, groups)],
         row("data set", lambda config, _: config.data.name),
         row("training images", lambda config, _: _training_images(config.data)),

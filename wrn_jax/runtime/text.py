@@ -1,4 +1,4 @@
-"""Error messages of configurations: one printable line each, with whose fault it is first."""
+"""Text in messages: one printable line each, of bounded length, with whose fault it is first."""
 
 from pathlib import Path
 from typing import Any
