@@ -28,10 +28,10 @@ def with_traced(name: str, make: Callable[[Any], optax.GradientTransformation]) 
 def add_traced_weight_decay(kernels_only: bool) -> optax.GradientTransformationExtraArgs:
     """As `optax.add_decayed_weights`, by the `weight_decay` that is passed to `update`; or of leaves named "kernel" alone."""
 
-    def update(updates: Any, state: Any, params: Any = None, *, weight_decay: Any, **_: Any) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None, **values: Any) -> tuple[Any, Any]:
         def decayed(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
             skipped = kernels_only and path[-1].key != "kernel"
-            return update if skipped else update + weight_decay * param
+            return update if skipped else update + values["weight_decay"] * param
 
         return jax.tree_util.tree_map_with_path(decayed, updates, params), state
 
