@@ -137,6 +137,13 @@ class Record:
 
 
 _RECORD = TypeAdapter(Record)
+_OF_CORRUPTIONS = (
+    "corruptions",
+    "mean_corruption_accuracy",
+    "corruptions_in_mean",
+    "corruptions_from",
+    "corruption_images",
+)
 _STEP = re.compile(r"step-([0-9]+)\b")
 
 
@@ -189,15 +196,6 @@ def completed(record: Record, path: Path) -> tuple[Record, list[str]]:
         kept |= {"splits": record.splits | {"train": old.splits["train"]}, "clean_gap": old.clean_gap}
         words.append("training images")
     return dataclasses.replace(record, **kept), words
-
-
-_OF_CORRUPTIONS = (
-    "corruptions",
-    "mean_corruption_accuracy",
-    "corruptions_in_mean",
-    "corruptions_from",
-    "corruption_images",
-)
 
 
 def set_aside(directory: Path, step: int) -> list[str]:

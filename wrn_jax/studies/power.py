@@ -59,8 +59,9 @@ def measured(own: Sequence[Group], pairs: int, looks: Sequence[float], announced
         return None
     strictest = statistics.SIGNIFICANCE / pairs
     level = statistics.last_level(looks, strictest)
+    runs = runs if len(runs) > 1 else 2 * runs  # a single recipe, beside those of other programs
     powers = [Power(seeds, pairs, level, spread, announced) for seeds in sorted(set(itertools.combinations(runs, 2)))]
-    return max(powers, key=lambda power: power.detectable(spread.sd), default=None)
+    return max(powers, key=lambda power: power.detectable(spread.sd))
 
 
 def sentence(power: Power) -> str:
@@ -69,8 +70,8 @@ def sentence(power: Power) -> str:
     least, most = power.detectable(spread.low), power.detectable(spread.high)
     holm = f", at the strictest of Holm's levels for {power.pairs} pairs" if power.pairs > 1 else ""
     text = (
-        f"Power in the end: the runs of a recipe spread by {spread.sd:.2g} points over the seeds (95 % interval "
-        f"{spread.low:.2g} to {spread.high:.2g}), so {_seeds(power)} show a true difference of "
+        f"Power in the end: the runs of a recipe spread by {points(spread.sd)} points over the seeds (95 % interval "
+        f"{points(spread.low)} to {points(spread.high)}), so {_seeds(power)} show a true difference of "
         f"{points(power.detectable(spread.sd))} points in four of five such studies ({points(least)} to {points(most)} within "
         f"that interval{holm})."
     )
