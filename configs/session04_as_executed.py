@@ -5,8 +5,8 @@
 The optimiser had been built with a rate of 0.01, which both schedulers kept as their peak, and they were stepped once per
 update: after the warm-up the rate is a saw-tooth of 20 updates below 0.01, and from epoch 61 on a wave of 80. Cutout cut one or
 two rectangles with sides of 10 to 20 % of the image. This made the published 72.98 % (PyTorch, float16, epoch 99, one seed,
-best epoch chosen on the test set; 69.59 % after epoch 100). The cost is that of `session04`. Not run here
-at full length; a WRN-16-1 at a tenth of it reached 11.71 ± 1.18 % (n = 3, two cores of an AMD EPYC), as described 42.45 ± 0.57 %.
+best epoch chosen on the test set; 69.59 % after epoch 100). The cost is that of `session04`. Not run here at full length; a
+WRN-16-1 at a tenth of it reached 11.71 ± 1.18 % (n = 3, two cores of an AMD EPYC), as described 42.45 ± 0.57 %.
 """
 
 import dataclasses

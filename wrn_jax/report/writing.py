@@ -82,10 +82,12 @@ def _recipe(group: Group) -> dict[str, Any]:
 
 def plain(node: Any) -> Any:
     """Dataclasses, dictionaries and sequences as JSON has them; what is not a number is None."""
-    if dataclasses.is_dataclass(node):
-        node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    if node is None or isinstance(node, (str, int)):  # what is most frequent comes first: there are millions
+        return node
+    if isinstance(node, float):
+        return node if math.isfinite(node) else None
     if isinstance(node, dict):
         return {str(key): plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
+    if isinstance(node, (list, tuple)):
         return [plain(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node
+    return {field.name: plain(getattr(node, field.name)) for field in dataclasses.fields(node)}
