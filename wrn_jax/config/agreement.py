@@ -1,6 +1,5 @@
 """How far two configurations are the same run: which keys differ, and from which update on each changes a number."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,6 @@ def changed_keys(old: Config, new: Config) -> dict[str, str]:
     was, now = flatten(old.to_dict()), flatten(new.to_dict())
     keys = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key) and not _is_of(key, FREE_ON_RESUME))
     return {key: f"was {was.get(key)}, is {now.get(key)}" for key in keys}
-
-
-def first_few(texts: Sequence[str], most: int = 3) -> str:
-    """The first texts in a line, and how many more there are; empty if there are none."""
-    return "; ".join(texts[:most]) + (f"; and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def first_differences(one: Config, other: Config, timelines: tuple[Timeline, Timeline] | None = None) -> dict[str, int]:

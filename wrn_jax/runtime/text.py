@@ -1,5 +1,6 @@
 """Text in messages: one printable line each, of bounded length, with whose fault it is first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ def error(source: str | Path, text: str) -> UserError:
 
 def cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def first_few(texts: Sequence[str], most: int = 3) -> str:
+    """The first texts in a line, and how many more there are; empty if there are none."""
+    return "; ".join(texts[:most]) + (f"; and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def printable(text: str) -> str:

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from wrn_jax.config import Config, from_dict
-from wrn_jax.config.agreement import changed_keys, first_few
+from wrn_jax.config.agreement import changed_keys
 from wrn_jax.data import own_classes
 from wrn_jax.report.other_runs import Reading
 from wrn_jax.report.runs import recipe_keys
 from wrn_jax.runtime.environment import now
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import check_format, write_atomically
-from wrn_jax.runtime.text import shown
+from wrn_jax.runtime.text import first_few, shown
 from wrn_jax.studies import grid as grids
 from wrn_jax.studies.grid import Grid
 

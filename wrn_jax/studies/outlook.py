@@ -15,6 +15,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.studies import measure, sharing
 from wrn_jax.studies.design import Design, Recipe
 from wrn_jax.studies.engine import Place
+from wrn_jax.studies.power import points
 from wrn_jax.studies.sharing import Fork
 from wrn_jax.training.setup import Setup, make_setup
 
@@ -157,11 +158,12 @@ def resolution(recipes: int, seeds: int, difference: float | None, spread: float
         significance = last_level(seeds, pairs)
         holm = f" (at p < {significance:.2g}{strictest} after the looks before)" if pairs > 1 or seeds > 2 else ""
         alone, paired = (
-            statistics.detectable(seeds, spread, paired=paired, significance=significance) for paired in (False, True)
+            points(statistics.detectable(seeds, spread, paired=paired, significance=significance), ".2f")
+            for paired in (False, True)
         )
         lines.append(
-            f"with a spread of {spread:g} points over the seeds, {seeds} seeds show a difference of {_points(alone)} points "
-            f"with {power}{holm}; of {_points(paired)} by pairs of a seed, if their differences spread as much"
+            f"with a spread of {spread:g} points over the seeds, {seeds} seeds show a difference of {alone} points "
+            f"with {power}{holm}; of {paired} by pairs of a seed, if their differences spread as much"
         )
     if difference:
         alone, paired = (seeds_needed(difference, spread, pairs, paired) for paired in (False, True))
@@ -170,11 +172,6 @@ def resolution(recipes: int, seeds: int, difference: float | None, spread: float
             "spread as much"
         )
     return lines
-
-
-def _points(difference: float) -> str:
-    """A difference as it is told; accuracies cannot have one of 100 points."""
-    return f"{difference:.2f}" if difference < 100 else "more than 100"
 
 
 def last_level(seeds: int, pairs: int) -> float:

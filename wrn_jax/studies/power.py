@@ -89,9 +89,10 @@ def _seeds(power: Power) -> str:
     return f"{first} seeds of each recipe" if first == second else f"{first} seeds of one recipe and {second} of another"
 
 
-def points(difference: float) -> str:
-    """A difference as it is told; accuracies cannot have one of 100 points."""
-    return f"{difference:.2g}" if difference < 99.5 else "more than 100"
+def points(difference: float, style: str = ".2g") -> str:
+    """A difference as it is told, in Python's `format`; accuracies cannot have one of 100 points."""
+    text = f"{difference:{style}}"
+    return text if float(text) < 100 else "more than 100"
 
 
 def _chance(share: float) -> str:

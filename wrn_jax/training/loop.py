@@ -376,7 +376,8 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
         while step < end:
             count = min(setup.steps_per_call, saver.steps_until_due(step), end - step)
             kinds = timeline.sharpness_aware(range(step, step + count)).tolist()
-            count = (*kinds, not kinds[0]).index(not kinds[0])  # a call does steps of one kind
+            # A call does steps of one kind.
+            count = next((index for index, kind in enumerate(kinds) if kind != kinds[0]), count)
             announce_transitions(attempt, epoch, range(step, step + count))
             train_steps = programs.train_steps[kinds[0]]
             attempt.state, metrics = train_steps(attempt.state, data.images, data.labels, order, np.int32(count))

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from wrn_jax.config import Config, from_dict
-from wrn_jax.config.agreement import changed_keys, first_differences, first_few
+from wrn_jax.config.agreement import changed_keys, first_differences
 from wrn_jax.runtime import files
 from wrn_jax.runtime.errors import UserError
+from wrn_jax.runtime.text import first_few
 from wrn_jax.training.records import SPLITS, Origin, Saved
 
 LOCK = ".lock"
