@@ -130,8 +130,28 @@ def test_accelerators_run_the_plain_convolutions(shape, platform):
         kept = re.findall(r"stablehlo\.(?:convolution|dot_general|while|pad)\b.*", text)
         return sorted(re.sub(r"%\w+", "", line) for line in kept)
 
-    assert len(program(convolve_plain)) == 3
-    assert program(convolve) == program(convolve_plain)
+    plain = program(convolve_plain)
+    assert len([line for line in plain if "convolution" in line]) == 3
+    assert program(convolve) == plain
+
+
+@pytest.mark.parametrize("side", [32, 9])
+def test_a_strided_1x1_kernel_moves_only_the_pixels_that_it_meets(side):
+    shape = (2, side, 64, 48, 1, 2)
+
+    def strided(inputs, kernel, stride):
+        return jax.lax.conv_general_dilated(
+            inputs, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    for found, expected in zip(all_three(convolve_plain, shape), all_three(strided, shape), strict=True):
+        assert found.shape == expected.shape
+        assert relative_error(found, expected) < 1e-6
+    met = -(-side // 2)
+    text = gradients(convolve_plain, 2).trace(*arrays(shape)).lower(lowering_platforms=("cuda",)).as_text()
+    for line in re.findall(r"stablehlo\.convolution.*", text):
+        sizes = [int(size) for array in re.findall(r"tensor<([\dx]+)xf32>", line) for size in array.split("x")]
+        assert side not in sizes and sizes.count(met) == 4, line
 
 
 @pytest.mark.parametrize("shape", [(32, 16, 16, 32, 3, 1), (128, 16, 64, 64, 3, 1), (16, 8, 128, 32, 3, 2)], ids=str)

@@ -291,6 +291,21 @@ def test_axes_and_steps_are_those_of_the_plot(tmp_path, monkeypatch):
         assert (scale, drawn_line.get_drawstyle()) == (("log", "steps-pre") if log else ("linear", "default"))
 
 
+@pytest.mark.parametrize(("heights", "whole"), [([0, 1, 2], True), ([0, 0.5, 2], False), ([1, math.nan, 2], True)])
+def test_heights_that_are_places_have_no_numbers_between(heights, whole, tmp_path, monkeypatch):
+    ticks = []
+    really_save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *rest, **options: (ticks.extend(figure.axes[0].get_yticks()), really_save(figure, *rest, **options)),
+    )
+    plot = plot_of(Series("a", [0, 1, 2], heights))
+    assert html_page.plotly_figure(plot)["layout"]["yaxis"].get("dtick") == (1 if whole else None)
+    pictures.save_plots(document_of(plot), tmp_path)
+    assert all(float(tick).is_integer() for tick in ticks) == whole
+
+
 def labels(positions):
     """The labels of vertical lines in a plot from 0 to 100."""
     return style.mark_labels(plot_of(Series("a", [0, 100], [1, 1]), marks=[(x, str(x)) for x in positions]))

@@ -72,6 +72,9 @@ IM2COL_CHANNELS = 16
 
 def convolve_plain(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """XLA's convolution. `inputs` [B, H, W, C], `kernel` [K, K, C, O]; padded by K // 2 on every side."""
+    if kernel.shape[0] == 1:
+        # Of the pixels between, convolution and gradients would move inputs and zeros: 2.3 MB per image of a WRN-28-10.
+        inputs, stride = inputs[:, ::stride, ::stride], 1
     padding = kernel.shape[0] // 2  # explicit, since "SAME" pads on one side only at stride 2
     return jax.lax.conv_general_dilated(
         inputs,

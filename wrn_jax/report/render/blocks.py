@@ -4,6 +4,7 @@ Text is plain, apart from `**bold**` for what should stand out.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 
@@ -87,6 +88,11 @@ class Plot:
     def x(self) -> list[float]:
         """The x of all its lines, one after the other."""
         return [float(x) for series in self.series for x in series.x]
+
+    @property
+    def y(self) -> list[float]:
+        """The y of all its lines that are numbers, likewise."""
+        return [float(y) for series in self.series for y in series.y if not math.isnan(y)]
 
 
 @dataclasses.dataclass(frozen=True)

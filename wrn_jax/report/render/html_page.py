@@ -23,6 +23,7 @@ from wrn_jax.report.render.style import (
     THEMES,
     bold_as,
     counts_whole,
+    has_whole_heights,
     log_ticks,
     mark_labels,
     numbered_marks,
@@ -144,6 +145,7 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
             | ({"dtick": 1} if counts_whole(plot) and np.ptp(plot.x) <= MOST_TICKS else {}),
             "yaxis": y_axis
             | {"type": "log" if plot.log_y else "linear"}
+            | ({"dtick": 1} if has_whole_heights(plot) and np.ptp(plot.y) <= MOST_TICKS else {})
             | ({"showticklabels": False, "ticks": "", "showgrid": False} if plot.rows else {}),
             "shapes": [{"type": "line", "x0": x, "x1": x, **vertical} for x, _ in numbered_marks(plot)],
             "annotations": [{"x": x, "text": text, **above} for x, text in mark_labels(plot)],

@@ -14,6 +14,7 @@ from wrn_jax.report.render.style import (
     MOST_MARKERS,
     THEMES,
     counts_whole,
+    has_whole_heights,
     log_ticks,
     mark_labels,
     numbered_marks,
@@ -73,6 +74,8 @@ def _save_plot(plot: Plot, path: Path) -> Path:
         axis.set_yscale("log")
     if plot.rows:
         axis.set_yticks([])
+    elif has_whole_heights(plot):
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(color=theme["grid"])
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

@@ -86,6 +86,11 @@ def counts_whole(plot: Plot) -> bool:
     return bool(plot.x) and not plot.log_x and all(map(float.is_integer, plot.x))
 
 
+def has_whole_heights(plot: Plot) -> bool:
+    """Whether all y of a plot are whole, such as the places of levels."""
+    return bool(plot.y) and not plot.log_y and all(map(float.is_integer, plot.y))
+
+
 def mark_labels(plot: Plot) -> list[tuple[float, str]]:
     """(x, text) of the numbers above the vertical lines; lines so near that theirs would overlap on 280 pixels share one,
     such as 3–5."""
