@@ -147,6 +147,14 @@ def test_power_seeds_and_detectable_differences_agree(paired):
         statistics.seeds_needed(0.0, 1.0)
 
 
+@pytest.mark.parametrize(("seeds", "paired"), [(2, True), ((2, 3), False)])
+def test_what_no_difference_shows_is_detectable_by_none(seeds, paired):
+    strict = 0.05 / 20 / 66
+    assert statistics.power_of(seeds, 1e9, 1.0, paired=paired, significance=strict) < 0.8
+    assert statistics.detectable(seeds, 0.3, paired=paired, significance=strict) == math.inf
+    assert statistics.detectable(seeds, 0.0, paired=paired, significance=strict) == 0.0
+
+
 @pytest.mark.parametrize("seeds", [(2, 3), (3, 4), (5, 3), (3, 10), (6, 8)])
 def test_power_of_unequal_numbers_is_that_of_the_test_that_decides(seeds):
     difference = statistics.detectable(seeds, 1.0)

@@ -1,12 +1,14 @@
 """What a study could show, of the runs that it had in the end."""
 
 import dataclasses
+import math
 
 import pytest
 
 from tests import sample_runs
+from wrn_jax.report.runs import Group
 from wrn_jax.report.statistics import Spread
-from wrn_jax.studies import power
+from wrn_jax.studies import outlook, power
 
 
 @pytest.fixture
@@ -33,3 +35,18 @@ def test_no_difference_is_told_that_accuracies_cannot_have(runs):
     text = power.sentence(dataclasses.replace(found, spread=Spread(10.0, 5.0, 200.0)))
     assert "to more than 100 within that interval" in text
     assert "e+" not in text
+
+
+def test_of_many_recipes_few_seeds_show_nothing_and_it_is_said(runs):
+    (line,) = outlook.resolution(12, 2, None, 0.3)
+    assert "points with 80% power (at p < " in line
+    assert "of more than 100 by pairs of a seed" in line
+
+    three = runs[0]
+    two = Group(three.name, three.runs[:2])
+    found = power.measured([three] * 11 + [two], 66, [2 / 3, 1.0], 5.0)
+    assert found.seeds == (2, 3)
+    assert found.detectable(1.0) == math.inf
+    assert "of another show a true difference of more than 100 points in four of five" in power.sentence(found)
+    plot = power.plot(found)
+    assert (plot.series[0].x[-1], [x for x, _ in plot.marks]) == (100.0, [5.0])

@@ -204,10 +204,14 @@ def power_of(
     if not spread:
         return float(difference != 0)
     error = math.sqrt(1 / first if paired else 1 / first + 1 / second)  # of the difference of the means, in spreads
-    effect = min(max(abs(difference) / spread / error, 1e-6), 1e3)  # where SciPy's noncentral F is right: of none it is not
+    effect = min(max(abs(difference) / spread / error, 1e-6), _MOST_EFFECT)  # SciPy's noncentral F is wrong at 0 and far out
     freedom = first - 1 if paired else first + second - 2
     critical = scipy.stats.t.isf(significance / 2, freedom) if paired else _welch_critical(first, second, significance)
     return float(np.mean(scipy.stats.ncf.sf(critical**2, 1, freedom, effect**2)))  # the square of a noncentral t, so both sides
+
+
+_MOST_EFFECT = 1e3
+"""Standard errors of a difference, of which more count as so many in a power."""
 
 
 def _welch_critical(first: int, second: int, significance: float) -> np.ndarray:
@@ -257,11 +261,11 @@ def detectable(
 ) -> float:
     """The smallest difference that so many seeds of each recipe show with this power, in the unit of `spread`; see `power_of`.
 
-    Raises ValueError for a power that is not in `significance`..1.
+    Infinite where it is above a thousand standard errors. Raises ValueError for a power that is not in `significance`..1.
     """
     if not significance < power < 1:
         raise ValueError(f"power {power} should lie between {significance} and 1")
-    return spread * _detectable_effect(seeds, power, paired, significance)
+    return spread * _detectable_effect(seeds, power, paired, significance) if spread else 0.0
 
 
 @functools.lru_cache(maxsize=256)
@@ -273,6 +277,8 @@ def _detectable_effect(seeds: int | tuple[int, int], power: float, paired: bool,
 
     high = 1.0
     while excess(high) < 0:
+        if high > _MOST_EFFECT:  # so that its standard errors are more, too
+            return math.inf
         high *= 2
     return _root(excess, 0.0, high)
 

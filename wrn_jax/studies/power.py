@@ -38,7 +38,7 @@ class Power:
         return statistics.power_of(self.seeds, difference, spread or self.spread.sd, significance=self.significance)
 
     def detectable(self, spread: float) -> float:
-        """The difference that is shown with 80 % power if the recipes have this spread, both in points."""
+        """The difference that is shown with 80 % power if the recipes have this spread, both in points; may be infinite."""
         return statistics.detectable(self.seeds, spread, significance=self.significance)
 
 
@@ -101,12 +101,12 @@ def _chance(share: float) -> str:
 
 
 def plot(power: Power) -> Plot:
-    """The chance that a true difference is shown, over the difference."""
+    """The chance that a true difference is shown, over the difference, as far as accuracies can have one."""
     spread, detectable = power.spread, power.detectable(power.spread.sd)
-    end = max(1.6 * detectable, 1.2 * (power.announced or 0.0))
+    end = min(max(1.6 * detectable, 1.2 * (power.announced or 0.0)), 100.0)
     differences = [float(value) for value in np.linspace(0, end, _PLACES)]
     middle, low, high = ([100 * power.at(value, sd) for value in differences] for sd in (spread.sd, spread.high, spread.low))
-    marks = [(detectable, f"shown with {100 * POWER:.0f} % power")]
+    marks = [(detectable, f"shown with {100 * POWER:.0f} % power")] if detectable < 100 else []
     marks += [] if power.announced is None else [(power.announced, "the difference that the study was made for")]
     return Plot(
         "power", "Chance that a true difference is shown", "true difference (points)", "chance that it is shown (%)",
