@@ -9,7 +9,7 @@ import numpy as np
 from wrn_jax.config import load_file
 from wrn_jax.report import build, published_runs, runs
 from wrn_jax.report.render.blocks import Table
-from wrn_jax.training.records import EpochRow, Header
+from wrn_jax.training.records import EpochRow, Header, Origin
 
 NUM_TEST = 400
 LABELS = np.arange(NUM_TEST) % 100
@@ -55,6 +55,14 @@ def write(directory, accuracies, seed=0, valid=None, checkpoints=(), **changes):
     (directory / "header.jsonl").write_text(json.dumps(header.to_dict()) + "\n")
     for step in checkpoints:
         (directory / "checkpoints" / str(step)).mkdir(parents=True)
+    return directory
+
+
+def begin(directory, **origin):
+    """Has a run begin there instead of with random weights, and returns its path; see `records.Origin`."""
+    path = directory / "header.jsonl"
+    header = json.loads(path.read_text()) | {"origin": dataclasses.asdict(Origin(**origin))}
+    path.write_text(json.dumps(header) + "\n")
     return directory
 
 

@@ -270,6 +270,28 @@ def test_runs_of_a_recipe_that_is_known_are_one_group_whatever_computed_them(tmp
     assert [run.seed for run in group.runs] == [0, 1]
 
 
+BIG, BASE = ({"kind": "weights", "checkpoint": "best"}, {"kind": "branch", "checkpoint": "2", "step": 8, "epoch": 2})
+
+
+@pytest.mark.parametrize(("origins", "number"), [
+    ([None, BIG | {"source": "/runs/big", "step": 20, "epoch": 5}], 2),
+    ([BIG | {"source": f"/runs/big-seed{seed}", "step": 16 + 4 * seed, "epoch": 4 + seed} for seed in range(2)], 1),
+    ([BIG | {"source": f"/seed{seed}/a.safetensors"} for seed in range(2)], 1),
+    ([BIG | {"source": f"/runs/{name}.safetensors"} for name in "ab"], 2),
+    ([BIG | {"source": "/runs/big", "step": 20, "epoch": 5, "network": name} for name in ("raw", "average")], 2),
+    ([None, BASE | {"source": "/runs/base", "agreed": 8}], 1),  # with the bits of a run from random weights
+    ([None, BASE | {"source": "/runs/base", "agreed": 3}], 2),
+    ([BASE | {"source": f"/runs/base-seed{seed}", "agreed": seed} for seed in range(2)], 1),
+    ([BASE | {"source": "/runs/base", "agreed": 3}, BASE | {"source": "/runs/base", "agreed": 3, "step": 12}], 2),
+])  # fmt: skip
+def test_runs_that_began_otherwise_are_of_another_recipe(tmp_path, origins, number):
+    made = [sample_runs.write(tmp_path / f"{name}-seed{seed}", CURVE, seed) for seed, name in enumerate("ab")]
+    for path, origin in zip(made, origins, strict=True):
+        if origin:
+            sample_runs.begin(path, **origin)
+    assert len(sample_runs.load(*made)) == number
+
+
 def test_a_run_of_a_logs_recipe_is_not_one_of_its_seeds():
     log = sample_runs.published()[0].runs[0]
     run = runs.Run("mine", "mine", log.rows, log.config, log.timeline)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from tests import sample_runs
 from tests.sample_runs import published, recipe, right
 from wrn_jax.report import runs, verdict
 
@@ -152,6 +153,19 @@ def test_runs_of_unlike_length_or_version_are_told_in_the_sentence(tmp_path):
         "c; jax 0.12.1 in a)."
     )
     assert verdict.reach([mixed, longer]).sentence.endswith(ending)
+
+
+def test_how_runs_began_is_told_where_it_differs(tmp_path):
+    scratch = sample_runs.write(tmp_path / "scratch-seed0", [0.1, 0.2, 0.3, 0.4, 0.5])
+    more = [sample_runs.write(tmp_path / name / "more-seed0", [0.1, 0.2, 0.3, 0.4, 0.6]) for name in "xy"]
+    sample_runs.begin(more[0], kind="weights", source="/runs/big-seed0", checkpoint="best", step=20, epoch=5)
+    sample_runs.begin(more[1], kind="branch", source="/runs/base-seed0", checkpoint="2", step=8, epoch=2, agreed=3)
+    groups = sample_runs.load(scratch, *more)
+    assert [group.name for group in groups] == ["scratch", "x/more", "y/more"]
+    beginnings = ["random weights", "the weights of /runs/big (checkpoint best)", "the state after update 8 of /runs/base"]
+    assert verdict.confounds(groups) == [("began with", beginnings)]
+    told = "; ".join(f"{group.name} began with {beginning}" for group, beginning in zip(groups, beginnings, strict=True))
+    assert verdict.reach(groups).sentence.endswith(f"**The runs are not alike**: of different beginnings ({told}).")
 
 
 def test_uses_follow_from_what_is_shown(tmp_path):

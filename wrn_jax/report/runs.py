@@ -23,13 +23,14 @@ from wrn_jax.report.other_runs import Reading
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.runtime.text import printable
-from wrn_jax.training.records import EpochRow, Header, best_row, read_headers, read_run, rows_from
+from wrn_jax.training.records import EpochRow, Header, Origin, best_row, read_headers, read_run, rows_from
 from wrn_jax.training.workdir import checkpoint_steps, saved_config
 
 Row = TypeVar("Row")
 
 _PROGRAMS = ("python", "jax", "flax", "optax", "wrn_jax")
 _SEED = re.compile(r"[-_. ]*seed[-_. ]?[0-9]+$")
+_ANY_SEED = re.compile(r"[-_. ]*seed[-_. ]?[0-9]+")
 
 
 def _label(name: str) -> str:
@@ -100,6 +101,25 @@ class Run:
     def seed(self) -> int | None:
         """The seed; None where it is not known."""
         return None if self.config is None or self.log else self.config.seed
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it began; None for random weights, and for a branch that has the bits of a run from these."""
+        origin = self.headers[0].origin if self.headers else None
+        return None if origin is None or origin.is_seamless else origin
+
+    @property
+    def beginning(self) -> str:
+        """What it began with, in words that are the same for all seeds of a recipe."""
+        origin = self.origin
+        if origin is None:
+            return "random weights"
+        source = _ANY_SEED.sub("", origin.source)
+        if origin.kind == "branch":
+            return f"the state after update {origin.step} of {source}"
+        which = [] if origin.step is None else [f"checkpoint {origin.checkpoint}"]
+        which += [origin.network] if origin.network else []
+        return f"the weights of {source}" + (f" ({', '.join(which)})" if which else "")
 
     @property
     def epochs(self) -> int:
@@ -361,7 +381,7 @@ def _evaluations(folder: Path, timeline: Timeline) -> tuple[Evaluation, ...]:
 
 
 def group(runs: Sequence[Run], names: Sequence[str] | None = None, recipes: Sequence[str] | None = None) -> tuple[Group, ...]:
-    """Groups runs into recipes, in the order in which they come: the same configuration but for the seed.
+    """Groups runs into recipes, in the order in which they come: the same beginning, and configuration but for the seed.
 
     Args:
       runs: the runs, as loaded.
@@ -473,4 +493,4 @@ def _recipe_key(run: Run) -> Any:
         return "pattern", run.pattern
     if run.log or run.config is None or run.timeline is None:
         return run.source  # nothing says that two logs are of one recipe
-    return json.dumps([run.timeline.steps_per_epoch, run.judge, recipe_keys(run.config)], sort_keys=True)
+    return json.dumps([run.timeline.steps_per_epoch, run.judge, run.beginning, recipe_keys(run.config)], sort_keys=True)

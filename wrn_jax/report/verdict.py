@@ -218,10 +218,13 @@ def _other(pair: Pair, name: str) -> str:
 
 
 def unlike(groups: Sequence[Group]) -> list[str]:
-    """In what the runs that are compared differ though their figures stand side by side: length, and versions of programs."""
+    """In what the runs that are compared differ though their figures stand side by side: length, beginning, versions."""
     lengths = [sorted({run.last.epoch for run in group.counted}) for group in groups]
     ends = ", ".join(f"{group.name} {' and '.join(map(str, epochs))}" for group, epochs in zip(groups, lengths, strict=True))
     texts = [f"of different length (last epochs: {ends})"] if len({tuple(epochs) for epochs in lengths}) > 1 else []
+    begun = {group.name: group.runs[0].beginning for group in groups if group.config is not None}
+    if len(set(begun.values())) > 1:
+        texts.append(f"of different beginnings ({'; '.join(f'{name} began with {what}' for name, what in begun.items())})")
     by_program: dict[str, dict[str, list[str]]] = {}
     for group in groups:
         for program, version in dict.fromkeys(pair for run in group.counted for pair in run.versions):
@@ -368,11 +371,12 @@ def _of_others(groups: Sequence[Group]) -> dict[str, str]:
 
 
 def confounds(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """What the runs differ in beside the recipe: (key, value by recipe) of network, data, precision and program."""
+    """What the runs differ in beside the recipe: (key, value by recipe) of network, data, precision, beginning and program."""
     known = {group.name: recipe_keys(group.config) for group in groups if group.config is not None}
     every_key = sorted(set().union(*known.values()) - {"model.num_classes"})
     outside = [key for key in every_key if key.startswith(("model.", "data.")) or key == "precision"]
     tables = [(key, {name: str(keys.get(key)) for name, keys in known.items()}) for key in outside]
+    tables.append(("began with", {group.name: group.runs[0].beginning for group in groups if group.name in known}))
     programs = {group.name: "PyTorch" if group.log else "wrn_jax" for group in groups if group.name in known}
     tables.append(("program", programs if len(known) == len(groups) else programs | _of_others(groups)))
     return [
