@@ -65,11 +65,16 @@ def serve():
                 entry = json.loads(line)
                 if entry["key"] == "file":
                     repos[repo][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+                if entry["key"] == "deletedFile":
+                    del repos[repo][entry["value"]["path"]]
             url = f"http://{self.headers['Host']}/{repo}/commit/{commit(repos[repo])}"
             return self.answer(200, {"commitUrl": url, "commitOid": commit(repos[repo]), "success": True})
 
         def do_HEAD(self):
             tokens.add(self.headers.get("Authorization"))
+            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/main", self.path.partition("?")[0]):
+                files = [(name, len(content)) for name, content in repos[match[1]].items()]
+                return self.answer(200, [{"type": "file", "path": name, "size": size, "oid": ""} for name, size in files])
             match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path.partition("?")[0])
             if match is None:
                 match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(.*)", self.path)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -42,10 +43,18 @@ def make_run(workdir, seed=0, accuracy=0.3):
         test_accuracy=accuracy,
     )  # fmt: skip
     (workdir / "metrics.jsonl").write_text(json.dumps(row.to_dict()) + "\n")
-    command = f"/home/somebody/wrn_jax/train.py --config session04 --workdir '/home/somebody/my runs/a' --note {TOKEN}"
+    command = (
+        "/home/somebody/wrn_jax/train.py --config '/home/somebody/my recipes/mine.py' --workdir '/home/somebody/my runs/a' "
+        f"--config.data.directory=/home/somebody/data --config.data.cache /home/somebody/cache --note {TOKEN} "
+        "'--init-from=/home/somebody/old run' --checkpoint 3 --config.seed 1"
+    )
     (workdir / "header.jsonl").write_text(json.dumps((HEADER.to_dict()) | {"command": command}) + "\n")
     test = {"count": 100, "accuracy": accuracy, "calibration_error": 0.25}
-    record = Record(step=10, epoch=1, splits={"test": test}, temperature={"value": 2.0}, command=f"evaluate {TOKEN}")
+    record = Record(
+        step=10, epoch=1, splits={"test": test}, temperature={"value": 2.0}, command=f"evaluate {TOKEN}",
+        corruptions={"fog": [0.1] * 5}, mean_corruption_accuracy=0.1, corruptions_in_mean=["fog"], corruption_images=100,
+        corruptions_from="CIFAR-100-C at /home/somebody/data/CIFAR-100-C",
+    )  # fmt: skip
     (workdir / "evaluations").mkdir()
     (workdir / "evaluations" / "step-10.json").write_text(json.dumps(record.to_dict()))
     return workdir
@@ -87,13 +96,18 @@ def test_the_folder(run, tmp_path, capsys):
     assert result["metrics"][0] == {"type": "accuracy", "name": "test accuracy", "value": 0.3}
     digest = json.loads((out / "config.json").read_text())["config_digest"]
     for text in (
-        "![The moving values", "35.00% | 2 | 7.07 points", "python -m wrn_jax.train", "2.000, fitted on the hold-out", "25.00%",
-        "not measured", "a CPU", "a run that is not finished", "chosen on the validation images", digest,
+        "![The moving values", "35.00% | 2 | 7.07 points", "2.000, fitted on the hold-out", "25.00%", "1 corruptions", "a CPU",
+        "a run that is not finished", "chosen on the validation images", digest, "none is, so all are taken as they were after",
+        "| command | python -m wrn_jax.train --config mine.py --note *** --config.seed 1 |",
     ):  # fmt: skip
         assert text in card, text
 
+    assert json.loads((out / "evaluation.json").read_text())["corruptions_from"] == "CIFAR-100-C"
+
     missing = {"splits": {"test": {"accuracy": 0.5}}, "temperature_missing": "no hold-out"}
-    assert "| temperature | none was fitted: no hold-out |" in "".join(model_card._evaluation(missing))
+    text = "".join(model_card._evaluation(missing))
+    assert "| temperature | none was fitted: no hold-out |" in text
+    assert "not measured" in text
 
     # The folder as a model: logits, recipe, figures.
     model, original = wrn_jax.load_model(out), wrn_jax.load_model(run)
@@ -162,6 +176,29 @@ def test_up_and_down(run, there, tmp_path, capsys, monkeypatch):
     }.items():
         with pytest.raises(UserError, match=message):
             hub.fetch(name)
+
+
+def test_of_weights_published_before_nothing_stays(run, there, tmp_path):
+    repos, _ = there
+    out = tmp_path / "folder"
+    other = make_run(tmp_path / "other-seed0", accuracy=0.4)
+    (other / "curves.png").write_bytes(b"a picture")
+    arguments = ["--repo", "user/some-model", "--out", str(out), "--workdir"]
+    publish.main([*arguments, str(other)])
+    assert set(repos["user/some-model"]) == {path.name for path in out.iterdir()} == FILES | {"curves.png"}
+    stale = (out / "evaluation.json").read_bytes()
+
+    shutil.copytree(run, tmp_path / "some-seed0")
+    shutil.rmtree(tmp_path / "some-seed0" / "evaluations")
+    publish.main([*arguments, str(tmp_path / "some-seed0")])
+    assert set(repos["user/some-model"]) == {path.name for path in out.iterdir()} == FILES - {"evaluation.json"}
+    for source in (out, "hub:user/some-model"):
+        model = wrn_jax.load_model(source)
+        assert (model.temperature, model.figures) == (None, {})
+
+    # One that an older version left there is of other weights, and counts for none.
+    (out / "evaluation.json").write_bytes(stale)
+    assert wrn_jax.load_model(out).figures == {}
 
 
 def test_mistakes(run, tmp_path, monkeypatch):

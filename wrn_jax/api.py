@@ -186,8 +186,8 @@ def load_model(
         config = config if data is None else config.override({"data.name": data})
         weights, num_classes = (read.params, read.batch_stats), read.num_classes
         normalisation = export_formats.normalisation_of(read, str(path))
-        if published and (its_config := _published_config(published / "config.json")):
-            config, figures = its_config, _figures(published / "evaluation.json")
+        if published and (its := _published(published)):
+            config, figures = its
     info = datasets.info(config.data)
     mean, std = normalisation or (info.mean, info.std)
     mesh = devices.make_mesh(1)
@@ -202,10 +202,18 @@ def _figures(path: Path) -> dict[str, Any]:
     return evaluation_files.read(path).to_dict() if path.is_file() else {}
 
 
-def _published_config(path: Path) -> Config | None:
-    """The configuration of the run in a config.json that `publish` wrote; None in others. Raises UserError."""
+def _published(folder: Path) -> tuple[Config, dict[str, Any]] | None:
+    """The configuration and the evaluation in a folder that `publish` wrote; None in others. Raises UserError.
+
+    An evaluation that is not of the epoch and the temperature in config.json is one of other weights, and counts for none.
+    """
+    path = folder / "config.json"
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return configs.from_dict(tree["run"], f"{path}, run") if isinstance(tree, dict) and "config_digest" in tree else None
+    if not isinstance(tree, dict) or "config_digest" not in tree:
+        return None
+    config, figures = configs.from_dict(tree["run"], f"{path}, run"), _figures(folder / "evaluation.json")
+    found = figures.get("epoch"), (figures.get("temperature") or {}).get("value")
+    return config, figures if found == (tree.get("epoch"), tree.get("temperature")) else {}

@@ -38,8 +38,8 @@ from wrn_jax.training.workdir import holds_checkpoints
 if TYPE_CHECKING:
     from wrn_jax.api import TrainedModel
 
-PRIVATE = ("data.directory", "data.archive", "data.cache")
-"""Keys of a configuration that say how a disk is arranged: nobody else's business."""
+OPTIONAL = ("evaluation.json", "curves.png")
+"""Files that not every model has: where it has none, that of another one must not stay beside it."""
 
 CARD, OWN_CARD = "README.md", "model_card.md"
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     together = [runs.load(str(source)) for source in (options.workdir, *options.seeds)]
     group, *unlike = runs.group(together)
     if unlike:
-        raise UserError(f"--seeds: {unlike[0].runs[0].source} is of another recipe than {options.workdir}")
+        raise UserError(f"--seeds: {unlike[0].runs[0].source} is of another recipe than {options.workdir}, or began otherwise")
     out = options.out or options.workdir / "hub"
     if holds_checkpoints(out):
         raise UserError(f"--out {out}: is the directory of a run, whose files would be replaced; choose another")
@@ -87,13 +87,14 @@ def upload(out: Path, repo: str, names: list[str]) -> None:
         files.write_atomically(out / OWN_CARD, (out / CARD).read_bytes())
         names = [*(name for name in names if name != CARD), OWN_CARD]
         print(f"the card of {repo} was written by a person, and stays; this one is uploaded as {OWN_CARD}")
-    print(f"uploaded to {hub.push(out, repo, names, 'Published by wrn_jax')}")
+    gone = [name for name in OPTIONAL if name not in names]
+    print(f"uploaded to {hub.push(out, repo, names, gone, 'Published by wrn_jax')}")
 
 
 def write_folder(
     out: Path, workdir: Path, checkpoint: str, network_name: Literal["average", "raw"] | None, repo: str, run: Run, group: Group
 ) -> list[str]:
-    """Writes all files, and returns their names. Raises UserError."""
+    """Writes all files, and returns their names; `OPTIONAL` ones that the model has not are removed. Raises UserError."""
     from wrn_jax import api  # here, since the help need not wait for all that trains
     from wrn_jax.models.network import Network
 
@@ -120,11 +121,14 @@ def write_folder(
         "metrics.jsonl": (workdir / "metrics.jsonl").read_bytes(),
     }
     if model.figures:
-        content["evaluation.json"] = json.dumps(model.figures | {"command": None}, indent=2) + "\n"
+        content["evaluation.json"] = json.dumps(published_figures(model.figures), indent=2) + "\n"
     if (workdir / "curves.png").is_file():
         content["curves.png"] = (workdir / "curves.png").read_bytes()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for name in OPTIONAL:
+            if name not in content:
+                (out / name).unlink(missing_ok=True)
         for name, value in content.items():
             files.write_atomically(out / name, value if isinstance(value, bytes) else hub.without_secrets(value))
         draw_recipe(out / "recipe.png", {run.name: run.timeline}, "", run.rows)
@@ -141,7 +145,13 @@ def write_folder(
 
 def published_config(config: Config) -> Config:
     """The configuration without what it says of the machine's disks."""
-    return config.override(dict.fromkeys(PRIVATE))
+    return config.override(dict.fromkeys(model_card.PRIVATE))
+
+
+def published_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation without its command and where corrupted images lay."""
+    origin = figures.get("corruptions_from")
+    return figures | {"command": None, "corruptions_from": origin and origin.partition(" at ")[0]}
 
 
 def describe(model: "TrainedModel", epoch: int) -> dict[str, Any]:

@@ -4,10 +4,13 @@ The first lines are the metadata that the Hugging Face Hub reads. A card ends wi
 person wrote or changed is known and left alone.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from wrn_jax.config import datasets
@@ -15,11 +18,15 @@ from wrn_jax.report import build, formats, statistics
 from wrn_jax.report.render.blocks import Table
 from wrn_jax.report.render.markdown import to_markdown_block
 from wrn_jax.report.runs import Group, Run
-from wrn_jax.training.records import SPLITS, EpochRow
+from wrn_jax.training.records import SPLITS, EpochRow, Origin
 
 _MARK = re.compile(r"\n<!-- wrn_jax\.publish ([0-9a-f]{16}) -->\n\Z")
-_WORKDIR = re.compile(r" (--workdir(=| )('[^']*'|\S+)|'--workdir=[^']*')")
-"""Where a run lay concerns nobody else."""
+
+PRIVATE = ("data.directory", "data.archive", "data.cache")
+"""Keys of a configuration that say how a disk is arranged: nobody else's business."""
+
+_PLACES = ("--workdir", "--branch-from", "--init-from", "--checkpoint", "--network", *(f"--config.{key}" for key in PRIVATE))
+"""Options of a run that say where things lay, and which of what lay there was taken."""
 
 
 def sealed(text: str) -> str:
@@ -135,18 +142,23 @@ def _metadata(name: str, facts: Mapping[str, Any], figures: Mapping[str, Any], a
 def _accuracy(run: Run, group: Group, row: EpochRow, network: str | None) -> list[str]:
     chosen = SPLITS[run.judge]
     flatters = "" if run.judge == "valid" else " That flatters it: it was chosen on the very images that it is tested on."
+    others = " of the other runs" if group.finished and not run.finished else ""
     rows = [
         ["these weights", f"epoch {row.epoch}", f"{_test_accuracy(row, network):.2%}", "1", ""],
-        _over_seeds(f"best epoch, chosen on the {chosen} images", group, "best"),
-        _over_seeds("last epoch", group, "last"),
+        _over_seeds(f"best epoch{others}, chosen on the {chosen} images", group, "best"),
+        _over_seeds(f"last epoch{others}", group, "last"),
     ]
     note = (
-        f"The best epoch is the one of the highest accuracy on the {chosen} images.{flatters} Here the best is epoch "
+        f"The best epoch is the one of the highest accuracy on the {chosen} images.{flatters} In this run the best is epoch "
         f"{run.best.epoch} with {run.best.test_accuracy:.2%} and the last is epoch {run.last.epoch} with "
         f"{run.last.test_accuracy:.2%}: {100 * (run.best.test_accuracy - run.last.test_accuracy):+.2f} points apart."
     )
     if len(group.counted) == 1:
         note += " One seed: nothing is known of the spread over seeds."
+    if len(group.runs) > 1 and (unfinished := [one for one in group.runs if not one.finished]):
+        names = formats.listed([f"{one.name} (epoch {one.last.epoch} of {one.epochs})" for one in unfinished])
+        none = f"none is, so all are taken as they were after epoch {group.counted[0].last.epoch}"
+        note += f" Not finished: {names}; {'they count in no mean' if group.finished else none}."
     return [to_markdown_block(Table("Test accuracy", ["", "epochs", "mean", "n", "standard deviation"], rows, note=note))]
 
 
@@ -188,7 +200,8 @@ def _evaluation(figures: Mapping[str, Any]) -> list[str]:
 
 def _making(run: Run, facts: Mapping[str, Any]) -> list[str]:
     rows = [
-        ["command", _WORKDIR.sub("", build.command_of(run))],
+        ["command", _command(run)],
+        *([["beginning", origin.describe()]] if (origin := _origin(run)) else []),
         ["configuration", f"in config.json, SHA-256 {facts['config_digest']}"],
         ["seed", str(run.seed)],
         ["hardware", formats.machine(run)],
@@ -202,6 +215,28 @@ def _making(run: Run, facts: Mapping[str, Any]) -> list[str]:
     held_out = facts["run"]["data"]["validation_size"]
     rows.append(["held out of the training images", f"{held_out:,}" if held_out else "none"])
     return [to_markdown_block(Table("The run", ["", "value"], rows))]
+
+
+def _origin(run: Run) -> Origin | None:
+    """Where it began that did not with random weights, by its name alone."""
+    return run.origin and dataclasses.replace(run.origin, source=Path(run.origin.source).name)
+
+
+def _command(run: Run) -> str:
+    """The command that started the run, without where things lay; of paths the names alone."""
+    try:
+        words = iter(shlex.split(build.command_of(run)))
+    except ValueError:
+        return formats.NOT_RECORDED
+    shown: list[str] = []
+    for word in words:
+        option, sign, value = word.partition("=")
+        if option in _PLACES or option == "--config":
+            value = value if sign else next(words, "")
+            shown += [option, Path(value).name] if option == "--config" else []
+        else:
+            shown.append(Path(word).name if word.startswith("/") else word)
+    return shlex.join(shown)
 
 
 def dataset_facts(config: Any) -> dict[str, Any]:

@@ -68,17 +68,23 @@ def read_text(repo: str, file: str) -> str | None:
     return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
-def push(folder: Path, repo: str, names: Sequence[str], message: str) -> str:
+def push(folder: Path, repo: str, names: Sequence[str], gone: Sequence[str], message: str) -> str:
     """Uploads files of a folder by their names, in a repository that is made if it is not there; its address.
 
-    Raises UserError.
+    Files of the names in `gone` are deleted there, in the same commit. Raises UserError.
     """
     check_name(repo)
     hub = _package()
     api = hub.HfApi(endpoint=_endpoint())
     try:
         url = str(api.create_repo(repo, exist_ok=True))
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=list(names))
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message=message,
+            allow_patterns=list(names),
+            delete_patterns=list(gone) or None,
+        )
     except Exception as error:
         raise UserError(f"{PREFIX}{repo}: could not be written to: {_explained(error, hub)}") from None
     return url
