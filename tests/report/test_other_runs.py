@@ -154,6 +154,50 @@ def test_events_of_two_starts_are_read_as_they_were_written_last(tmp_path):
     assert [row.test_accuracy for row in rows] == pytest.approx([0.15, 0.25])
 
 
+def events_without_steps(folder):
+    with SummaryWriter(str(folder)) as writer:
+        for accuracy in CURVE:
+            writer.add_scalar("test/acc", accuracy, 0)
+    return folder
+
+
+@pytest.mark.parametrize("form", [
+    events_without_steps,
+    lambda folder: csv_file(folder / "metrics/test/acc", "".join(f"17 {accuracy} 0\n" for accuracy in CURVE)).parents[2],
+    lambda path: csv_file(path, "key,value,timestamp,step\n" + "".join(f"test/acc,{accuracy},17,0\n" for accuracy in CURVE)),
+])  # fmt: skip
+def test_accuracies_that_all_lie_at_one_step_are_of_no_epochs(tmp_path, form):
+    with pytest.raises(UserError, match="a: test/acc has 3 values, all at step 0, so they are of no epochs; it should be"):
+        runs.load(str(form(tmp_path / "a")))
+
+
+def test_other_figures_that_all_lie_at_one_step_are_left_out(tmp_path):
+    for name, lines in (("test_acc", "17 .1 1\n17 .3 2\n"), ("lr", "17 .1 0\n17 .2 0\n")):
+        csv_file(tmp_path / "metrics" / name, lines)
+    run = runs.load(str(tmp_path))
+    assert [(row.test_accuracy, row.moving) for row in run.rows] == [(0.1, {}), (0.3, {})]
+    assert "lr has 2 values, all at step 0, so there is no learning_rate" in run.notes[0]
+
+
+def lines(*accuracies):
+    return "".join(f'{{"epoch": {epoch}, "test_acc": {accuracy}}}\n' for epoch, accuracy in accuracies)
+
+
+@pytest.mark.parametrize(("text", "epochs", "lost"), [
+    (lines((1, 0.1), (2, 0.3), (3, "NaN"), (4, "Infinity"), (5, "NaN")), 2, 3),
+    (lines((1, 0.1), (1, "NaN"), (2, 0.3), (2, "NaN")), 2, 0),  # what fills a line of something else
+    (lines((0.5, "NaN"), (1, 0.1), (1.5, "NaN"), (2, 0.3), (2.5, "NaN")), 2, 0),
+    (lines((1, 0.1), (2, "NaN"), (3, "NaN"), (2, 0.3)), 2, 0),  # it goes on from epoch 1, and is at epoch 2
+    (lines((1, 0.1), (2, 0.2), (3, "NaN"), (1, 0.3)), 1, 0),
+])  # fmt: skip
+def test_a_run_whose_accuracy_is_no_number_from_an_epoch_on_diverged(tmp_path, text, epochs, lost):
+    (tmp_path / "a.jsonl").write_text(text)
+    run = runs.load(str(tmp_path / "a.jsonl"))
+    assert (run.last.epoch, run.epochs, run.finished) == (epochs, epochs + lost, not lost)
+    note = "test_acc is no number 3 times after epoch 2, so the run counts as one that diverged"
+    assert (note in run.notes[0]) == bool(lost)
+
+
 def test_lines_of_json_may_be_cut_and_have_a_mark(tmp_path):
     path = tmp_path / "a.jsonl"
     text = "\ufeff" + script_line(1) + script_line(2) + script_line(3)[:20]
@@ -228,11 +272,11 @@ def test_folders_of_runs_are_told_from_runs_in_folders(tmp_path):
 
 def test_a_named_column_that_is_not_there_is_told(tmp_path):
     path = csv_file(tmp_path / "log.csv", "epoch,test_accuracy,val\n1,10.5,\n2,20.5,30\n")
-    _, _, note = other_runs.read(path, Reading.of(["valid_accuracy=vall", "train_loss=loss", "train_loss=l"]))
-    assert note.endswith("; no column loss or l, so no train_loss; no column vall, so no valid_accuracy")
-    rows, _, note = other_runs.read(path, Reading.of(["valid_accuracy=val"]))
-    assert note.endswith("; some epochs have no validation accuracy, so it counts for none")
-    assert rows[1].valid_accuracy is None
+    log = other_runs.read(path, Reading.of(["valid_accuracy=vall", "train_loss=loss", "train_loss=l"]))
+    assert log.note.endswith("; no column loss or l, so no train_loss; no column vall, so no valid_accuracy")
+    log = other_runs.read(path, Reading.of(["valid_accuracy=val"]))
+    assert log.note.endswith("; some epochs have no validation accuracy, so it counts for none")
+    assert log.rows[1].valid_accuracy is None
 
 
 def test_damaged_events_are_refused(tmp_path):

@@ -113,16 +113,37 @@ def holds_runs(path: Path) -> bool:
     return bool(names) and not any(name in _SPLITS for name in names)
 
 
-def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
-    """The epochs of a run, whether its accuracies were read as per cent, and what a reader must know of how they were read.
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """A run as another program wrote it down.
 
-    What is not recorded is NaN. Raises UserError for what cannot be read, OSError and UnicodeDecodeError for files.
+    Attributes:
+      rows: of its epochs, as long as it has a test accuracy; what is not recorded is NaN.
+      lost: epochs after them in which its test accuracy was no number.
+      in_percent: whether accuracies were read as per cent.
+      note: what a reader must know of how they were read.
     """
+
+    rows: list[EpochRow]
+    lost: int
+    in_percent: bool
+    note: str
+
+
+def read(path: Path, reading: Reading) -> Log:
+    """A run of another program. Raises UserError for what cannot be read, OSError and UnicodeDecodeError for files."""
     table = _table(path)
     curves, taken, notes = table.curves, dict[str, Curve](), list[str]()
+    unit, lost = "epoch" if table.is_epoch else "step", 0
     for quantity, names in ALIASES.items():
         named = reading.columns.get(quantity)
         fitting = [name for name in named if name in curves] if named else _by_alias(curves, names)
+        if fitting and fitting[0] in table.stuck:
+            text = f"{fitting[0]} has {table.stuck[fitting[0]]} values, all at step {next(iter(curves[fitting[0]])):g}"
+            if quantity == "test_accuracy":
+                raise UserError(f"{path}: {text}, so they are of no epochs; it should be logged with its epoch or step")
+            notes.append(f"{text}, so there is no {quantity}")
+            continue
         if fitting:
             taken[quantity] = curves[fitting[0]]
         elif named:
@@ -130,8 +151,11 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
         if len(fitting) > 1 and not named:
             notes.append(f"for {quantity} the column {fitting[0]} is taken, not {' or '.join(fitting[1:])}")
         if fitting and fitting[0] in table.again:
-            place = f"{'epoch' if table.is_epoch else 'step'} {table.again[fitting[0]]:g}"
+            place = f"{unit} {table.again[fitting[0]]:g}"
             notes.append(f"{fitting[0]} begins again at {place}; what was there from then on before is passed over")
+        if quantity == "test_accuracy" and fitting and (lost := table.lost.get(fitting[0], 0)):
+            last = f"{unit} {max(curves[fitting[0]]):g}"
+            notes.append(f"{fitting[0]} is no number {lost} times after {last}, so the run counts as one that diverged")
     if not curves:
         raise UserError(f"{path}: no column holds finite numbers, with a point as decimal mark, by epoch or step")
     if "test_accuracy" not in taken:
@@ -157,7 +181,7 @@ def read(path: Path, reading: Reading) -> tuple[list[EpochRow], bool, str]:
     if any(held_out) and not all(held_out):
         rows = [dataclasses.replace(row, valid_accuracy=None, valid_loss=None) for row in rows]
         notes.append("some epochs have no validation accuracy, so it counts for none")
-    return rows, factor == 100, "; ".join([note, "each test accuracy is taken for that of an epoch", *notes])
+    return Log(rows, lost, factor == 100, "; ".join([note, "each test accuracy is taken for that of an epoch", *notes]))
 
 
 def _row(epoch: int, figures: Mapping[str, float]) -> EpochRow:
@@ -243,7 +267,7 @@ def _by_alias(curves: Mapping[str, Curve], names: Sequence[str]) -> list[str]:
 
 
 Points = list[tuple[float, float]]
-"""Places and values in the order in which they were written down."""
+"""Places and values, which may be NaN, in the order in which they were written down."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,26 +278,48 @@ class _Table:
       is_epoch: whether the places are epochs.
       curves: by name.
       again: where curves begin again that go back to a place which they had, as a run does that is started or resumed anew.
+      stuck: numbers of values of curves by step that have several, all of them at one.
+      lost: see `_lost`.
       percent: names of the curves at whose values a percent sign stands.
     """
 
     is_epoch: bool
     curves: dict[str, Curve]
     again: dict[str, float]
+    stuck: dict[str, int]
+    lost: dict[str, int]
     percent: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, is_epoch: bool, points: Mapping[str, Points], percent: frozenset[str] = frozenset()) -> "_Table":
-        """Of a place written twice in a row the later value counts; of curves that begin again what is written last."""
-        curves, again = {}, {}
+        """The table of what was written.
+
+        Of a place written twice in a row the later value counts; of curves that begin again what is written last.
+        """
+        curves, again, stuck, lost = {}, {}, {}, {}
         for name, written in points.items():
             curve, before = {}, -math.inf
-            for place, value in written:
+            known = [(place, value) for place, value in written if not math.isnan(value)]
+            for place, value in known:
                 if place < before and place in curve:
                     curve, again[name] = {old: curve[old] for old in curve if old < place}, place
                 curve[place], before = value, place
+            if not curve:
+                continue
             curves[name] = dict(sorted(curve.items()))
-        return cls(is_epoch, {name: curve for name, curve in curves.items() if curve}, again, percent)
+            if not is_epoch and len(known) > 1 and len({place for place, _ in known}) == 1:
+                stuck[name] = len(known)
+            lost[name] = _lost(written, curve)
+        return cls(is_epoch, curves, again, stuck, lost, percent)
+
+
+def _lost(written: Points, curve: Curve) -> int:
+    """At how many places after a curve, written down after it, stands no number; 0 where that fills gaps within it too."""
+    numbers = [index for index, (_, value) in enumerate(written) if not math.isnan(value)]
+    before, after = ({place for place, _ in part} for part in (written[: numbers[-1]], written[numbers[-1] :]))
+    last = max(curve)
+    is_filled = any(place < last for place in before - curve.keys())
+    return 0 if is_filled else sum(place > last for place in after)
 
 
 def _table(path: Path) -> _Table:
@@ -319,7 +365,7 @@ def _columns(lines: Sequence[Mapping[Any, Any]]) -> _Table:
     points: dict[str, Points] = {}
     percent: set[str] = set()
     for number, line in enumerate(lines):
-        place = float(number) if place_name is None else _number(line.get(place_name))
+        place = float(number) if place_name is None else _place(line.get(place_name))
         for name, cell in line.items():
             value = _number(cell)
             if name and name != place_name and value is not None and place is not None:
@@ -330,13 +376,21 @@ def _columns(lines: Sequence[Mapping[Any, Any]]) -> _Table:
 
 
 def _number(cell: Any) -> float | None:
+    """The number in a cell, NaN for one that is not finite; None where there is none."""
     if isinstance(cell, bool):
         return None
     try:
         value = float(cell.strip().removesuffix("%") if isinstance(cell, str) else cell)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        return math.nan
+    except (TypeError, ValueError):
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) else math.nan
+
+
+def _place(cell: Any) -> float | None:
+    place = _number(cell)
+    return None if place is None or math.isnan(place) else place
 
 
 def _of_mlflow(folder: Path) -> dict[str, Points]:
@@ -344,7 +398,7 @@ def _of_mlflow(folder: Path) -> dict[str, Points]:
     points: dict[str, Points] = {}
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         cells = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-        written = [(_number(line[2]), _number(line[1])) for line in cells if len(line) >= 3]
+        written = [(_place(line[2]), _number(line[1])) for line in cells if len(line) >= 3]
         known = [(step, value) for step, value in written if step is not None and value is not None]
         points[path.relative_to(folder).as_posix()] = known
     return points

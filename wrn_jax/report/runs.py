@@ -77,6 +77,7 @@ class Run:
       notes: what a reader must know of how it was read.
       in_percent: of another program's run, whether its accuracies were read as per cent and not as fractions; else None.
       pattern: what it shares with the other runs of a recipe that is not known; None for a recipe of its own.
+      lost: of another program's run, epochs after `rows` in which its test accuracy was no number.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Run:
     notes: tuple[str, ...] = ()
     in_percent: bool | None = None
     pattern: str | None = None
+    lost: int = 0
 
     @property
     def judge(self) -> str:
@@ -123,8 +125,8 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """The epochs of the whole run; of a CSV those that it has."""
-        return len(self.rows) if self.timeline is None else self.timeline.epochs
+        """The epochs of the whole run; of one of another program those that it has."""
+        return len(self.rows) + self.lost if self.timeline is None else self.timeline.epochs
 
     @property
     def last(self) -> EpochRow:
@@ -143,7 +145,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it has run all its epochs, or ended early by its own rule; a CSV counts as finished."""
+        """Whether it has run all its epochs, or ended early by its own rule; one of another program unless it diverged."""
         patience = None if self.config is None else self.config.early_stopping_patience
         stopped = patience is not None and self.last.epoch - self.best.epoch >= patience
         return stopped or self.last.epoch >= self.epochs
@@ -329,9 +331,9 @@ def _matches(source: str, pattern: str) -> bool:
 
 
 def _load_other(path: Path, source: str, reading: Reading | None) -> Run:
-    rows, in_percent, note = other_runs.read(path, reading or Reading())
+    log = other_runs.read(path, reading or Reading())
     name = path.resolve().name if path.is_dir() else path.stem
-    return Run(name, source, _some(rows, path), notes=(note,), in_percent=in_percent)
+    return Run(name, source, _some(log.rows, path), notes=(log.note,), in_percent=log.in_percent, lost=log.lost)
 
 
 def _load_csv(path: Path, source: str, reading: Reading | None) -> Run:
