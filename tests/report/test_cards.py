@@ -8,7 +8,7 @@ import pytest
 
 from tests import sample_runs
 from wrn_jax.planning import cost
-from wrn_jax.report import measures
+from wrn_jax.report import build, measures, verdict
 from wrn_jax.report.render import strips
 from wrn_jax.report.render.blocks import Card, Plot, Strip, Table
 from wrn_jax.report.runs import Group
@@ -113,6 +113,20 @@ def test_accuracy_stands_against_the_first_cost_that_two_recipes_have(two):
     assert plot.series[-1].x == [1.0, 50.0]
     assert isinstance(plot, Plot)
     assert isinstance(table, Table)
+
+
+def test_runs_that_ended_early_cost_what_they_took(two, tmp_path):
+    curves = [[0.5, 0.45, 0.44], [0.5, 0.52, 0.51, 0.5], [0.1, 0.2]]  # two that ended early, and one that is not finished
+    early = sample_runs.recipe(tmp_path, "early", curves, early_stopping_patience=2, recipe__dropout=0.3)
+    groups, operations = [early, two[1]], {"early": 1e15, "b": 1e15}
+    (card, other), (plot, table) = cards.cards(groups, operations).cards, cards.costs(groups, operations)
+    assert dict(card.facts)["costs"] == "3.5 of 5 epochs, 14 updates, 7.00e+14 operations"
+    assert dict(other.facts)["costs"] == "5 epochs, 20 updates, 1.00e+15 operations"
+    assert (plot.x_label, [series.x for series in plot.series[:2]]) == ("operations of a run (10^15)", [[0.7], [1.0]])
+    assert [row[2] for row in table.rows] == ["7.00e+14", "1.00e+15"]
+    assert {row[0]: row[-1] for row in cards.results(groups, operations).rows} == {"early": "7.00e+14", "b": "1.00e+15"}
+    assert "Where updates are dear: early takes the fewest (early 14, b 20)." in verdict.reach(groups).uses
+    assert "The recipes take unlike numbers of updates: early 14; b 20." in build.caveats(groups)
 
 
 def test_a_cost_of_nothing_has_no_logarithm(two):

@@ -15,7 +15,7 @@ from wrn_jax.report.verdict import Finding, Verdict
 def build(groups: Sequence[Group], title: str | None = None, operations: Mapping[str, float] | None = None) -> Document:
     """The document that compares `groups`; differences are taken from the first.
 
-    `operations`: those of a run of each recipe whose network is known, by name.
+    `operations`: those of a whole run of each recipe whose network is known, by name.
     """
     reached, operations = verdict.reach(groups), operations or {}
     sections = [
@@ -234,7 +234,7 @@ def caveats(groups: Sequence[Group]) -> list[str]:
             f"Scaled recipes: {', '.join(scaled)}. Phases given in epochs are scaled with the length, those given in updates "
             "are not; what holds at this length need not hold at the full one."
         )
-    steps = {group.name: group.timeline.steps for group in groups if group.timeline is not None}
+    steps = {group.name: number for group in groups if (number := measures.updates(group)) is not None}
     if len(set(steps.values())) > 1:
         lengths = "; ".join(f"{name} {number:,}" for name, number in steps.items())
         texts.append(f"The recipes take unlike numbers of updates: {lengths}.")

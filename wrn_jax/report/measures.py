@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,22 @@ def run_seconds(group: Group) -> float | None:
     times = [[row.seconds for row in run.rows] for run in group.counted]
     sums = [sum(seconds) for run in times if len(seconds := [value for value in run if value is not None]) == len(run)]
     return float(np.mean(sums)) if len(sums) == len(times) else None
+
+
+def share_trained(group: Group) -> float:
+    """The share of its epochs that a run comes to, mean over the finished runs; below 1 where some ended early."""
+    return float(np.mean([run.last.epoch / run.epochs for run in group.counted])) if group.finished else 1.0
+
+
+def updates(group: Group) -> int | None:
+    """The updates of a run, mean over the finished runs; None where the recipe is not known."""
+    return None if group.timeline is None else round(group.timeline.steps * share_trained(group))
+
+
+def operations(group: Group, of_recipes: Mapping[str, float]) -> float | None:
+    """The operations of a run, mean over the finished runs, by those of a whole run of each recipe; None where not known."""
+    whole = of_recipes.get(group.name)
+    return None if whole is None else whole * share_trained(group)
 
 
 def not_dominated(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -330,7 +330,7 @@ def _uses(groups: Sequence[Group], pairs: Sequence[Pair], findings: Sequence[Fin
             uses.append(f"{where}: {finding.ahead}, {margin} ahead of the next in {finding.aspect.name}.")
         if finding.aspect.unit == "epochs" and finding.ahead and finding.shown is not False:
             uses.append(_for_short_training(finding))
-    steps = {group.name: group.timeline.steps for group in groups if group.timeline is not None}
+    steps = {group.name: number for group in groups if (number := measures.updates(group)) is not None}
     if len(set(steps.values())) > 1:
         fewest = min(steps, key=steps.__getitem__)
         steps_text = ", ".join(f"{name} {number:,}" for name, number in steps.items())

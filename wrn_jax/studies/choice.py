@@ -110,7 +110,7 @@ def table(choice: Choice, operations: Mapping[str, float]) -> Table:
             behind += f" ({formats.interval(welch.low, welch.high, '+')})" if welch is not None else ""
         rows.append([
             group.name, str(summary.n), formats.spread(summary), formats.interval(summary.low, summary.high), behind,
-            formats.operations(operations.get(group.name)), formats.duration(measures.run_seconds(group)),
+            formats.operations(measures.operations(group, operations)), formats.duration(measures.run_seconds(group)),
         ])  # fmt: skip
     heads = ("recipe", "runs (n)", "validation accuracy, last epoch (%)", "95 % interval (%)", f"against {first.name} (points)",
              "operations of a run", "time of a run")  # fmt: skip

@@ -30,7 +30,7 @@ def write(
     Args:
       design: of the study.
       progress: how far its runs are.
-      operations: of a run, by recipe.
+      operations: of a whole run, by recipe.
       folder: where to.
       others: what stands beside it.
 

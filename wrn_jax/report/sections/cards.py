@@ -33,7 +33,7 @@ def results(groups: Sequence[Group], operations: Mapping[str, float]) -> Table:
         rows.append([
             group.name, str(summary.n), formats.spread(summary), formats.interval(summary.low, summary.high), behind,
             formats.epochs_of(group, "last") if len({run.last.epoch for run in group.counted}) == 1 else "unlike",
-            formats.operations(operations.get(group.name)), formats.duration(measures.run_seconds(group)),
+            formats.operations(measures.operations(group, operations)), formats.duration(measures.run_seconds(group)),
         ])  # fmt: skip
     heads = ["recipe", "runs (n)", "test accuracy, last epoch (%)", "95 % interval (%)", f"against {first.name} (points)",
              "epochs", "operations of a run", "time of a run"]  # fmt: skip
@@ -51,7 +51,7 @@ def results(groups: Sequence[Group], operations: Mapping[str, float]) -> Table:
 
 def cards(groups: Sequence[Group], operations: Mapping[str, float]) -> Cards:
     """A card for each recipe."""
-    return Cards([_card(place, group, operations.get(group.name)) for place, group in enumerate(groups)])
+    return Cards([_card(place, group, measures.operations(group, operations)) for place, group in enumerate(groups)])
 
 
 def _card(place: int, group: Group, operations: float | None) -> Card:
@@ -60,10 +60,12 @@ def _card(place: int, group: Group, operations: float | None) -> Card:
     reaches = f"{formats.spread(summary)} % test accuracy after the last epoch (n = {summary.n}{interval})"
     best = formats.values(measures.values(group, "best"))
     facts = [("reaches", reaches), ("best epoch", f"{best} %, chosen on {formats.JUDGES[group.judge]}")]
-    steps = [] if timeline is None else [f"{timeline.steps:,} updates"]
+    whole, share, updates = group.runs[0].epochs, measures.share_trained(group), measures.updates(group)
+    epochs = f"{whole} epochs" if share == 1 else f"{share * whole:.4g} of {whole} epochs"
+    steps = [] if updates is None else [f"{updates:,} updates"]
     work = [] if operations is None else [f"{formats.operations(operations)} operations"]
-    facts.append(("costs", ", ".join([f"{group.runs[0].epochs} epochs", *steps, *work])))
-    seconds, rate, whole = (
+    facts.append(("costs", ", ".join([epochs, *steps, *work])))
+    seconds, rate, of_run = (
         measures.typical(group, "seconds"),
         measures.typical(group, "images_per_second"),
         measures.run_seconds(group),
@@ -71,7 +73,7 @@ def _card(place: int, group: Group, operations: float | None) -> Card:
     speed = [
         *([] if seconds is None else [f"{formats.duration(seconds)} an epoch"]),
         *([] if rate is None else [f"{rate:,.0f} images per second"]),
-        *([] if whole is None else [f"{formats.duration(whole)} a run"]),
+        *([] if of_run is None else [f"{formats.duration(of_run)} a run"]),
     ]
     facts.append(("takes", ", ".join(speed) or NOT_RECORDED))
     places = [formats.machine(run) + "".join(f", {header.precision}" for header in run.headers[:1]) for run in group.runs]
@@ -126,7 +128,7 @@ def _reached(group: Group) -> Strip:
 def costs(groups: Sequence[Group], operations: Mapping[str, float]) -> list[Block]:
     """Speed and cost side by side, and accuracy against the first of three costs that at least two recipes have."""
     columns: dict[str, Callable[[Group], float | None]] = {
-        "operations of a run": lambda group: operations.get(group.name),
+        "operations of a run": lambda group: measures.operations(group, operations),
         "seconds of a run": measures.run_seconds,
         "epochs": lambda group: float(np.mean([run.last.epoch for run in group.counted])),
     }
@@ -138,7 +140,8 @@ def costs(groups: Sequence[Group], operations: Mapping[str, float]) -> list[Bloc
     efficient = [points[index][0].name for index in front]
     rows = [
         [
-            group.name, formats.values(measures.values(group, "last")), formats.operations(operations.get(group.name)),
+            group.name, formats.values(measures.values(group, "last")),
+            formats.operations(measures.operations(group, operations)),
             formats.duration(measures.typical(group, "seconds")), _rate(group), formats.duration(measures.run_seconds(group)),
             "yes" if group.name in efficient else NONE if cost[group.name] is None else "no",
             "; ".join(dict.fromkeys(formats.machine(run) for run in group.runs)),
