@@ -439,6 +439,35 @@ def test_a_study_goes_on_after_an_update_that_knows_more_keys(world, tmp_path):
     assert names(world)[0] == "train one-seed1"
 
 
+def test_a_study_goes_on_with_its_recipes_as_they_are_named_now(world, tmp_path):
+    out = tmp_path / "out"
+    world.happens = {2: "signal"}
+    with pytest.raises(Interrupted):
+        begin(out, "--config.data.directory=/old/data")
+    world.stop = ""
+    moved = [tmp_path / "moved" / f"{name}.py" for name in ACCURACY]
+    moved[0].parent.mkdir()
+    for path in moved:
+        (tmp_path / path.name).rename(path)
+    world.commands.clear()
+    now = ["--config.data.directory=/new/data", "--config.on_nonfinite=rollback"]
+    world.happens = {3: "signal"}
+    with pytest.raises(Interrupted):
+        study.main([*map(str, moved), "--out", str(out), *KEYS, *now])
+    world.stop = ""
+    again(out)
+    for words in world.commands:
+        if words[0] == "train":
+            assert words[1:3] == ["--config", str(moved[words[2].endswith("two.py")])]
+            assert {*now} < {*words}
+        else:  # what stands in for a run says nothing of its data
+            assert "--config.data.directory=/new/data" in words
+    assert names(world)[0] == "train two-seed0"
+    assert len(world.commands) == 7
+    with pytest.raises(UserError, match="one is another recipe now: recipe.dropout"):
+        study.main([*map(str, moved), "--out", str(out), *KEYS, "--config.recipe.dropout=0.5"])
+
+
 def test_runs_find_as_many_places_as_are_left(monkeypatch):
     monkeypatch.setattr(places, "find", lambda jobs: [places.Place()] * (jobs or 7))
     found = {(jobs, left, there): len(conduct.find_places(jobs, left, there))
@@ -655,6 +684,14 @@ def test_runs_find_room_on_gpus_on_shares_of_cores_or_one_after_the_other(monkey
     assert [place.cores for place in places.find(2)] == [{0, 1}, {2, 5, 7}]
     with pytest.raises(UserError, match="--jobs 6: there are 5 CPU cores"):
         places.find(6)
+
+
+def test_without_cores_to_choose_a_study_of_several_jobs_is_not_begun(world, tmp_path, monkeypatch):
+    monkeypatch.delattr(places.os, "sched_getaffinity")
+    monkeypatch.setattr(places, "devices_of_runs", lambda: ("cpu", 1))
+    with pytest.raises(UserError, match="--jobs 2: the cores of a CPU can be divided on Linux alone; leave it out"):
+        begin(tmp_path / "out", "--jobs", "2")
+    assert not (tmp_path / "out/study.json").exists()
 
 
 def test_two_studies_do_not_share_a_folder(world, tmp_path):

@@ -72,7 +72,7 @@ def settle(
         if grid:
             design = dataclasses.replace(design, grid=dict(grid), measure=designs.CHOICE_MEASURE, test=designs.CHOICE)
     elif files:
-        design.check(designs.read_recipes(files, overrides, grid), folder / designs.FILE)
+        design = design.with_recipes(designs.read_recipes(files, overrides, grid), folder / designs.FILE)
     if announced not in (None, design.announced):
         was = f"{design.announced:g}" if design.announced else "none"
         raise UserError(f"--detect {announced:g}: was {was} when the study began, and what it is made for is said before it")
@@ -103,9 +103,9 @@ def run(design: Design, folder: Path, request: Request, others: Others, cluster:
     foreseen = outlook.describe(design, outlooks, len(state.done), folder)
     for line in foreseen + resolution(design, others, request.spread):
         print(line)
-    design.write(folder)
     left = len(state.members) - len(state.done)
     rooms = find_places(request.jobs, left, cluster is not None) if left else [Place()]
+    design.write(folder)
     if len(rooms) > 1:
         print(f"{len(rooms)} runs at a time")
     operations = {outlook.recipe.name: float(outlook.operations) for outlook in outlooks}

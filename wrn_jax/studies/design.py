@@ -54,7 +54,7 @@ class Recipe:
       name: unique in the study; its runs are called NAME-seedN, with "_" for spaces.
       file: as `load_file` takes it.
       overrides: arguments `--config.KEY=VALUE` that change it.
-      config: what both gave when the study began, as plain JSON data; its seed means nothing.
+      config: what both gave when the recipes were named last, as plain JSON data; its seed means nothing.
     """
 
     name: Text
@@ -166,14 +166,18 @@ class Design:
         """The study with or without evaluations on corrupted images; None: as it is."""
         return self if asked is None else dataclasses.replace(self, corruptions=asked)
 
-    def check(self, recipes: Sequence[Recipe], source: Path) -> None:
-        """Raises UserError unless these recipes are those of the study."""
+    def with_recipes(self, recipes: Sequence[Recipe], source: Path) -> Self:
+        """The study with its recipes as they are named now: where their files lie, and the keys that a resumed run may change.
+
+        Raises UserError, which names `source`, unless these recipes are those of the study.
+        """
         own, asked = ([recipe.name for recipe in which] for which in (self.recipes, recipes))
         if own != asked:
             raise UserError(f"{source}: is a study of {', '.join(own)}, not of {', '.join(asked)}; choose another --out")
         for ours, theirs in zip(self.recipes, recipes, strict=True):
             if different := differences(ours.settled, theirs.settled):
                 raise UserError(f"{source}: {ours.name} is another recipe now: {different}; choose another --out")
+        return dataclasses.replace(self, recipes=tuple(recipes))
 
     def write(self, folder: Path) -> None:
         """Writes `study.json`. Raises UserError."""

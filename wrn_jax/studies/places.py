@@ -36,7 +36,12 @@ def find(jobs: int | None) -> list[Place]:
 
 
 def divided(jobs: int) -> list[Place]:
-    """The cores of this process in so many shares, nearly alike. Raises UserError if there are fewer cores."""
+    """The cores of this process in so many shares, nearly alike.
+
+    Raises UserError if there are fewer cores, or the system does not let a process choose its own.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        raise UserError(f"--jobs {jobs}: the cores of a CPU can be divided on Linux alone; leave it out")
     cores = sorted(os.sched_getaffinity(0))
     if jobs > len(cores):
         raise UserError(f"--jobs {jobs}: there are {len(cores)} CPU cores")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
+from wrn_jax.config import FREE_ON_RESUME, flatten
 from wrn_jax.report import runs as finished_runs
 from wrn_jax.report.runs import Run
 from wrn_jax.runtime.environment import now
@@ -16,6 +17,9 @@ from wrn_jax.runtime.files import write_atomically
 from wrn_jax.studies.design import Design, Recipe, differences
 from wrn_jax.studies.sharing import Fork, branching_epochs
 from wrn_jax.training.workdir import checkpoint_steps, holds_run, saved_config
+
+_OF_DATA = tuple(key for key in FREE_ON_RESUME if key.startswith("data."))
+"""Keys that say where data lie."""
 
 DIVERGED = Diverged.code
 """The exit code of a run that would diverge again."""
@@ -71,8 +75,10 @@ class Member:
         return self.trunk is not None and self.fork is not None and self.fork.steps in checkpoint_steps(self.trunk.workdir)
 
     def evaluate(self, checkpoint: str, corruptions: bool) -> list[str]:
-        """The arguments of the command that evaluates a checkpoint of it."""
-        more = ["--corruptions"] if corruptions else []
+        """The arguments of the command that evaluates a checkpoint of it, with the data where the recipe says by now."""
+        own, wanted = (flatten(config.to_dict()) for config in (saved_config(self.workdir), self.recipe.settled))
+        more = [f"--config.{key}={wanted[key]}" for key in _OF_DATA if own.get(key) != wanted[key]]
+        more += ["--corruptions"] if corruptions else []
         return ["evaluate", "--workdir", str(self.workdir), "--checkpoint", checkpoint, *more]
 
     def failure(self) -> Failure | None:
