@@ -4,8 +4,9 @@
 
 Which way should strength move during a run? Session 04 lets it fall, EfficientNetV2 lets it rise, and nobody has published a
 comparison at equal strength. These three recipes have it: in each third of the run another strength, in `flat` the middle one,
-so that the sums over the run are the same. Rate, length, crop and flip are those of `small30`, and so
-is the cost, 2.16e+14 operations. Not run here.
+so that the sums over the run are the same. Rate, length, crop and flip are those of `small30`, and so is the cost, 2.16e+14
+operations. A network as small as WRN-16-1 has little room for strong augmentation, so what comes out need not hold for wider
+ones (`--config.model.widen_factor=2`). Not run here.
 """
 
 import dataclasses

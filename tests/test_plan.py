@@ -203,11 +203,13 @@ class TestTwo:
     def test_phases_stand_side_by_side(self):
         lines = output("session04", "session04_as_executed").splitlines()
         first = lines.index("learning_rate") + 3
-        assert [" ".join(line.split()) for line in lines[first : first + 5]] == [
+        assert [" ".join(line.split()) for line in lines[first : first + 7]] == [
             "1 linear 0.01 to 0.15 over 5 epochs 1 0.01",
             "1.005 linear 0.01 to 0.15 over 5 epochs",
-            "6 warm restarts 0.15 to 0.0005 every 20 epochs",
-            "6.005 warm restarts 0.01 to 0.0005 every 20 steps",
+            "6 warm restarts 0.15 to 0.0005 every 20 epochs since epoch",
+            "1",
+            "6.005 warm restarts 0.01 to 0.0005 every 20 steps since epoch",
+            "6",
             "61 cosine 0.15 to 1e-05 over 40 epochs 61 cosine 0.01 to 1e-05 over 40 steps, up and down again",
         ]
         assert "dropout" not in lines  # the same in both

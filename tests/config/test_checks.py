@@ -264,6 +264,10 @@ BOTH_SIDES = {
             {"augmentation": "mine", "levels": {"mine": Strengths(trivial_probability=1.0)}},
             {"augmentation": "mine", "levels": {"mine": Strengths(crop_probability=1.0, crop_reflection=1.0)}},
         ),
+        (
+            {"augmentation": "mine", "levels": {"mine": Strengths(holes_probability=1.0, holes_smallest=0.3)}},
+            {"augmentation": "mine", "levels": {"mine": Strengths(holes_probability=1.0)}},
+        ),
         # A level that the recipe does not use, or not in time, does nothing wrong.
         (
             {"augmentation": {epoch(1): "on", epoch(21): "mine"}, "levels": {"on": MINE, "mine": Strengths(rotate=5.0)}},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from itertools import pairwise
 
 import pytest
@@ -70,6 +71,18 @@ def test_a_key_that_stands_twice_in_a_file_is_refused(tmp_path):
         load_file(path)
     path.write_text(path.read_text().replace("epoch(5): 0.1", "epoch(6): 0.1, **{epoch(6): 0.1}"))
     assert load_file(path).recipe.dropout[epoch(6)] == 0.1
+
+
+def test_a_variant_is_built_on_a_file_beside_it_or_on_a_recipe_by_name(tmp_path):
+    variant = tmp_path / "variant.py"
+    text = "from wrn_jax.config import *\nconfig = load_file({!r}, relative_to=__file__).override({{'model.depth': 16}})\n"
+    variant.write_text(text.format("session04"))
+    assert load_file(variant) == load_file("session04").override({"model.depth": 16})
+    (tmp_path / "session04").write_text("from wrn_jax.config import *\nconfig = Config(seed=7)\n")
+    assert load_file(variant) == Config(seed=7).override({"model.depth": 16})
+    variant.write_text(text.format("gone.py"))
+    with pytest.raises(UserError, match=rf"{tmp_path}/gone\.py: no such configuration file"):
+        load_file(variant)
 
 
 def test_quickstart_has_the_phases_of_session04_at_the_same_places():
@@ -189,6 +202,14 @@ class TestArguments:
                 "augmentation_levels.full.rotate=500",
                 "augmentation_levels.full.rotate = 500.0: should be between 0 and 180",
             ),
+            (
+                "augmentation_levels.crop.rotate=3",
+                "augmentation_levels.crop.rotate: the recipe has no such level; it has off, minimal, reduced, full",
+            ),
+            (
+                "augmentation_levels.full.rotat=3",
+                "unknown key 'augmentation_levels.full.rotat'; did you mean 'augmentation_levels.full.rotate'?",
+            ),
             ("a\nb\x1b[31m=1", "unknown key 'a b\\x1b[31m'; --help shows all keys"),
             ("seed=" + "[" * 300 + "]" * 300, "seed.0.0.0: is nested too deeply"),
             ("seed='\\d'", "seed = '\\\\d': should be a valid integer"),
@@ -241,6 +262,14 @@ class TestArguments:
         with pytest.raises(UserError) as error:
             apply_arguments(Config(), [f"--config.{argument}"])
         assert str(error.value) == f"command line: {message}"
+
+    def test_a_recipe_s_own_levels_are_the_ones_that_are_named(self):
+        config = load_file("small30")
+        changed = apply_arguments(config, ["--config.augmentation_levels.crop.flip_probability=0.25"])
+        assert changed.augmentation_levels["crop"].flip_probability == 0.25
+        for key, message in (("full.rotate", "no such level; it has crop"), ("crop.flip_prob", "crop.flip_probability'?")):
+            with pytest.raises(UserError, match=re.escape(message)):
+                apply_arguments(config, [f"--config.augmentation_levels.{key}=1"])
 
     def test_other_arguments_are_refused(self):
         with pytest.raises(UserError, match="unknown argument '--depth'"):
@@ -429,6 +458,9 @@ class TestScheduleObjects:
             ('{epoch(1): 0, at("120 %"): 0.1}', r"a share of the run is at most 100 %"),
             ('Linear(0.1, 0.0, share("100"))', r"a duration reads like '5 epochs'"),
             ("constant_then_decay(0.1, epochs(5), steps(20))", r"decay: should be in epochs"),
+            ("constant_then_decay(0.1, epochs(5), 20)", "a duration reads like '5 epochs'"),
+            ("step_decay(0.1, 1e300, [epoch(2), epoch(3)])", "out of range"),
+            ("step_decay(0.1, 0.5, 3)", "iterable"),
             ("Exponential(0.1, 0, epochs(1))", r"Exponential: factor = 0: should be greater than 0"),
             ("Linear(0.1)", r"Linear: end: is missing"),
             ("epoch()", r"missing 1 required positional argument"),
@@ -454,6 +486,9 @@ def test_a_phase_is_set_by_its_position_and_a_new_one_comes_in_the_order_of_time
     assert list(positions("epoch 31=0.25", "epoch 91=0.1", "50.5 %=0.1", "last 3.5 epochs=0.05", "last 12 epochs=0.1")) == [
         "epoch 1", "epoch 31", "epoch 51", "50.5 %", "87.5 %", "last 12 epochs", "last 9 epochs", "epoch 91", "last 3.5 epochs",
     ]  # fmt: skip
+    within = positions("epoch 1.5=0.25", "epoch 51.5=0.15")  # whose texts begin with those of other phases
+    assert list(within)[:3] == ["epoch 1", "epoch 1.5", "epoch 51"]
+    assert (within["epoch 1.5"], within["epoch 51.5"]) == (0.25, 0.15)
     line = Config().override({"recipe.dropout": {"epoch 1": 0.1, "87.5 %": {"kind": "linear", "start": 0.3, "end": 0.0,
                                                                            "over": "2 epochs"}}})  # fmt: skip
     assert apply_arguments(line, ["--config.recipe.dropout.87.5 %.start=0.2"]).recipe.dropout[at("87.5 %")].start == 0.2

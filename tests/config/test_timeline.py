@@ -33,7 +33,7 @@ def test_rates_are_the_described_ones_at_every_step(recipe):
 
 def test_session04_transitions_are_those_of_the_document():
     found = {(event.epoch, event.name, event.before, event.after) for event in timeline("session04").events()}
-    restarts, cosine = "warm restarts 0.15 to 0.0005 every 20 epochs", "cosine 0.15 to 1e-05 over 40 epochs"
+    restarts, cosine = "warm restarts 0.15 to 0.0005 every 20 epochs since epoch 1", "cosine 0.15 to 1e-05 over 40 epochs"
     assert found == {
         (6, "learning_rate", "linear 0.01 to 0.15 over 5 epochs", restarts),
         (41, "augmentation", "full", "reduced"),

@@ -1,5 +1,6 @@
 """CIFAR in other forms than TFDS's: the same images in the same order as from the folder that is prepared of them."""
 
+import dataclasses
 import io
 import json
 import os
@@ -112,6 +113,14 @@ def test_every_form_gives_the_same_arrays(prepared, tmp_path, name, write):
     if write in (write_npz, write_parquet):  # without names, or with the true ones
         names = ("airplane", "truck") if name == "cifar10" else ("apple", "worm")
     assert (dataset.class_names[0], dataset.class_names[-1]) == (names[0], names[-1])
+
+
+@pytest.mark.parametrize("write", [write_npz, pack_pickles])
+def test_the_directory_may_be_the_file_itself(prepared, tmp_path, write):
+    write(tmp_path, "cifar100", prepared[0]["cifar100"])
+    asked = config.Data(name="cifar100", directory=str(tmp_path), download=False, validation_size=0)
+    (file,) = (path for path in tmp_path.iterdir() if path.is_file())
+    assert_same(loading.load(dataclasses.replace(asked, directory=str(file))), loading.load(asked))
 
 
 def test_another_form_is_prepared_as_the_binary_archive_is(prepared, tmp_path):

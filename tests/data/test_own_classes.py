@@ -51,6 +51,14 @@ def test_a_file_and_folders_are_the_same_set_and_the_configuration_says_what_it_
     assert own_classes.described(config.load_file("session04")) == config.load_file("session04")
 
 
+def test_names_of_bytes_and_images_of_less_common_endings(tmp_path):
+    np.savez(tmp_path / "a.npz", class_names=np.array(NAMES, "S"), **arrays())
+    assert own_classes.read(tmp_path / "a.npz")[1] == NAMES
+    folder = write_folder(tmp_path / "b", arrays())
+    (folder / "train" / "ant" / "00.png").rename(folder / "train" / "ant" / "00.JFIF")
+    assert len(own_classes.read(folder)[0]["train"].labels) == 12
+
+
 def test_without_names_classes_are_called_by_their_numbers(tmp_path):
     np.savez(tmp_path / "a.npz", **arrays())
     assert own_classes.read(tmp_path / "a.npz")[1] == ("0", "1", "2")
@@ -103,6 +111,9 @@ def test_folders_that_are_not_one_are_refused(tmp_path):
         own_classes.read(folder)
     (folder / "test" / "ant" / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"a\.png: cannot be read"):
+        own_classes.read(folder)
+    (folder / "val").mkdir()
+    with pytest.raises(UserError, match="has test and val; leave one of them"):
         own_classes.read(folder)
     with pytest.raises(UserError, match="holds no images of one's own"):
         own_classes.read(tmp_path)

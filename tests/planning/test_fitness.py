@@ -196,3 +196,13 @@ def test_a_disk_that_gives_other_bits_back_is_told(tmp_path, monkeypatch):
 def test_a_price_is_a_number(price):
     with pytest.raises(UserError, match=r"--price \S+: should be a number"):
         check.main(["--price", price])
+
+
+def test_memory_in_caches_counts_as_free(monkeypatch, tmp_path):
+    read = fitness.Path.read_text
+    lines = "MemTotal: 24000000 kB\nMemFree: 1000 kB\nMemAvailable: 2000 kB\n"
+    monkeypatch.setattr(fitness.Path, "read_text", lambda path: lines if str(path) == "/proc/meminfo" else read(path))
+    assert fitness.free_memory() == 2000 * 1024
+    monkeypatch.setattr(fitness.Path, "read_text", lambda path: (tmp_path / "gone").read_bytes())
+    monkeypatch.setattr(fitness.os, "sysconf", {"SC_AVPHYS_PAGES": 3, "SC_PAGE_SIZE": 4096}.get)
+    assert fitness.free_memory() == 3 * 4096

@@ -35,7 +35,7 @@ MIXING_LEFT = 0.05
 OPERATIONS = {
     "affine_probability": ("shift", "scale", "rotate"),
     "cutout_probability": ("cutout_size",),
-    "holes_probability": ("holes_largest",),
+    "holes_probability": ("holes_smallest", "holes_largest"),
     "brightness_contrast_probability": ("brightness", "contrast"),
     "color_probability": ("hue", "saturation", "value"),
     "randaugment_probability": ("randaugment_operations",),
@@ -350,7 +350,7 @@ def _idle_augmentation(config: Config, timeline: Timeline) -> list[Finding]:
             texts.append(f"has {', '.join(sorted(given))}, but every probability is 0")
         for probability, strengths in OPERATIONS.items():
             if probability in given and not given & set(strengths):
-                texts.append(f"has {probability}, but {' and '.join(strengths)} are 0")
+                texts.append(f"has {probability}, but {' and '.join(strengths)} {'are' if len(strengths) > 1 else 'is'} 0")
         if len(used):
             epoch = _epoch(timeline, int(timeline.sampled[used[0]]))
             findings += [Finding("idle-augmentation", epoch, f"level {name} {text}") for text in texts]

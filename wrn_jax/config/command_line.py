@@ -115,7 +115,7 @@ def _schedules(text: str) -> Any:
         return eval(compile(tree, "command line", "eval"), {"__builtins__": {}} | _NAMES)
     except ValidationError as wrong:
         raise error("command line", f"{wrong.title}: {first_error(wrong)}") from None
-    except (ValueError, TypeError) as wrong:
+    except (ValueError, TypeError, ArithmeticError, AttributeError) as wrong:
         raise error("command line", f"{shown(text)}: {wrong}") from None
 
 
@@ -128,6 +128,7 @@ def help_text() -> str:
         lines.append(f"  {key}  ({kind}; default {default})")
         if description:
             lines.append(f"      {description}")
-    lines.append("  augmentation_levels.LEVEL.*: the same for the levels " + ", ".join(LEVELS))
+    others = ", ".join(LEVELS)
+    lines.append(f"  augmentation_levels.LEVEL.*: the same for the levels {others}, or those that a recipe has instead")
     lines.append('phases are a value, or a table such as \'{"epoch 1": 0.3, "epoch 51": 0.2}\'')
     return "\n".join(lines)

@@ -29,7 +29,9 @@ def load_file(path: str | Path, relative_to: str | Path | None = None) -> Config
     What it prints goes to standard error: standard output may be read by a program. The working directory stays the caller's,
     whose relative paths would else mean something new.
     """
-    path = recipes.find(path) if relative_to is None else Path(relative_to).parent / path
+    name, path = str(path), recipes.find(path) if relative_to is None else Path(relative_to).parent / path
+    if not os.path.isfile(path) and name in recipes.names():
+        path = recipes.find(name)
     if not os.path.isfile(path):
         raise error(path, f"no such configuration file; recipes that are known by name: {', '.join(recipes.names())}")
     try:

@@ -347,7 +347,8 @@ class OneCycle:
 
     def describe(self, clock: Clock) -> str:
         """What it does, in words, durations as they are on `clock`."""
-        return f"one cycle {self.start:g} to {self.peak:g} to {self.end:g} over {clock.stretch(self.over)}"
+        way = f"{self.start:g} to {self.peak:g} to {self.end:g} over {clock.stretch(self.over)}"
+        return f"one cycle {way}, the first {100 * self.rise:g} % up"
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
@@ -442,6 +443,7 @@ def constant_then_decay(peak: float, warm_up: Duration, decay: Duration, end: fl
     Raises:
       ValueError: `decay` is in steps, which nobody can count from the end.
     """
+    decay = _parse_duration(decay)
     if decay.unit == "steps":
         raise ValueError("decay: should be in epochs, or a share of the run")
     fall = last(decay.amount) if decay.unit == "epochs" else Position(100 - decay.amount, "%")

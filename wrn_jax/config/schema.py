@@ -321,20 +321,31 @@ def plain(value: Any, key: str, source: str, depth: int = 0) -> Any:
 
 def _assign(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
     """Sets a dotted key. A position in it may hold a point, as in "recipe.dropout.87.5 %", so tables are gone into by name."""
-    node, leaf, folder = tree, key, ""
+    node, leaf, folder, tables = tree, key, "", {moving.key for moving in MOVING.values()}
     while names := [name for name in node if leaf.startswith(f"{name}.")]:
+        if folder in tables and _is_position(leaf):  # "epoch 1.5" is no key of the phase at "epoch 1"
+            break
         name = max(names, key=len)
         node, leaf, folder = node[name], leaf.removeprefix(f"{name}."), f"{folder}.{name}".lstrip(".")
         if not isinstance(node, dict):
             raise error(source, _unknown(key))
     if leaf in node:
         node[leaf] = value
-    elif folder in {moving.key for moving in MOVING.values()}:
+    elif folder in tables:
         _add_phase(node, leaf, value)
     elif "." not in leaf and folder.startswith(("recipe.", "optimizer.", "augmentation_levels", "silence")):
         node[leaf] = value
+    elif folder == "augmentation_levels":
+        raise error(source, f"{cut(printable(key), 100)}: the recipe has no such level; it has {', '.join(node)}")
     else:
         raise error(source, _unknown(key))
+
+
+def _is_position(text: str) -> bool:
+    try:
+        return bool(at(text))
+    except ValueError:
+        return False
 
 
 def _add_phase(phases: dict[str, Any], position: str, value: Any) -> None:
@@ -372,10 +383,15 @@ def first_error(failure: ValidationError) -> str:
 def _unknown(key: str) -> str:
     """What to say about a key that does not exist: the nearest one that does, whole or by its last part."""
     known = [name for name, _ in keys()]
-    close = difflib.get_close_matches(key, known, 1, 0.6)
+    folder, _, leaf = key.rpartition(".")
+    if folder.startswith("augmentation_levels."):  # a recipe's own levels are no known keys, but all have the same strengths
+        strengths = [field.name for field in dataclasses.fields(Strengths)]
+        close = [f"{folder}.{name}" for name in difflib.get_close_matches(leaf, strengths, 1, 0.6)]
+    else:
+        close = difflib.get_close_matches(key, known, 1, 0.6)
     if not close:
         parts = {name.rpartition(".")[2] for name in known} | _SCHEDULE_KEYS
-        close = difflib.get_close_matches(key.rpartition(".")[2], sorted(parts), 1, 0.6)
+        close = difflib.get_close_matches(leaf, sorted(parts), 1, 0.6)
     return f"unknown key '{cut(printable(key), 100)}'" + (
         f"; did you mean '{close[0]}'?" if close else "; --help shows all keys"
     )

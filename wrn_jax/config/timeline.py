@@ -259,7 +259,7 @@ class Timeline:
             before = ""
             for step, value in self.beginnings(name):
                 if step < self.steps:
-                    after = self._describe(value)
+                    after = self._describe(value, step)
                     events.append(Event(step, self.epoch_of(step), name, before, after))
                     before = after
         return sorted(events, key=lambda event: event.step)
@@ -271,13 +271,18 @@ class Timeline:
             phases = [(max(0, self.clock.index(where)), where, value) for where, value in self._phases[name].items()]
             for number, (step, position, value) in enumerate(phases):
                 if step >= self.steps or any(step == later for later, *_ in phases[number + 1 :]):
-                    never.append(f"{name} {self._describe(value)} at {position}")
+                    never.append(f"{name} {self._describe(value, step)} at {position}")
         return never
 
-    def _describe(self, value: float | str | Schedule | Ramp) -> str:
+    def _describe(self, value: float | str | Schedule | Ramp, begin: int) -> str:
+        """A phase that begins at step `begin`, in words; with the place that its own clock starts at, if that is another."""
         if isinstance(value, str):
             return value
-        return f"{value:g}" if isinstance(value, int | float) else value.describe(self.clock)
+        if isinstance(value, int | float):
+            return f"{value:g}"
+        start = begin if value.since is None else self.clock.index(value.since)
+        since = "" if start == begin else f" since epoch {epoch_text(start / self.steps_per_epoch + 1)}"
+        return value.describe(self.clock) + since
 
     def events(self) -> list[Event]:
         """The transitions in the order of time: the phases that replace another."""

@@ -130,7 +130,7 @@ def _read(data: Data) -> tuple[dict[str, Split], tuple[str, ...]]:
 def _find_or_prepare(data: Data) -> Path | forms.Original:
     """The configuration's set: its prepared folder, or what stands there in another form, else a folder made now."""
     directory = cifar.resolve_directory(data.directory)
-    folder = cifar.find_version(directory, data.name)
+    folder = None if directory.is_file() else cifar.find_version(directory, data.name)
     if folder:
         return folder
     archive = forms.ARCHIVES.get(data.name)

@@ -18,7 +18,10 @@ from wrn_jax.data.cifar import SPLITS, Split
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import reason, user_path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico",
+)  # fmt: skip
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -94,13 +97,15 @@ def _npz(path: Path, content: Any) -> _Own:
         raise UserError(f"{path}: {', '.join(missing)} not found, only {', '.join(content) or 'nothing'}")
     labels = {split: np.squeeze(content[f"y_{split}"]) for split in SPLITS}
     top = int(labels["train"].max(initial=0)) if np.issubdtype(labels["train"].dtype, np.integer) else 0
-    names = [str(name) for name in content["class_names"]] if "class_names" in content else map(str, range(top + 1))
-    return _Own(path, labels, tuple(names), lambda split: content[f"x_{split}"])
+    names = content["class_names"].astype(str) if "class_names" in content else range(top + 1)
+    return _Own(path, labels, tuple(map(str, names)), lambda split: content[f"x_{split}"])
 
 
 def _folder(place: Path) -> _Own:
     tests = [name for name in TEST_FOLDERS if (place / name).is_dir()]
-    if not (place / "train").is_dir() or len(tests) != 1:
+    if len(tests) > 1:
+        raise UserError(f"{place}: has {' and '.join(tests)}; leave one of them, which is taken as the test set")
+    if not (place / "train").is_dir() or not tests:
         raise UserError(
             f"{place}: holds no images of one's own; expected a .npz file, or a folder with train/CLASS/IMAGE and "
             "test/CLASS/IMAGE"

@@ -25,7 +25,7 @@ def describe_two(a: Plan, b: Plan) -> list[str]:
         "",
     ]
     for name in shown_in((a.timeline, b.timeline)):
-        if phase_texts(a.timeline, name) != phase_texts(b.timeline, name):
+        if not is_shared(a.timeline, b.timeline, name):
             lines += [*phases_of_two(a.timeline, b.timeline, name, names), ""]
     ranges = differing_values(a.timeline, b.timeline)
     unit = "epochs" if a.timeline.epochs == b.timeline.epochs else "% of run"
@@ -74,8 +74,8 @@ def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str
     at_default = [name for name in same if left[name] == usual.get(name)]
     shared = [f"{name} {left[name]}" for name in same if name not in at_default]
     for name in shown_in((a.timeline, b.timeline)):
-        texts = phase_texts(a.timeline, name)
-        if texts == phase_texts(b.timeline, name):
+        if is_shared(a.timeline, b.timeline, name):
+            texts = phase_texts(a.timeline, name)
             phases = [text if when == 1 else f"{text} (epoch {epoch_text(when)})" for when, text in texts]
             shared.append(f"{name} {', '.join(phases)}")
     return different, [*shared, f"{len(at_default)} keys at their defaults"]
@@ -84,6 +84,12 @@ def compare_keys(a: Plan, b: Plan) -> tuple[list[tuple[str, str, str]], list[str
 def phase_texts(timeline: Timeline, name: str) -> list[tuple[float, str]]:
     """(epoch, from 1; what it does) of each phase of a moving value."""
     return [(event.step / timeline.steps_per_epoch + 1, event.after) for event in timeline.phases([name])]
+
+
+def is_shared(a: Timeline, b: Timeline, name: str) -> bool:
+    """Whether a moving value is the same in two recipes: in words, and, where the runs are equally long, in every value."""
+    values = a.values[name], b.values[name]
+    return phase_texts(a, name) == phase_texts(b, name) and (a.steps != b.steps or np.array_equal(*values))
 
 
 def phases_of_two(a: Timeline, b: Timeline, name: str, names: Sequence[str]) -> list[str]:

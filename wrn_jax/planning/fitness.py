@@ -1,8 +1,10 @@
 """Whether a machine is fit for a recipe: each question answered by trying, with what to do where the answer is no.
 
-Images are random and the same everywhere, so no data set is needed; nothing is left behind.
+Images are random and the same everywhere, so no data set is needed; nothing is left behind but what a run would find or make as
+well: compiled programs, and the data set in the form that is read fastest.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -374,7 +376,15 @@ def device_memory(device: Any) -> float:
     """Bytes that programs may use on a device; of a CPU its share of those that the machine has free."""
     if limit := (device.memory_stats() or {}).get("bytes_limit"):
         return float(limit)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count()
+    return free_memory() / jax.local_device_count()
+
+
+def free_memory() -> int:
+    """Bytes of the machine's memory that programs can have: what caches hold is given up for them, where the kernel says so."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE):
+            return 1024 * int(found[1])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def accelerator(device: Any) -> targets.Accelerator | None:
