@@ -85,7 +85,7 @@ def test_each_way_serves_the_layers_it_is_fast_for():
             if suits
         )
 
-    assert [chosen(shape) for shape in SHAPES] == ["", "w", "w", "w", "c", "c", "c", "c", "c", "", "w"]
+    assert [chosen(shape) for shape in SHAPES] == ["c", "w", "w", "w", "c", "c", "c", "c", "c", "", "w"]
     assert [chosen(shape, jnp.bfloat16) for shape in SHAPES] == [""] * len(SHAPES)
 
 
