@@ -112,6 +112,25 @@ def test_low_precision_keeps_parameters_statistics_and_logits_in_float32(dtype):
     assert all(f"x{short}>" in line and "xf32>" not in line for line in convolutions)
 
 
+@pytest.mark.parametrize("recompute", ["none", "blocks"])
+def test_without_a_key_the_bits_are_those_of_rate_0(recompute):
+    network = Network(Model(depth=10, widen_factor=1, recompute=recompute), 10, "float32")
+    model = WideResNet(10, 1, 10, rngs=nnx.Rngs(0))
+    params, stats = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
+
+    @jax.jit
+    def run(params, *arguments):
+        def loss(params):
+            logits = nnx.merge(network.graphdef, params, stats)(images, *arguments, train=True)
+            return jnp.square(logits).sum(), logits
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    jax.tree.map(np.testing.assert_array_equal, run(params), run(params, jnp.float32(0), jax.random.key(0)))
+    assert not np.array_equal(run(params)[1], run(params, jnp.float32(0.5), jax.random.key(0))[1])
+
+
 def test_batch_norm_groups_are_normalised_apart():
     inputs = jax.random.normal(jax.random.key(0), (8, 4, 4, 3)) * jnp.arange(1, 9.0)[:, None, None, None]
     whole, grouped = BatchNorm(3), BatchNorm(3, groups=2)

@@ -392,6 +392,18 @@ def test_what_a_recipe_does_not_use_is_no_part_of_its_program(monkeypatch, name)
     assert compile.lower(config.override(at_rest | idle), mesh, "gpu").as_text() == text
 
 
+def test_a_recipe_without_dropout_draws_no_masks(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("nothing is dropped")
+
+    monkeypatch.setattr("wrn_jax.models.wide_resnet._random_words", refuse)
+    config = load_file("small30").override({"model.depth": 10})
+    compile.lower(config, devices.make_mesh(1), "gpu")
+    late = {"recipe.dropout": {"epoch 1": 0.0, "epoch 30": 0.1}}
+    with pytest.raises(AssertionError, match="nothing is dropped"):
+        compile.lower(config.override(late), devices.make_mesh(1), "gpu")
+
+
 def test_order_of_random_streams_is_by_use():
     key = jax.random.key(0)
     streams = Streams.derive(key, jnp.int32(4))

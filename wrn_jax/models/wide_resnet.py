@@ -11,7 +11,7 @@ Layers are built for pure use: `nnx.split` the network once, keep parameters and
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -274,7 +274,7 @@ class Block(nnx.Module):
         activated = nnx.relu(self.bn1(inputs, train))
         outputs = self.bn2(self.conv1(activated), train)
         drop = packed_relu_dropout if self.pack_dropout else relu_dropout
-        outputs = drop(outputs, rate, key) if train else nnx.relu(outputs)
+        outputs = nnx.relu(outputs) if key is None else drop(outputs, rate, key)
         shortcut = inputs if self.shortcut is None else self.shortcut(activated)
         return self.conv2(outputs) + shortcut
 
@@ -372,9 +372,9 @@ class WideResNet(nnx.Module):
 
         Args:
           images: [B, H, W, C], normalised.
-          rate: dropout rate, float32 scalar; only read when `train`.
-          key: random key of the dropout masks; needed when `train`.
-          train: whether batch statistics and dropout are used.
+          rate: dropout rate, float32 scalar.
+          key: random key of the dropout masks; without one nothing is dropped.
+          train: whether the batch's own statistics are used.
 
         Returns:
           [B, num_classes] float32.
@@ -382,7 +382,7 @@ class WideResNet(nnx.Module):
         outputs = self.conv1(images)
         blocks = [block for group in (self.block1, self.block2, self.block3) for block in group.layer.values()]
         for index, block in enumerate(blocks):
-            block_key = jax.random.fold_in(cast(jax.Array, key), index) if train else None
+            block_key = None if key is None else jax.random.fold_in(key, index)
             run = _run_and_recompute if train and self.recompute else Block.__call__
             outputs = run(block, outputs, rate, block_key, train)
         # Without the barrier the CPU compiler of JAX 0.12 makes NaN of the mean in bfloat16.

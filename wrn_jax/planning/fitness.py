@@ -402,7 +402,7 @@ def _logits_and_gradients(setup: Setup, kind: str, images: np.ndarray, labels: j
     def run(params: Any, stats: Any) -> tuple[jax.Array, Any]:
         def loss(params: Any) -> tuple[jax.Array, jax.Array]:
             model = nnx.merge(network.graphdef, params, stats)
-            logits = model(setup.normalisation(jnp.asarray(images)), 0.0, jax.random.key(0), train=True)
+            logits = model(setup.normalisation(jnp.asarray(images)), train=True)
             return HALF_SCALE * optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
 
         gradients, logits = jax.grad(loss, has_aux=True)(params)

@@ -78,13 +78,14 @@ def update(
     state: TrainState,
     batch: Batch,
     now: Hyperparameters,
-    dropout_key: jax.Array,
+    dropout_key: jax.Array | None,
     axis_name: str | None = None,
     sharpness_aware: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One update of `state` on `batch`.
 
     Of the setup it takes network and optimiser, of the hyperparameters `now` those that neither images nor labels hold yet.
+    Without a `dropout_key` nothing is dropped.
     With `axis_name`, the batch is one device's part of it and everything is averaged over that mapped axis; the network must
     then average its statistics over the same axis. With `sharpness_aware`, the gradient is taken twice, see `sharpness`.
 
@@ -93,14 +94,14 @@ def update(
     """
     scale = state.loss_scale.scale
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    def objective(params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Any]:
         model = nnx.merge(setup.network.graphdef, params, state.batch_stats)
         logits = model(batch.images, now["dropout"], key, train=True)
         loss = mixed_cross_entropy(logits, batch.labels, batch.partner_labels, batch.weight, now["label_smoothing"])
         correct = mixed_correct(logits, batch.labels, batch.partner_labels, batch.weight)
         return loss * scale, (loss, correct, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    def gradients_of(params: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
+    def gradients_of(params: Any, batch: Batch, key: jax.Array | None) -> tuple[Any, Any]:
         gradients, (loss, correct, stats) = jax.grad(objective, has_aux=True)(params, batch, key)
         if axis_name is not None:
             loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
@@ -143,11 +144,11 @@ def update(
 
 def sam_gradients(
     options: Optimizer,
-    gradients_of: Callable[[Any, Batch, jax.Array], tuple[Any, Any]],
+    gradients_of: Callable[[Any, Batch, jax.Array | None], tuple[Any, Any]],
     params: Any,
     batch: Batch,
     now: Hyperparameters,
-    dropout_key: jax.Array,
+    dropout_key: jax.Array | None,
 ) -> tuple[Any, Any]:
     """The gradients of sharpness-aware minimisation: those at the parameters perturbed by the gradients of `batch`.
 
@@ -160,13 +161,13 @@ def sam_gradients(
       params: where the step begins.
       batch: whose size the group divides.
       now: for `sam_rho`.
-      dropout_key: of the step.
+      dropout_key: of the step, if it has dropout.
 
     Returns:
       What `gradients_of` does: the second gradients, but loss, correct and statistics at `params` themselves.
     """
     count = 1 if options.sam_group is None else len(batch.labels) // options.sam_group
-    keys = [dropout_key] if count == 1 else jax.random.split(dropout_key, count)
+    keys = [dropout_key] * count if count == 1 or dropout_key is None else jax.random.split(dropout_key, count)
     results = []
     for part, key in zip(batch.split(count), keys, strict=True):
         first, (loss, correct, stats) = gradients_of(params, part, key)
@@ -212,7 +213,8 @@ def make_train_step(
             partner_labels=labels[chosen][partner],
             weight=weight,
         )
-        state, metrics = update(setup, state, batch, now, streams.dropout, sharpness_aware=sharpness_aware)
+        dropout_key = streams.dropout if setup.timeline.uses("dropout") else None
+        state, metrics = update(setup, state, batch, now, dropout_key, sharpness_aware=sharpness_aware)
         metrics |= now.values
         metrics["examples"] = jnp.int32(chosen.shape[0])
         return state, metrics
