@@ -40,9 +40,16 @@ def wait_for(process, beginning):
     next(line for line in process.stdout if line.startswith(beginning))
 
 
-def test_two_processes_of_two_devices_train_like_one_through_a_kill_and_a_preemption_notice_to_one(tmp_path):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One epoch by one process on one device."""
+    workdir = tmp_path_factory.mktemp("runs") / "alone"
     config = load_file("configs/session04.py").override(CHANGES | CHANGED | {"devices": 1})
-    loop.train(config, tmp_path / "alone", stop_after=1)
+    loop.train(config, workdir, stop_after=1)
+    return workdir
+
+
+def test_two_processes_of_two_devices_train_like_one_through_a_kill_and_a_preemption_notice_to_one(alone, tmp_path):
     arguments = ["--config.checkpoint_steps=2", "--resume=auto"]
     first, second = start_all(2, tmp_path / "run", *arguments)
     wait_for(first, "epoch 1, step")
@@ -68,10 +75,19 @@ def test_two_processes_of_two_devices_train_like_one_through_a_kill_and_a_preemp
     first, second = [errors.strip().splitlines()[-1] for _, errors in ended]
     assert first == second
     assert first.startswith("train: SIGTERM: saved after ")
-    assert_trained_like_one(tmp_path / "run", tmp_path / "alone")
+    assert_trained_like_one(tmp_path / "run", alone)
     # One of them writes, and says what happens.
     assert len((tmp_path / "run" / "header.jsonl").read_text().splitlines()) == 2
     assert "images/s" not in ended[1][0]
+
+
+def test_two_processes_branch_from_a_run_of_one(alone, tmp_path):
+    started = start_all(2, tmp_path / "run", "--branch-from", alone, "--config.seed=7")
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    first, second = metrics(tmp_path / "run")
+    assert [first] == metrics(alone)
+    assert second["epoch"] == EPOCHS
 
 
 def test_distributed_without_a_shared_directory_or_coordinator_is_one_line(tmp_path):

@@ -79,7 +79,8 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
     def restored(saved: Saved) -> tuple[Saved, TrainState]:
         start_average = setup.config.optimizer.start_average
         state = checkpoints.restore_state(saved, setup.abstract_state, setup.shardings, start_average)
-        state = dataclasses.replace(state, key=jax.device_put(jax.random.key(setup.config.seed), setup.shardings.key))
+        key = jax.jit(lambda: jax.random.key(setup.config.seed), out_shardings=setup.shardings.key)()
+        state = dataclasses.replace(state, key=key)
         if config.precision != setup.config.precision:
             scale = jax.device_put(LossScale.create(setup.network.dtype), setup.shardings.loss_scale)
             state = dataclasses.replace(state, loss_scale=scale)
