@@ -153,6 +153,9 @@ def test_writes_nothing_outside_the_work_directory_and_the_caches(tmp_path, monk
         (["--config", "configs/session04.py", "--config.model.depth=17"], "model.depth = 17: should be 6n + 4"),
         (["--config", "configs/session04.py", "--wrokdir", "x"], "--wrokdir x; did you mean --workdir?"),
         (["--resume"], "--resume needs --workdir"),
+        (["--coordinator", "host:1"], "--coordinator: says where to meet the other processes of the run, with --distributed"),
+        (["--processes", "2"], "--processes: says where to meet"),
+        (["--process", "0"], "--process: says where to meet"),
         (["--resume", "--workdir", "nowhere"], "nowhere: holds no run"),
         (["--resume=auto", "--workdir", "nowhere"], "--config FILE is missing"),  # as for a first start
         (

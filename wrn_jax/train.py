@@ -154,6 +154,9 @@ def check_beginning(options: argparse.Namespace) -> None:
         raise UserError(f"{names[0]} and --resume: once the run is there, --resume alone goes on with it")
     if options.checkpoint is not None and not (options.branch_from or options.init_from):
         raise UserError("--checkpoint: says where to begin, with --branch-from or --init-from")
+    for name in ("coordinator", "processes", "process"):
+        if getattr(options, name) is not None and not options.distributed:
+            raise UserError(f"--{name}: says where to meet the other processes of the run, with --distributed")
     if options.network is not None and not options.init_from:
         raise UserError("--network: says which weights to begin with, with --init-from")
     if options.extend is not None and (not options.extend or options.workdir is None or options.config is not None):
