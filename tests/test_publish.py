@@ -201,6 +201,25 @@ def test_of_weights_published_before_nothing_stays(run, there, tmp_path):
     assert wrn_jax.load_model(out).figures == {}
 
 
+@pytest.mark.parametrize(("setting", "is_offline"), [("", False), ("0", False), ("1", True)])
+def test_what_cannot_be_asked_for_is_not_taken_to_be_missing(tmp_path, monkeypatch, setting, is_offline):
+    package = pytest.importorskip("huggingface_hub")
+
+    def download(repo, file, **_):
+        if file != "model.safetensors":
+            raise package.errors.LocalEntryNotFoundError("no connection")
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(package, "hf_hub_download", download)
+    monkeypatch.setattr(package.constants, "HF_HUB_OFFLINE", is_offline)
+    monkeypatch.setenv("HF_HUB_OFFLINE", setting)
+    if is_offline:  # what the cache has is all there is
+        assert hub.fetch("user/name") == tmp_path / "model.safetensors"
+        return
+    with pytest.raises(UserError, match=r"hub:user/name: config\.json: could not be reached, and is not in the cache"):
+        hub.fetch("user/name")
+
+
 def test_mistakes(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for call in (

@@ -39,7 +39,7 @@ def fetch(name: str) -> Path:
         try:
             path = Path(hub.hf_hub_download(repo, file, revision=revision or None, **options))
         except hub.errors.EntryNotFoundError as error:
-            if isinstance(error, hub.errors.LocalEntryNotFoundError) and not os.environ.get("HF_HUB_OFFLINE"):
+            if _is_unreachable(error, hub):
                 raise UserError(f"{PREFIX}{name}: {_explained(error, hub)}") from None
             continue
         except Exception as error:  # of httpx, of the package, of the disk
@@ -48,11 +48,10 @@ def fetch(name: str) -> Path:
             try:
                 hub.hf_hub_download(repo, other, revision=path.parent.name, **options)
             except Exception as error:
-                if not isinstance(error, hub.errors.EntryNotFoundError):
+                if not isinstance(error, hub.errors.EntryNotFoundError) or _is_unreachable(error, hub):
                     raise UserError(f"{PREFIX}{name}: {other}: {_explained(error, hub)}") from None
         return path
-    offline = os.environ.get("HF_HUB_OFFLINE")
-    trouble = "is not in the cache, and HF_HUB_OFFLINE is set" if offline else "holds no weights"
+    trouble = "is not in the cache, and HF_HUB_OFFLINE is set" if hub.is_offline_mode() else "holds no weights"
     raise UserError(f"{PREFIX}{name}: {trouble}; looked for {', '.join(WEIGHTS)}")
 
 
@@ -114,6 +113,11 @@ def _package() -> Any:
     except ImportError:
         raise UserError("the Hub is reached by huggingface_hub, which is not installed: pip install 'wrn_jax[hub]'") from None
     return hub
+
+
+def _is_unreachable(error: Exception, hub: Any) -> bool:
+    """Whether a file could not be asked for, though the Hub is to be asked: that it is not there is not known."""
+    return isinstance(error, hub.errors.LocalEntryNotFoundError) and not hub.is_offline_mode()
 
 
 def _endpoint() -> str | None:
