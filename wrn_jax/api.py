@@ -1,4 +1,9 @@
-"""What `import wrn_jax` offers: training, evaluating and using a model from Python. It changes no setting of the process."""
+"""What `import wrn_jax` offers: training, evaluating and using a model from Python.
+
+It changes no setting of JAX. From the first use on, for the sake of checkpoints, three other things of the process change:
+`tensorstore.experimental_collect_matching_metrics` gives nothing any more, since its answers leak memory, and
+`sys.unraisablehook` and the log `asyncio` leave out what abandoned tasks of Orbax and TensorStore say.
+"""
 
 import dataclasses
 import json
