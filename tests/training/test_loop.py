@@ -19,7 +19,7 @@ from wrn_jax.runtime import devices
 from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.training import loop, messages
 from wrn_jax.training.checkpoints import Checkpoints, SaveFailed
-from wrn_jax.training.records import EpochSums, read_rows
+from wrn_jax.training.records import EpochSums, read_headers, read_rows
 from wrn_jax.training.setup import resolve
 from wrn_jax.training.workdir import saved_config
 
@@ -411,6 +411,26 @@ class TestRollback:
         config = small_config(on_nonfinite="rollback", max_rollbacks=1)
         with pytest.raises(Diverged, match=r"last checkpoint is of step 20; gave up after 1 rollbacks; .*usually help"):
             loop.train(config, tmp_path / "run")
-        # What was learned about the data order survives a restart.
-        self.failures = 0
-        loop.train(config, tmp_path / "run", resume=True)
+        # What was learned about the order of the data, and where the run went back to, survives a restart.
+        self.failures = 1
+        loop.train(small_config(on_nonfinite="rollback", max_rollbacks=2), tmp_path / "run", resume=True, stop_after=3)
+        starts = [(header.first_step, header.rollbacks) for header in read_headers(tmp_path / "run" / "header.jsonl")]
+        assert starts == [(0, 0), (20, 1), (20, 1), (10, 2)]
+
+
+@pytest.mark.parametrize("taken_over", [0, 2])
+def test_gives_up_after_rollbacks_of_its_own(tmp_path, monkeypatch, taken_over):
+    """Though a branch counts on from those of the run that it branched from."""
+    counts = []
+
+    def run(request):
+        counts.append(max(taken_over, request.rollbacks))
+        raise Diverged("no longer finite", counts[-1], request.back_to)
+
+    header = dataclasses.replace(HEADER, rollbacks=taken_over)
+    (tmp_path / "header.jsonl").write_text(json.dumps(header.to_dict()) + "\n")
+    monkeypatch.setattr(loop, "run", run)
+    monkeypatch.setattr(loop, "checkpoint_steps", lambda workdir: [10, 20, 30, 40])
+    with pytest.raises(Diverged, match="gave up after 1 rollbacks"):
+        loop.train(Config().override({"on_nonfinite": "rollback", "max_rollbacks": 1}), tmp_path)
+    assert counts == [taken_over, taken_over + 1]

@@ -1,14 +1,16 @@
-"""Whether a run that does not learn is told so, once, and one that learns is not."""
+"""Whether a run that does not learn is told so, once, and one that learns is not; how to go on with a run."""
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
 from tests.training.test_records import ROW
 from wrn_jax.config import Config
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.training.messages import not_learning
+from wrn_jax.runtime import devices
+from wrn_jax.training.messages import going_on, not_learning
 
 WARM_UP = {"epoch 1": {"kind": "linear", "start": 0.01, "end": 0.1, "over": "2 epochs"}, "epoch 3": 0.1}
 
@@ -45,3 +47,10 @@ def test_a_run_that_guesses_after_the_warm_up_is_told_once(losses, epochs):
 def test_a_short_run_is_asked_at_its_end():
     assert told([4.67, 4.65, 4.64], epochs=3, steps_per_epoch=10) == [3]
     assert told([4.67, 4.65, 4.4], epochs=3, steps_per_epoch=10) == []
+
+
+def test_a_run_goes_on_as_deterministic_as_it_was(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert going_on(Path("runs/a b")) == "--resume --workdir 'runs/a b'"
+    devices.be_deterministic()
+    assert going_on(Path("runs/a")) == "--resume --workdir runs/a --deterministic"

@@ -17,6 +17,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop, origins
 from wrn_jax.training.checkpoints import Checkpoints
 from wrn_jax.training.records import Origin, read_headers
+from wrn_jax.training.workdir import saved_config
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +88,59 @@ def test_a_stopped_run_goes_on_with_what_acts_later_changed(runs, tmp_path, line
     assert not any(before)
     assert "early_stopping_patience was None, is 9" in last
     assert "changed from here on: early_stopping_patience was None, is 9" in lines
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+AVERAGE = {"optimizer.average_decay": {"epoch 1": 0.0, "epoch 4": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "digests", "rows", "message"),
+    [
+        (AVERAGE, {}, 3, r"checkpoint 15: holds no average, and this recipe has one; --config\.optimizer\.start_average=true"),
+        ({"data.directory": "elsewhere"}, {"train": "0123"}, 3, "the training images here are not those of the run"),
+        ({"early_stopping_patience": 9}, {}, 2, r"metrics\.jsonl: should hold epochs 1 to 3"),
+    ],
+)
+def test_a_resume_that_is_refused_changes_nothing(runs, tmp_path, monkeypatch, changes, digests, rows, message):
+    workdir = tmp_path / "run"
+    shutil.copytree(runs / "base", workdir)
+    records = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "metrics.jsonl").write_text("".join(records[:rows]))
+    if digests:
+        monkeypatch.setattr(loop.loading, "digests", lambda dataset: digests)
+    before = [(workdir / name).read_text() for name in ("config.json", "header.jsonl", "metrics.jsonl")]
+    with pytest.raises(UserError, match=message):
+        loop.train(BASE.override(changes), workdir, resume=True)
+    assert [(workdir / name).read_text() for name in ("config.json", "header.jsonl", "metrics.jsonl")] == before
+
+
+def test_what_a_resumed_run_changes_is_written_down_though_a_start_was_killed_before(runs, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    shutil.copytree(runs / "base", workdir)
+    for place in ("RunLog", "compile_programs"):  # once its configuration is there, and once its header is
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, place, stop)
+            with pytest.raises(KeyboardInterrupt):
+                loop.train(NEW, workdir, resume=True)
+        assert saved_config(workdir).early_stopping_patience == 9
+    headers = read_headers(workdir / "header.jsonl")
+    assert [any("early_stopping_patience" in change for change in header.changes) for header in headers] == [False, True]
+
+
+def test_what_branches_need_is_kept_by_a_resumed_run_too(runs, tmp_path, lines):
+    config, workdir = BASE.override({"recipe.checkpoint_epochs": []}), tmp_path / "run"
+    loop.train(config, workdir, stop_after=3, branches=[2])
+    loop.train(config, workdir, resume=True, branches=[4])
+    assert {10, 20} <= set(loop.checkpoint_steps(workdir))
+    assert [header.branches for header in read_headers(workdir / "header.jsonl")] == [(2,), (2, 4)]
+    assert not any("--branches-after" in line for line in lines)
+    shutil.rmtree(workdir / "checkpoints" / "10")
+    loop.train(config, workdir, resume=True)
+    assert "--branches-after 2: that epoch is past, and its checkpoint is not there" in lines
 
 
 def test_a_branch_ends_in_the_bits_of_the_run_trained_apart(runs, tmp_path, lines):

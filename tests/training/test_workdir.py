@@ -11,7 +11,17 @@ from tests.sample_runs import config, write
 from wrn_jax.config import Config
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.training.checkpoints import Saved
-from wrn_jax.training.workdir import begun, check_checkpoints, claimed, default_workdir, holds_run, saved_config
+from wrn_jax.training.workdir import (
+    changes_since,
+    check_checkpoints,
+    claimed,
+    default_workdir,
+    holds_progress,
+    holds_run,
+    saved_config,
+    taken,
+    write_beginning,
+)
 
 CONFIG = config()
 OTHER = config(recipe__batch_size=50)
@@ -19,8 +29,8 @@ OTHER = config(recipe__batch_size=50)
 
 def start(workdir, settings, resume=False):
     """A start that dies as soon as it has begun."""
-    with begun(settings, workdir, resume):
-        pass
+    with taken(settings, workdir, resume):
+        write_beginning(settings, workdir, resume)
 
 
 def test_a_start_that_came_to_nothing_gives_way_to_any_other(tmp_path):
@@ -31,11 +41,13 @@ def test_a_start_that_came_to_nothing_gives_way_to_any_other(tmp_path):
         for resume in (False, True):
             start(workdir, settings, resume)
             (workdir / "metrics.jsonl").write_text("")
+            assert not holds_progress(workdir)
             assert saved_config(workdir).recipe == settings.recipe
 
 
 def test_what_holds_progress_is_not_run_over(tmp_path):
     path = write(tmp_path / "run", [0.1, 0.2])
+    assert holds_progress(path)
     for settings, resume, message in (
         (CONFIG, False, "holds a run already"),
         (OTHER, True, r"another configuration: recipe\.batch_size was 100, is 50"),
@@ -107,3 +119,10 @@ def test_a_checkpoint_says_of_which_run_it_is(tmp_path, metadata, message):
     expected = pytest.raises(UserError, match=message) if message else contextlib.nullcontext()
     with expected:
         check_checkpoints([Saved(40, 4, 0.5, metadata=metadata)], tmp_path, OWN, DIGESTS)
+
+
+@pytest.mark.parametrize(("metadata", "expected"), [({"config": OWN.to_dict()}, "seed was 1, is 2"), ({}, "seed was 0, is 2")])
+def test_changes_are_those_since_the_checkpoint(tmp_path, metadata, expected):
+    write_beginning(Config(), tmp_path, resume=False)
+    changed = Config().override({"seed": 2, "devices": 2})
+    assert changes_since(Saved(40, 4, 0.5, metadata=metadata), tmp_path, changed) == [expected]

@@ -274,7 +274,7 @@ def _history(name: str, headers: Sequence[Header]) -> tuple[str, ...]:
     # A branch that is the same recipe until there is as good as trained apart; the report draws where it left.
     origins = [header.origin.describe() for header in headers if header.origin and not header.origin.is_seamless]
     changes = [f"from update {header.first_step + 1} on: {'; '.join(header.changes)}" for header in headers if header.changes]
-    return tuple(f"{_label(name)}: {_label(text)}" for text in [*origins[-1:], *changes])
+    return tuple(f"{_label(name)}: {_label(text)}" for text in [*origins[-1:], *dict.fromkeys(changes)])
 
 
 def _load_log(name: str) -> Run:

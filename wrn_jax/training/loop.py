@@ -24,14 +24,33 @@ from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves, origins
 from wrn_jax.training.checkpoints import Checkpoints, Saved
-from wrn_jax.training.messages import epoch_line, not_learning, opening_lines
-from wrn_jax.training.records import SPLITS, CheckpointNotes, EpochRow, EpochSums, Header, Origin, best_row, finished_rows
+from wrn_jax.training.messages import epoch_line, going_on, not_learning, opening_lines
+from wrn_jax.training.records import (
+    SPLITS,
+    CheckpointNotes,
+    EpochRow,
+    EpochSums,
+    Header,
+    Origin,
+    best_row,
+    epochs_without_better,
+    finished_rows,
+    read_headers,
+)
 from wrn_jax.training.run_log import Hook, RunLog
 from wrn_jax.training.saver import Saver
 from wrn_jax.training.setup import Setup, make_setup
 from wrn_jax.training.state import TrainState
 from wrn_jax.training.step import Metrics, jit_train_steps, order_key
-from wrn_jax.training.workdir import begun, check_checkpoints, check_workdir, checkpoint_steps, saved_origin
+from wrn_jax.training.workdir import (
+    changes_since,
+    check_checkpoints,
+    check_workdir,
+    checkpoint_steps,
+    saved_origin,
+    taken,
+    write_beginning,
+)
 
 CURVES_INTERVAL = 60.0
 """Least seconds between two drawings of the curves."""
@@ -179,7 +198,8 @@ def train(
       stop_after: the epoch (from 1) after which to end, to be resumed; None: the last.
       origin: where a run begins that is started and not resumed; None: with random weights.
       hook: of the records, see `RunLog`.
-      branches: epochs after which other runs are to go on from this one; see `Checkpoints`.
+      branches: epochs after which other runs are to go on from this one, besides those of its starts before; see
+        `Checkpoints`.
 
     Raises:
       UserError: something in configuration, data or work directory that the user can mend.
@@ -193,8 +213,9 @@ def train(
         except Diverged as error:
             if config.on_nonfinite == "stop":
                 raise
-            if error.rollbacks >= config.max_rollbacks:
-                raise Diverged(f"{error}; gave up after {error.rollbacks} rollbacks; {ADVICE}") from None
+            own = error.rollbacks - devices.lead_says(rollbacks_taken_over(request.workdir))
+            if own >= config.max_rollbacks:
+                raise Diverged(f"{error}; gave up after {own} rollbacks; {ADVICE}") from None
             left = set(checkpoint_steps(request.workdir) or [0]) - set(error.back_to)
             target = devices.lead_says(max(left, default=-1))
             if target < 0:
@@ -204,7 +225,7 @@ def train(
             back_to = (*(step for step in error.back_to if step < target), target)
             request = dataclasses.replace(request, resume=True, rollbacks=rollbacks, back_to=back_to)
             where = f"step {target}" if target else "the beginning"
-            how = f"with the data in another order (rollback {rollbacks} of {config.max_rollbacks})"
+            how = f"with the data in another order (rollback {own + 1} of {config.max_rollbacks})"
             console.say(f"{error}; going back to {where}, {how}", active=jax.process_index() == 0)
 
 
@@ -234,7 +255,7 @@ def run(request: Request) -> Summary:
                     break
                 signal = attempt.stop.received(epoch * attempt.setup.timeline.steps_per_epoch)
                 if signal and epoch < epochs:
-                    raise Interrupted(f"{signal}: saved after epoch {epoch}; continue with --resume --workdir {workdir}")
+                    raise Interrupted(f"{signal}: saved after epoch {epoch}; continue with {going_on(workdir)}")
         except Interrupted:
             close(attempt)
             raise
@@ -253,17 +274,19 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
     setup = make_setup(request.config, devices.make_mesh(request.config.devices))
     config, timeline = setup.config, setup.timeline
     check_epochs(request, timeline.epochs)
-    changes = check_workdir(config, workdir, resume)
+    check_workdir(config, workdir, resume)
+    headers = read_headers(workdir / "header.jsonl") if resume else []
     devices.wait_for_all("work directory checked")  # before the first process writes to it
     evaluator = setup.make_evaluator()
     data = place_data(setup, evaluator)
     begin = functools.partial(origins.begin, setup, data.digests)
     beginning = None if resume else begin(origin)  # before anything is written: what does not fit leaves nothing behind
     origin = beginning.origin if beginning else saved_origin(workdir)
-    check = to_close.enter_context(begun(config, workdir, resume, None if resume else origin)) if is_lead else lambda: None
+    check = to_close.enter_context(taken(config, workdir, resume)) if is_lead else lambda: None
 
     keep = [epoch * timeline.steps_per_epoch for epoch in timeline.checkpoint_epochs]
-    branched = [epoch * timeline.steps_per_epoch for epoch in request.branches]
+    branches = sorted({*request.branches, *(epoch for header in headers for epoch in header.branches)})
+    branched = [epoch * timeline.steps_per_epoch for epoch in branches]
     metadata = {"config": config.to_dict(), "versions": environment.versions(), "data_digests": data.digests}
     checkpoints = to_close.enter_context(Checkpoints(workdir / "checkpoints", keep, metadata, branched))
     checkpoints.remove_unfinished()
@@ -273,21 +296,27 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
         setup.abstract_state, setup.shardings, config.optimizer.start_average, newest
     )
     to_save: list[tuple[Saved, TrainState]] = []
+    changes: list[str] = []
     if saved is None:
         beginning = beginning or begin(origin)
         origin, saved, state, rows = beginning.origin, beginning.saved, beginning.state, beginning.rows
         to_save, aside = beginning.to_save, [*aside, *beginning.notes]
+        latest = saved.notes
     else:
         rows = finished_rows(workdir / "metrics.jsonl", config, timeline, saved.epoch)
+        changes = changes_since(saved, workdir, config)
+        latest = latest_notes(saved, headers)
     if saved.step != int(state.step):
         raise UserError(f"{checkpoints.directory / str(saved.step)}: holds the state after {int(state.step)} updates")
     # Wherever it is from, what the compiled step is called with has to lie as what it gives back.
     state = jax.device_put(state, setup.shardings)
     if is_lead:
         aside += evaluation_files.set_aside(workdir / "evaluations", saved.step)
-    rollbacks, back_to = max(request.rollbacks, saved.notes.rollbacks), back_to or saved.notes.back_to
-    header = make_header(setup, data, saved.step, rollbacks, origin, changes)
+    rollbacks, back_to = max(request.rollbacks, latest.rollbacks), back_to or latest.back_to
+    header = make_header(setup, data, saved.step, rollbacks, back_to, origin, changes, branches)
     past = [event for event in timeline.events() if event.step < saved.step]
+    if is_lead:
+        write_beginning(config, workdir, resume, origin)
     log = to_close.enter_context(RunLog(workdir, header, rows, past, check, is_lead, flatten(config.to_dict()), request.hook))
     saver = Saver(checkpoints, log, saved.step, config.checkpoint_steps, config.checkpoint_minutes, say)
     for kept, its_state in to_save:  # the run can go on without the one that it branched from
@@ -298,6 +327,10 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
         say(f"resuming at step {saved.step} of {timeline.steps}" if saved.step else "no checkpoint: starting anew")
     for line in changes:
         say(f"changed from here on: {line}")
+    there = {*checkpoint_steps(workdir), *(kept.step for kept, _ in to_save)}
+    for epoch, step in zip(branches, branched, strict=True):
+        if step <= saved.step and step not in there:
+            say(f"--branches-after {epoch}: that epoch is past, and its checkpoint is not there")
     return Attempt(
         setup=setup,
         workdir=workdir,
@@ -313,6 +346,20 @@ def prepare(request: Request, to_close: contextlib.ExitStack) -> Attempt:
         saver=saver,
         log=log,
     )
+
+
+def latest_notes(saved: Saved, headers: Sequence[Header]) -> CheckpointNotes | Header:
+    """What says how often, and where to, the run had gone back when it last went on from this checkpoint of its own.
+
+    A checkpoint knows only of those before it was saved, and the header of a start that went back to it of that as well.
+    """
+    starts = [header for header in headers if header.first_step == saved.step]
+    return max([saved.notes, *starts], key=lambda notes: notes.rollbacks)
+
+
+def rollbacks_taken_over(workdir: Path) -> int:
+    """Of the rollbacks that a run counts, those of the run that it branched from: what it began with. Raises UserError."""
+    return next((header.rollbacks for header in read_headers(workdir / "header.jsonl")), 0)
 
 
 def check_epochs(request: Request, epochs: int) -> None:
@@ -392,7 +439,7 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
                 sums.seconds = time.perf_counter() - begin
                 saver.save(attempt.state, step, epoch - 1, None, attempt.notes(sums=sums))
             if signal and step < end:
-                raise Interrupted(f"{signal}: saved after step {step}; continue with --resume --workdir {attempt.workdir}")
+                raise Interrupted(f"{signal}: saved after step {step}; continue with {going_on(attempt.workdir)}")
         read(unread)
     sums.seconds = time.perf_counter() - begin
     return sums
@@ -417,7 +464,7 @@ def finish_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> None:
     attempt.saver.save(state, step, epoch, row.accuracy(judge), attempt.notes(metrics=row))
 
     per_step = (time.perf_counter() - attempt.began) / max(step - attempt.saved.step, 1)
-    is_best = epochs_without_better(attempt) == 0
+    is_best = epochs_without_better(attempt.log.rows, judge) == 0
     attempt.say(epoch_line(row, timeline.epochs, judge if is_best else None, per_step * (timeline.steps - step)))
     if line := not_learning(attempt.log.rows, timeline, attempt.setup.dataset.num_classes):
         attempt.say(line)
@@ -433,7 +480,7 @@ def evaluate_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> tuple[Resul
     def check() -> None:
         if signal := attempt.stop.pending():
             text = f"{signal}: saved after step {step}, before the evaluation of epoch {epoch}"
-            raise Interrupted(f"{text}; continue with --resume --workdir {attempt.workdir}")
+            raise Interrupted(f"{text}; continue with {going_on(attempt.workdir)}")
 
     def evaluate(params: Any, batch_stats: Any) -> Results:
         splits = attempt.data.splits.items()
@@ -467,18 +514,12 @@ def is_finished(attempt: Attempt) -> bool:
 
 def stopped_early(attempt: Attempt) -> bool:
     """Whether the last epochs were no better than the one before them, and the configuration has the run end then."""
-    return epochs_without_better(attempt) >= patience(attempt)
+    return epochs_without_better(attempt.log.rows, attempt.data.judge) >= patience(attempt)
 
 
 def patience(attempt: Attempt) -> int:
     """Epochs without a better one after which the run ends."""
     return attempt.setup.config.early_stopping_patience or sys.maxsize
-
-
-def epochs_without_better(attempt: Attempt) -> int:
-    """Finished epochs since the best one; 0 if there is none."""
-    rows = attempt.log.rows
-    return rows[-1].epoch - best_row(rows, attempt.data.judge).epoch if rows else 0
 
 
 def announce_transitions(attempt: Attempt, epoch: int, steps: range) -> None:
@@ -571,9 +612,16 @@ def draw(attempt: Attempt) -> None:
 
 
 def make_header(
-    setup: Setup, data: PlacedData, first_step: int, rollbacks: int, origin: Origin | None, changes: Sequence[str]
+    setup: Setup,
+    data: PlacedData,
+    first_step: int,
+    rollbacks: int,
+    back_to: tuple[int, ...],
+    origin: Origin | None,
+    changes: Sequence[str],
+    branches: Sequence[int],
 ) -> Header:
-    """The header of a start that goes on from `first_step` finished updates, with these changes of keys."""
+    """The header of a start that goes on from `first_step` finished updates; further arguments as in `Header`."""
     return Header(
         time=environment.now(),
         command=shlex.join(sys.argv),
@@ -591,4 +639,6 @@ def make_header(
         origin=origin,
         changes=list(changes),
         data_digests=data.digests,
+        back_to=back_to,
+        branches=tuple(branches),
     )

@@ -1,12 +1,14 @@
 """What a run says, line by line."""
 
 import math
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from wrn_jax.config import Config, checks
 from wrn_jax.config.rates import warm_up_end
 from wrn_jax.config.timeline import Timeline
-from wrn_jax.runtime import console
+from wrn_jax.runtime import console, devices
 from wrn_jax.training.records import SPLITS, EpochRow, Header, describe_hardware
 
 GUESSING_MARGIN = 0.01
@@ -41,6 +43,11 @@ def epoch_line(row: EpochRow, epochs: int, best_on: str | None, seconds_left: fl
         f"{valid}  test {row.test_accuracy:.2%}{of_average(row)}  rate {row.moving['learning_rate']:.6f}  "
         f"{row.images_per_second:.0f} images/s{skipped}  {left} left{best}"
     )
+
+
+def going_on(workdir: Path) -> str:
+    """The options with which the run in `workdir` goes on as this process has it, in shell syntax."""
+    return f"--resume --workdir {shlex.quote(str(workdir))}{' --deterministic' * devices.is_deterministic()}"
 
 
 def of_average(row: EpochRow) -> str:

@@ -21,7 +21,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import check_format, read_jsonl
 
 FORMAT = 1
-_LATER = ("origin", "changes", "data_digests")
+_LATER = ("origin", "changes", "data_digests", "back_to", "branches")
 """Keys of a header that older versions do not know, left out where they are empty."""
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 """The splits as the records call them, and as people do."""
@@ -135,6 +135,11 @@ def best_row(rows: Iterable[EpochRow], judge: str) -> EpochRow:
     return max(rows, key=lambda row: row.accuracy(judge))
 
 
+def epochs_without_better(rows: Sequence[EpochRow], judge: str) -> int:
+    """Finished epochs since the best one by `judge`, "valid" or "test"; 0 if there is none."""
+    return rows[-1].epoch - best_row(rows, judge).epoch if rows else 0
+
+
 @with_config(ConfigDict(extra="forbid"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -191,7 +196,9 @@ class Header:
       time: of the start, as in 2026-01-31T12:00:00+0000.
       command: as typed, in shell syntax.
       first_step: finished updates of the checkpoint that it went on from; 0 for none.
-      rollbacks: how often the run had gone back to a checkpoint.
+      rollbacks: how often the run had gone back to a checkpoint; of a branch, the one that it branched from as well.
+      back_to: the finished updates of those checkpoints, see `CheckpointNotes`.
+      branches: epochs after which other runs are to go on from this one, of all starts so far.
       seed: of the run.
       precision: compute type.
       best_chosen_on: the split that chooses the best epoch, "valid" or "test".
@@ -221,6 +228,8 @@ class Header:
     origin: Origin | None = None
     changes: list[Text] = dataclasses.field(default_factory=list)
     data_digests: dict[str, Text] = dataclasses.field(default_factory=dict)
+    back_to: tuple[Count, ...] = ()
+    branches: tuple[Count, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The header as plain JSON data; without what older versions do not know, where it is empty."""

@@ -30,8 +30,14 @@ def default_workdir(recipe: str) -> Path:
 
 
 def holds_run(workdir: Path) -> bool:
-    """Whether a run was started in `workdir`; the configuration is what it writes first."""
+    """Whether a run was started in `workdir`; the configuration is what it writes before any record or checkpoint."""
     return (workdir / "config.json").exists()
+
+
+def holds_progress(workdir: Path) -> bool:
+    """Whether there is something to lose: a complete checkpoint or a record. A start without has come to nothing."""
+    records = workdir / "metrics.jsonl"
+    return bool(checkpoint_steps(workdir)) or (records.exists() and records.stat().st_size > 0)
 
 
 def holds_checkpoints(workdir: Path) -> bool:
@@ -77,27 +83,32 @@ def _read_object(path: Path, unreadable: str) -> dict[str, Any]:
     return tree
 
 
-def check_workdir(config: Config, workdir: Path, resume: bool) -> list[str]:
+def check_workdir(config: Config, workdir: Path, resume: bool) -> None:
     """Refuses to start anew over a run, or to continue a run in another way than it has gone so far. Raises UserError.
 
     A start that ended before its first checkpoint and its first record leaves nothing to lose: any other may take its place.
-
-    Returns:
-      What a resumed run changes, as it may: keys that only act from now on. A line for each.
+    A resumed run may change keys that only act from now on.
     """
     if resume and not holds_run(workdir):
         raise UserError(f"{workdir}: holds no run to resume")
-    records, steps = workdir / "metrics.jsonl", checkpoint_steps(workdir)
-    if not steps and not (records.exists() and records.stat().st_size):
-        return []
+    if not holds_progress(workdir):
+        return
     if not holds_run(workdir):
         raise UserError(f"{workdir}: holds checkpoints or records, but no config.json; choose another --workdir")
     if not resume:
         raise UserError(f"{workdir}: holds a run already; continue it with --resume, or choose another --workdir")
-    old = saved_config(workdir)
-    if different := _differences(old, config, max([1, *steps])):
+    if different := _differences(saved_config(workdir), config, max([1, *checkpoint_steps(workdir)])):
         raise UserError(f"{workdir}: holds a run of another configuration: {different}")
-    return [f"{key} {change}" for key, change in changed_keys(old, config).items()]
+
+
+def changes_since(saved: Saved, workdir: Path, config: Config) -> list[str]:
+    """What a run changes that goes on from this checkpoint of its own, a line for each key.
+
+    A checkpoint that does not say with which configuration it was saved, as of older versions, had that of `config.json`.
+    """
+    says = saved.metadata
+    old = from_dict(says["config"], f"{workdir / 'checkpoints' / str(saved.step)}, config") if "config" in says else None
+    return [f"{key} {change}" for key, change in changed_keys(old or saved_config(workdir), config).items()]
 
 
 def check_checkpoints(saved: Iterable[Saved], workdir: Path, config: Config, digests: Mapping[str, str] | None = None) -> None:
@@ -141,23 +152,30 @@ def _differences(old: Config, new: Config, done: int) -> str:
 
 
 @contextlib.contextmanager
-def begun(config: Config, workdir: Path, resume: bool, origin: Origin | None = None) -> Generator[Callable[[], None]]:
-    """Starts a run, or goes on with it: takes the work directory and writes `config.json`, last of all.
+def taken(config: Config, workdir: Path, resume: bool) -> Generator[Callable[[], None]]:
+    """Takes the work directory for a run that starts or goes on.
 
-    Arguments, yields and errors as `check_workdir` and `claimed`; `origin` is that of a run that starts.
+    Arguments, yields and errors as `check_workdir` and `claimed`.
     """
     with claimed(workdir) as check:
         check_workdir(config, workdir, resume)  # again, now that nobody else writes to it
-        try:
-            if not resume:  # what is there is of a start that came to nothing
-                for name in ("header.jsonl", "origin.json"):
-                    (workdir / name).unlink(missing_ok=True)
-            if origin is not None:
-                files.write_atomically(workdir / "origin.json", json.dumps(dataclasses.asdict(origin), indent=2) + "\n")
-            files.write_atomically(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"{workdir}: cannot be written to: {error.strerror}") from None
         yield check
+
+
+def write_beginning(config: Config, workdir: Path, resume: bool, origin: Origin | None = None) -> None:
+    """Writes what a run is: `origin.json` of one that starts, and `config.json`, last of all. Raises UserError.
+
+    To be called once nothing can refuse the run any more: whoever resumes it later goes by what is written here.
+    """
+    try:
+        if not resume:  # what is there is of a start that came to nothing
+            for name in ("header.jsonl", "origin.json"):
+                (workdir / name).unlink(missing_ok=True)
+        if origin is not None and not resume:
+            files.write_atomically(workdir / "origin.json", json.dumps(dataclasses.asdict(origin), indent=2) + "\n")
+        files.write_atomically(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{workdir}: cannot be written to: {error.strerror}") from None
 
 
 def holder(workdir: Path) -> str | None:
