@@ -143,6 +143,20 @@ def test_what_branches_need_is_kept_by_a_resumed_run_too(runs, tmp_path, lines):
     assert "--branches-after 2: that epoch is past, and its checkpoint is not there" in lines
 
 
+def test_a_branch_that_would_stop_before_its_first_update_is_refused(runs, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(runs / "base", source)
+    rows = [json.loads(line) | {"test_accuracy": 0.5} for line in (source / "metrics.jsonl").read_text().splitlines()]
+    (source / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        UserError, match=r"source: the last 2 epochs .* early_stopping_patience = 2 ends .* more than 2, or none"
+    ):
+        loop.train(BASE.override({"early_stopping_patience": 2}), tmp_path / "run", origin=branch_from(source))
+    assert not (tmp_path / "run").exists()
+    setup = loop.make_setup(BASE.override({"early_stopping_patience": 3}), loop.devices.make_mesh(1))
+    assert origins.begin(setup, {}, branch_from(source)).saved.step == 15
+
+
 def test_a_branch_ends_in_the_bits_of_the_run_trained_apart(runs, tmp_path, lines):
     branched = tmp_path / "branched"
     with pytest.MonkeyPatch.context() as patch:  # dies before its first checkpoint

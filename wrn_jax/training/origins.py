@@ -23,7 +23,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import average
 from wrn_jax.training.checkpoints import Checkpoints, Saved, best_of, choose, leaf_shapes
 from wrn_jax.training.optimizer import LossScale
-from wrn_jax.training.records import EpochRow, Origin, finished_rows
+from wrn_jax.training.records import EpochRow, Origin, epochs_without_better, finished_rows
 from wrn_jax.training.setup import Setup
 from wrn_jax.training.state import TrainState
 from wrn_jax.training.workdir import check_checkpoints, check_digests, checkpoints_folder, saved_config, saved_origin
@@ -97,12 +97,25 @@ def _branch(setup: Setup, origin: Origin, digests: Mapping[str, str]) -> Beginni
                 f"has {timeline.steps} in all"
             )
         rows = finished_rows(workdir / "metrics.jsonl", config, Timeline.of(config), saved.epoch)
+        check_patience(setup, rows, origin)
         best = best_of(other for other in there if other.step < saved.step)
         to_save = [restored(best)] if best else []
         to_save.append(restored(saved))
     agreed = min([_seamless_steps(workdir, saved), *first_differences(config, setup.config).values()])
     origin = dataclasses.replace(origin, step=saved.step, epoch=saved.epoch, agreed=agreed)
     return Beginning(origin, *to_save[-1], rows, to_save)
+
+
+def check_patience(setup: Setup, rows: Sequence[EpochRow], origin: Origin) -> None:
+    """Raises UserError for a branch that would stop early before its first update, by the epochs that it takes over."""
+    patience, judge = setup.config.early_stopping_patience, "valid" if setup.config.data.validation_size else "test"
+    since = epochs_without_better(rows, judge)
+    if patience and since >= patience:
+        raise UserError(
+            f"--branch-from {origin.source}: the last {since} epochs there were no better than the one before them, and "
+            f"early_stopping_patience = {patience} ends a run then; make it more than {since}, or none, or begin at another "
+            "--checkpoint"
+        )
 
 
 def _where_it_began(there: Sequence[Saved], origin: Origin, option: str) -> Saved | None:
