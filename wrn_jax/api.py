@@ -30,7 +30,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop
 from wrn_jax.training.checkpoints import Saved
 from wrn_jax.training.loop import Summary
-from wrn_jax.training.workdir import default_workdir, holds_checkpoints, holds_run
+from wrn_jax.training.workdir import default_workdir, holds_checkpoints, holds_progress, holds_run
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +119,9 @@ def train_model(
     name = "run" if isinstance(config, Config) else Path(config).stem
     config = own_classes.described(config if isinstance(config, Config) else load_config(config))
     directory = default_workdir(name) if workdir is None else files.user_path(workdir)
-    return loop.train(config, directory, holds_run(directory) if resume == "auto" else resume, hook=log)
+    if resume == "auto":
+        resume = holds_run(directory) and holds_progress(directory)
+    return loop.train(config, directory, resume, hook=log)
 
 
 def evaluate_model(workdir: str | Path, checkpoint: str = "best", *options: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import reason, user_path
 from wrn_jax.training.messages import going_on, of_average
 from wrn_jax.training.records import EpochRow, Origin, read_run
-from wrn_jax.training.workdir import default_workdir, holds_run, saved_config
+from wrn_jax.training.workdir import default_workdir, holds_progress, holds_run, saved_config, saved_origin
 
 if TYPE_CHECKING:
     from wrn_jax.training.loop import Summary
@@ -98,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.distributed and options.workdir is None:
         raise UserError("--distributed needs --workdir, one directory that all processes share")
     check_beginning(options)
-    resume = options.resume == "yes" or (options.resume == "auto" and holds_run(options.workdir))
+    resume = goes_on(options)
+    if resume:
+        check_same_beginning(options)
     origin = None if resume else origin_of(options)
     if options.extend:
         config, resume = configs.apply_arguments(extended_config(options.workdir, options.extend), overrides), True
@@ -161,6 +163,39 @@ def check_beginning(options: argparse.Namespace) -> None:
         raise UserError("--network: says which weights to begin with, with --init-from")
     if options.extend is not None and (not options.extend or options.workdir is None or options.config is not None):
         raise UserError("--extend: needs --workdir, the finished run, at least 1 epoch, and no --config (--config.KEY may be)")
+
+
+def goes_on(options: argparse.Namespace) -> bool:
+    """Whether the options continue the run in --workdir.
+
+    A start that came to nothing is continued by --resume=auto only where the options do not say how to start.
+    """
+    if options.resume != "auto":
+        return options.resume == "yes"
+    can_start = options.config is not None or options.branch_from is not None
+    return holds_run(options.workdir) and (holds_progress(options.workdir) or not can_start)
+
+
+def check_same_beginning(options: argparse.Namespace) -> None:
+    """Raises UserError where the options have a run begin elsewhere than the one that they continue did."""
+    kind, source = ("branch", options.branch_from) if options.branch_from else ("weights", options.init_from)
+    if source is None:
+        return
+    began = saved_origin(options.workdir)
+    if began is None or began.kind != kind or not is_source(Path(began.source), source):
+        option = "--branch-from" if kind == "branch" else "--init-from"
+        how = began.describe() if began else "began with random weights"
+        raise UserError(
+            f"{option} {source}: the run in {options.workdir} {how}; leave {option} out, or choose another --workdir"
+        )
+
+
+def is_source(path: Path, given: Path) -> bool:
+    """Whether what an option names, a path or a repository of the Hub, is where this path lies."""
+    name = str(given)
+    if name.startswith(hub.PREFIX):
+        return hub.is_of(path, name.removeprefix(hub.PREFIX))
+    return os.path.realpath(path) == os.path.realpath(given)
 
 
 def origin_of(options: argparse.Namespace) -> Origin | None:

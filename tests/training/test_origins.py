@@ -1,5 +1,6 @@
 """Runs that go on: stopped and resumed with another end, branched from another run, extended, begun with weights."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import wrn_jax
 from tests.small import each_program_once, metrics
 from wrn_jax import train
 from wrn_jax.config import Config, step
@@ -17,7 +19,7 @@ from wrn_jax.runtime.errors import UserError
 from wrn_jax.training import loop, origins
 from wrn_jax.training.checkpoints import Checkpoints
 from wrn_jax.training.records import Origin, read_headers
-from wrn_jax.training.workdir import saved_config
+from wrn_jax.training.workdir import saved_config, write_beginning
 
 pytestmark = pytest.mark.slow
 
@@ -228,6 +230,64 @@ def test_a_finished_run_is_extended_in_its_own_folder(runs, monkeypatch):
         train.main(["--extend", "1", "--workdir", str(runs / "base")])
     with pytest.raises(UserError, match=r"--extend: needs --workdir"):
         train.main(["--extend", "0", "--workdir", str(runs / "new")])
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """(resume, kind of origin) of what would be trained."""
+    asked = []
+
+    def note(config, workdir, resume, stop_after=None, origin=None, **_):
+        asked.append((resume, origin and origin.kind))
+
+    monkeypatch.setattr("wrn_jax.training.loop.train", note)
+    monkeypatch.setattr(train, "closing_lines", lambda summary: [])
+    return asked
+
+
+def test_auto_starts_anew_where_a_start_came_to_nothing(runs, tmp_path, asked):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    write_beginning(BASE, workdir, False, Origin(kind="weights", source="elsewhere", checkpoint="best"))
+    auto, config = ["--resume=auto", "--workdir", str(workdir)], ["--config", "quickstart"]
+    train.main([*auto, *config, "--init-from", str(runs / "base")])
+    train.main([*auto, "--branch-from", str(runs / "base")])
+    train.main([*auto, *config])
+    train.main(auto)  # which says nothing else to start
+    wrn_jax.train_model(BASE, workdir, resume="auto")
+    assert asked == [(False, "weights"), (False, "branch"), (False, None), (True, None), (False, None)]
+
+
+CACHED = "hub/models--user--name/snapshots/0123/model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "named", "message"),
+    [
+        ("weights", "there", "there", None),
+        ("weights", "here/../there", "there", None),
+        ("weights", CACHED, "hub:user/name@v1", None),
+        (
+            "weights",
+            CACHED,
+            "hub:user/other",
+            r"--init-from hub:user/other: the run in run began with the weights of \S+; leave",
+        ),
+        ("weights", "elsewhere", "there", r"--init-from there: the run in run began with the weights of \S+elsewhere; leave"),
+        ("branch", "there", "there", r"run branched from \S+there; leave --init-from out, or choose another --workdir"),
+        (None, "", "there", "run began with random weights; leave"),
+    ],
+)
+def test_auto_goes_on_with_a_run_that_began_there_alone(runs, tmp_path, monkeypatch, asked, kind, source, named, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs / "base", "run")
+    (tmp_path / "here").mkdir()
+    if kind is not None:
+        write_beginning(BASE, tmp_path / "run", False, Origin(kind=kind, source=str(tmp_path / source), checkpoint="best"))
+    expected = pytest.raises(UserError, match=message) if message else contextlib.nullcontext()
+    with expected:
+        train.main(["--config", "quickstart", "--workdir", "run", "--resume=auto", "--init-from", named])
+    assert asked == ([] if message else [(True, None)])
 
 
 def test_begins_with_the_weights_of_a_run_or_a_file_and_another_head(runs, tmp_path):

@@ -56,10 +56,11 @@ def test_what_the_configuration_settles_counts(asked, changes, counts):
     assert asked == counts
 
 
-@pytest.mark.parametrize(("platform", "count"), [("cpu", 3), ("gpu", 4)])
-def test_a_run_keeps_the_number_that_it_began_with(asked, tmp_path, platform, count):
+@pytest.mark.parametrize(("platform", "checkpoint", "count"), [("cpu", "40", 3), ("gpu", "40", 4), ("cpu", "", 4)])
+def test_a_run_keeps_the_number_that_its_checkpoints_were_computed_with(asked, tmp_path, platform, checkpoint, count):
     header = dataclasses.asdict(sample_runs.HEADER)
     header["hardware"] |= {"platform": platform, "devices_used": 3}
     (tmp_path / "header.jsonl").write_text(json.dumps(header) + "\n")
+    (tmp_path / "checkpoints" / checkpoint).mkdir(parents=True)
     setup.divide_cpu(sample_runs.config(**WRN_16_1), tmp_path)
     assert asked == [count]

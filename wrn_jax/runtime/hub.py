@@ -55,6 +55,11 @@ def fetch(name: str) -> Path:
     raise UserError(f"{PREFIX}{name}: {trouble}; looked for {', '.join(WEIGHTS)}")
 
 
+def is_of(path: Path, name: str) -> bool:
+    """Whether a file that `fetch` gave is of the repository USER/NAME or USER/NAME@REVISION; the revision is not compared."""
+    return f"models--{name.partition('@')[0].replace('/', '--')}" in path.parts
+
+
 def read_text(repo: str, file: str) -> str | None:
     """The text of a file of the repository; None where there is no such file or repository. Raises UserError."""
     hub = _package()

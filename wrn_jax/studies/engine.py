@@ -21,7 +21,7 @@ from wrn_jax.studies import display
 from wrn_jax.studies.progress import Progress
 from wrn_jax.studies.runs import DIVERGED, Member, command_line, is_trained, last_line
 from wrn_jax.training.records import EpochRow, read_rows
-from wrn_jax.training.workdir import holder, holds_run
+from wrn_jax.training.workdir import holder, holds_progress
 
 POLL = 0.2
 """Seconds between two looks at the processes."""
@@ -177,7 +177,7 @@ def next_of(waiting: Sequence[Member], watched: set[str], progress: Progress) ->
 def waits(member: Member, progress: Progress) -> bool:
     """Whether the checkpoint that a run is to go on from is still to come. If it never will, the run begins by itself."""
     trunk = member.trunk
-    if trunk is None or member.can_branch() or holds_run(member.workdir):
+    if trunk is None or member.can_branch() or holds_progress(member.workdir):
         return False
     return not progress.is_settled(trunk.name) and not is_trained(progress.runs.get(trunk.name))
 
@@ -221,7 +221,7 @@ def end(task: Task, progress: Progress, stopping: bool, engine: Start) -> Task |
     if code < 0:
         hint = " (too little memory?)" if code == -signal.SIGKILL else ""
         said = f"was killed by {signal.Signals(-code).name}{hint}"
-    if code == 2 and "--branch-from" in task.arguments and not holds_run(member.workdir):  # a damaged checkpoint, say
+    if code == 2 and "--branch-from" in task.arguments and not holds_progress(member.workdir):  # a damaged checkpoint, say
         console.say(f"{member.name}: cannot go on from another run: {said}; it begins by itself")
         return begin(dataclasses.replace(member, trunk=None, fork=None), task.place, progress, engine)
     return progress.fail(member, code, said)

@@ -16,7 +16,7 @@ from wrn_jax.runtime.errors import Diverged, UserError
 from wrn_jax.runtime.files import write_atomically
 from wrn_jax.studies.design import Design, Recipe, differences
 from wrn_jax.studies.sharing import Fork, branching_epochs
-from wrn_jax.training.workdir import checkpoint_steps, holds_run, saved_config
+from wrn_jax.training.workdir import checkpoint_steps, holds_progress, holds_run, saved_config
 
 _OF_DATA = tuple(key for key in FREE_ON_RESUME if key.startswith("data."))
 """Keys that say where data lie."""
@@ -66,7 +66,7 @@ class Member:
         place = ["--workdir", str(self.workdir), "--resume=auto"]
         if self.branches:
             place += ["--branches-after", ",".join(map(str, self.branches))]
-        if self.trunk is not None and self.fork is not None and self.can_branch():
+        if self.trunk is not None and self.fork is not None and self.can_branch() and not holds_progress(self.workdir):
             place += ["--branch-from", str(self.trunk.workdir), "--checkpoint", str(self.fork.epochs)]
         return ["train", *self.recipe.arguments, f"--config.seed={self.seed}", *place]
 

@@ -22,6 +22,7 @@ from wrn_jax.runtime.files import user_path
 from wrn_jax.training.optimizer import make_optimizer
 from wrn_jax.training.records import read_headers
 from wrn_jax.training.state import TrainState, create_state
+from wrn_jax.training.workdir import checkpoint_steps
 
 SPLIT_IMAGES = convolution.WINOGRAD_PIXELS // 8**2
 """Least images for which a core becomes a device of its own: with fewer, layers of 8x8 pixels are too small for Winograd's
@@ -88,7 +89,7 @@ def divide_cpu(config: Config, run: Path | None = None, for_training: bool = Tru
 
     Args:
       config: of the run.
-      run: the directory of a run that is continued, or branched from: its number of devices is kept.
+      run: the directory of a run that is continued, or branched from: once it has a checkpoint, its number of devices is kept.
       for_training: whether images are trained on, or only evaluated.
     """
     if config.devices is not None:
@@ -96,7 +97,7 @@ def divide_cpu(config: Config, run: Path | None = None, for_training: bool = Tru
         return
     if config.precision not in ("auto", "float32"):
         return
-    headers = read_headers(run / "header.jsonl") if run else []
+    headers = read_headers(run / "header.jsonl") if run and checkpoint_steps(run) else []
     if headers and headers[-1].hardware.get("platform") == "cpu":
         devices.set_cpu_devices(headers[-1].hardware.get("devices_used", 1))
         return
