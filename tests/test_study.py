@@ -464,7 +464,7 @@ def test_a_study_goes_on_with_its_recipes_as_they_are_named_now(world, tmp_path)
             assert "--config.data.directory=/new/data" in words
     assert names(world)[0] == "train two-seed0"
     assert len(world.commands) == 7
-    with pytest.raises(UserError, match="one is another recipe now: recipe.dropout"):
+    with pytest.raises(UserError, match=r"one is another recipe now: recipe\.dropout"):
         study.main([*map(str, moved), "--out", str(out), *KEYS, "--config.recipe.dropout=0.5"])
 
 

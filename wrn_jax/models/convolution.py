@@ -251,8 +251,10 @@ def is_pointwise(kernel_shape: tuple[int, ...], dtype: DTypeLike) -> bool:
 
 
 def suits_im2col(kernel_shape: tuple[int, ...], stride: int, dtype: DTypeLike) -> bool:
-    """Whether im2col gives the kernel's gradient faster than XLA does: at stride 2, of 1x1 kernels, and of the images, where XLA
-    takes three times as long for each of 128 as for each of 32."""
+    """Whether im2col gives the kernel's gradient faster than XLA does: at stride 2, of 1x1 kernels, and where images come in.
+
+    There XLA takes three times as long for each of 128 images as for each of 32.
+    """
     is_narrow = kernel_shape[2] < WINOGRAD_CHANNELS
     return dtype == jnp.float32 and (stride > 1 or is_narrow or kernel_shape[0] == 1)
 
