@@ -24,7 +24,7 @@ from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime import devices, hub
 from wrn_jax.runtime.errors import Abandoned, Diverged, Interrupted, UserError
 from wrn_jax.runtime.files import reason, user_path
-from wrn_jax.training.messages import going_on, of_average
+from wrn_jax.training.messages import of_average, to_go_on
 from wrn_jax.training.records import EpochRow, Origin, read_run
 from wrn_jax.training.workdir import default_workdir, holds_progress, holds_run, saved_config, saved_origin
 
@@ -234,7 +234,7 @@ def closing_lines(summary: "Summary") -> list[str]:
         "",
         f"best   epoch {best.epoch}: {_accuracies(best)} (chosen {chosen})",
         f"{'last ' if summary.epochs_left else 'final'}  epoch {last.epoch}: {_accuracies(last)}",
-        *[f"{summary.epochs_left} epochs are left: {_python()} -m wrn_jax.train {going_on(summary.workdir)}"]
+        *[f"{summary.epochs_left} epochs are left: {_python()} -m wrn_jax.train --resume --workdir {to_go_on(summary.workdir)}"]
         * bool(summary.epochs_left),
         f"everything is in {summary.workdir}: metrics.jsonl, curves.png, config.json, header.jsonl, checkpoints/, tensorboard/",
         f"evaluate it: {_python()} -m wrn_jax.evaluate --workdir {where} --checkpoint best",

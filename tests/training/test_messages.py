@@ -10,7 +10,7 @@ from tests.training.test_records import ROW
 from wrn_jax.config import Config
 from wrn_jax.config.timeline import Timeline
 from wrn_jax.runtime import devices
-from wrn_jax.training.messages import going_on, not_learning
+from wrn_jax.training.messages import not_learning, to_go_on
 
 WARM_UP = {"epoch 1": {"kind": "linear", "start": 0.01, "end": 0.1, "over": "2 epochs"}, "epoch 3": 0.1}
 
@@ -51,6 +51,6 @@ def test_a_short_run_is_asked_at_its_end():
 
 def test_a_run_goes_on_as_deterministic_as_it_was(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert going_on(Path("runs/a b")) == "--resume --workdir 'runs/a b'"
+    assert to_go_on(Path("runs/a b")) == "'runs/a b'"
     devices.be_deterministic()
-    assert going_on(Path("runs/a")) == "--resume --workdir runs/a --deterministic"
+    assert to_go_on(Path("runs/a")) == "runs/a --deterministic"

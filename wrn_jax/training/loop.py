@@ -24,7 +24,7 @@ from wrn_jax.runtime.errors import Diverged, Interrupted, UserError
 from wrn_jax.runtime.signals import StopRequest
 from wrn_jax.training import curves, origins
 from wrn_jax.training.checkpoints import Checkpoints, Saved
-from wrn_jax.training.messages import epoch_line, going_on, not_learning, opening_lines
+from wrn_jax.training.messages import epoch_line, not_learning, opening_lines, to_go_on
 from wrn_jax.training.records import (
     SPLITS,
     CheckpointNotes,
@@ -255,7 +255,9 @@ def run(request: Request) -> Summary:
                     break
                 signal = attempt.stop.received(epoch * attempt.setup.timeline.steps_per_epoch)
                 if signal and epoch < epochs:
-                    raise Interrupted(f"{signal}: saved after epoch {epoch}; continue with {going_on(workdir)}")
+                    raise Interrupted(
+                        f"{signal}: saved after epoch {epoch}; continue with --resume --workdir {to_go_on(workdir)}"
+                    )
         except Interrupted:
             close(attempt)
             raise
@@ -439,7 +441,9 @@ def train_epoch(attempt: Attempt, programs: Programs, epoch: int) -> EpochSums:
                 sums.seconds = time.perf_counter() - begin
                 saver.save(attempt.state, step, epoch - 1, None, attempt.notes(sums=sums))
             if signal and step < end:
-                raise Interrupted(f"{signal}: saved after step {step}; continue with {going_on(attempt.workdir)}")
+                raise Interrupted(
+                    f"{signal}: saved after step {step}; continue with --resume --workdir {to_go_on(attempt.workdir)}"
+                )
         read(unread)
     sums.seconds = time.perf_counter() - begin
     return sums
@@ -480,7 +484,7 @@ def evaluate_epoch(attempt: Attempt, epoch: int, sums: EpochSums) -> tuple[Resul
     def check() -> None:
         if signal := attempt.stop.pending():
             text = f"{signal}: saved after step {step}, before the evaluation of epoch {epoch}"
-            raise Interrupted(f"{text}; continue with {going_on(attempt.workdir)}")
+            raise Interrupted(f"{text}; continue with --resume --workdir {to_go_on(attempt.workdir)}")
 
     def evaluate(params: Any, batch_stats: Any) -> Results:
         splits = attempt.data.splits.items()

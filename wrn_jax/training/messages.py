@@ -45,9 +45,9 @@ def epoch_line(row: EpochRow, epochs: int, best_on: str | None, seconds_left: fl
     )
 
 
-def going_on(workdir: Path) -> str:
-    """The options with which the run in `workdir` goes on as this process has it, in shell syntax."""
-    return f"--resume --workdir {shlex.quote(str(workdir))}{' --deterministic' * devices.is_deterministic()}"
+def to_go_on(workdir: Path) -> str:
+    """What stands after `--resume --workdir` for a run to go on as this process has it, in shell syntax."""
+    return f"{shlex.quote(str(workdir))}{' --deterministic' * devices.is_deterministic()}"
 
 
 def of_average(row: EpochRow) -> str:
