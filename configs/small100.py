@@ -5,7 +5,8 @@
 
 TrivialAugment has its standard ranges; the average (decay 0.999) covers the last quarter, and is what is evaluated.
 For WRN-16-1 to WRN-16-4 and WRN-40-2; TrivialAugment is expected to help from WRN-16-2 on, and a WRN-16-1 has hardly room for
-it. Published for comparison: a plain WRN-16-2 reaches 73.3 % in 240 epochs, a plain WRN-40-2 75.96 % in 100. Cost: 2.73e+15 operations. Not run here.
+it. Published for comparison: a plain WRN-16-2 reaches 73.3 % in 240 epochs, a plain WRN-40-2 75.96 % in 100. Cost: 2.73e+15
+operations. Not run here.
 """
 
 from wrn_jax.config import at, epoch, load_file

@@ -8,8 +8,8 @@ mixed labels or restarts; a warm-up and a line down to zero over the whole budge
 Training", 2020). The best epoch is chosen on the hold-out. Measured: WRN-16-1, seed 0 (n = 1), 60.98 % of the test images and
 60.50 % of the hold-out after the last epoch, in 72 minutes beside other work on one core of an AMD EPYC, JAX 0.12 (2.16e+14
 operations). Session 04 in as many epochs (`--config.recipe.scale=0.3`, no hold-out) reaches 57.58 % with the same network
-(seed 0, n = 1; three hours on a core without AVX-512, beside other work, stopped once and resumed). Four of its ingredients were
-left out in turn, at 10 epochs: 50.20 % of the hold-out as it is, 47.00 % without L2, 49.72 % without flip, 50.42 % without
+(seed 0, n = 1; three hours on a core without AVX-512, beside other work, stopped once and resumed). Four of its ingredients
+were left out in turn, at 10 epochs: 50.20 % of the hold-out as it is, 47.00 % without L2, 49.72 % without flip, 50.42 % without
 cutout, 51.50 % without crop (WRN-16-1, seed 0, n = 1, so half a point says little): at that length L2 helps most, and the crop
 seems too much. At 30 epochs that was not tried. Other widths were not run.
 """
