@@ -105,12 +105,21 @@ def unfinished(groups: Sequence[Group]) -> list[str]:
     """A line about each recipe that has runs which have not run to their end."""
     texts = []
     for group in groups:
-        runs = [f"{run.name} (epoch {run.last.epoch} of {run.epochs})" for run in group.runs if not run.finished]
-        if runs:
-            after = f"none is, so all are taken as they were after epoch {group.counted[0].last.epoch}"
-            counted = "they count in the curves and epoch tables only" if group.finished else after
+        if runs := unfinished_runs(group):
+            counted = how_counted(group, "they count in the curves and epoch tables only")
             texts.append(f"{group.name}: not finished: {', '.join(runs)}; {counted}.")
     return texts
+
+
+def unfinished_runs(group: Group) -> list[str]:
+    """The runs of a recipe that have not run to their end, each with how far it came."""
+    return [f"{run.name} (epoch {run.last.epoch} of {run.epochs})" for run in group.runs if not run.finished]
+
+
+def how_counted(group: Group, beside_finished: str) -> str:
+    """How unfinished runs count: as `beside_finished` says, or all as they are where no run is finished."""
+    after = f"none is, so all are taken as they were after epoch {group.counted[0].last.epoch}"
+    return beside_finished if group.finished else after
 
 
 def how_read(groups: Sequence[Group]) -> list[str]:

@@ -155,10 +155,8 @@ def _accuracy(run: Run, group: Group, row: EpochRow, network: str | None) -> lis
     )
     if len(group.counted) == 1:
         note += " One seed: nothing is known of the spread over seeds."
-    if len(group.runs) > 1 and (unfinished := [one for one in group.runs if not one.finished]):
-        names = formats.listed([f"{one.name} (epoch {one.last.epoch} of {one.epochs})" for one in unfinished])
-        none = f"none is, so all are taken as they were after epoch {group.counted[0].last.epoch}"
-        note += f" Not finished: {names}; {'they count in no mean' if group.finished else none}."
+    if len(group.runs) > 1 and (unfinished := build.unfinished_runs(group)):
+        note += f" Not finished: {formats.listed(unfinished)}; {build.how_counted(group, 'they count in no mean')}."
     return [to_markdown_block(Table("Test accuracy", ["", "epochs", "mean", "n", "standard deviation"], rows, note=note))]
 
 

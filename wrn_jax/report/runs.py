@@ -23,7 +23,16 @@ from wrn_jax.report.other_runs import Reading
 from wrn_jax.runtime.errors import UserError
 from wrn_jax.runtime.files import user_path
 from wrn_jax.runtime.text import printable
-from wrn_jax.training.records import EpochRow, Header, Origin, best_row, read_headers, read_run, rows_from
+from wrn_jax.training.records import (
+    EpochRow,
+    Header,
+    Origin,
+    best_row,
+    epochs_without_better,
+    read_headers,
+    read_run,
+    rows_from,
+)
 from wrn_jax.training.workdir import checkpoint_steps, saved_config
 
 Row = TypeVar("Row")
@@ -147,7 +156,7 @@ class Run:
     def finished(self) -> bool:
         """Whether it has run all its epochs, or ended early by its own rule; one of another program unless it diverged."""
         patience = None if self.config is None else self.config.early_stopping_patience
-        stopped = patience is not None and self.last.epoch - self.best.epoch >= patience
+        stopped = patience is not None and epochs_without_better(self.rows, self.judge) >= patience
         return stopped or self.last.epoch >= self.epochs
 
     @property
